@@ -4,6 +4,7 @@ A Vietnamese tone mark is a symbol of its own here, not one of 134 letters; ids 
 recognisers see, and `for_scoring` is the one spelling in which error rates are taken.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,6 +84,41 @@ def for_scoring(text: str) -> str:
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
 
 
+# One syllable of pinyin without its tone. A final that ends in a consonant is not followed by a vowel: xi-nan, not xin-an.
+_SYLLABLE = re.compile(
+    r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?"
+    r"(?:(?:[iu]?ang|i?ong|[iu]?an|[ei]ng|van|ve|[eiuv]n|er)(?![aeiouv])|iao|uai|ia|ie|iu|ua|uo|ui|ue|ai|ei|ao|ou|[aoeiuv])"
+)
+_TONES = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
+
+
+def numbered_pinyin(text: str) -> str:
+    """Pinyin with its tones as numbers after the syllables, the only spelling of it that espeak-ng reads.
+
+    >>> numbered_pinyin("Wǒ de nǚ'ér xǐhuan lǜchá.")
+    "wo3 de5 nv3er2 xi3huan5 lv4cha2."
+    """
+    return re.sub(
+        r"[^\W\d_]+(?:[\u0300-\u030c]|[^\W\d_]|')*", lambda word: _numbered_word(word[0]), normalise(text)
+    )
+
+
+def _numbered_word(word: str) -> str:
+    tones: dict[int, str] = {}
+    letters = ""
+    for c in word.replace("u\u0308", "v"):
+        if c in _TONES:
+            tones[len(letters) - 1] = _TONES[c]
+        else:
+            letters += c
+
+    def numbered(syllable: re.Match[str]) -> str:
+        tone = next((tones[i] for i in range(*syllable.span()) if i in tones), "5")
+        return syllable[0] + tone
+
+    return _SYLLABLE.sub(numbered, letters).replace("'", "")
+
+
 @dataclass(frozen=True)
 class Alphabet:
     """The characters a model knows, and the whole number that stands for each."""
@@ -133,7 +169,10 @@ def _suggestion(foreign: list[str]) -> str:
         "M": "spell without these marks",
         "C": "remove the invisible control characters",
     }
-    return " and ".join(advice[k] for k in "NLMC" if k in kinds) or "write symbols as words or remove them"
+    return (
+        " and ".join(advice[k] for k in "NLMC" if k in kinds - ({"M"} if "L" in kinds else set()))
+        or "write symbols as words or remove them"
+    )
 
 
 def _short(text: str, limit: int = 60) -> str:
