@@ -37,8 +37,8 @@ ENERGY_FLOOR = -80.0
 class PitchConfig:
     """How F0 is found: Boersma (1993), with the autocorrelation read from the mel front end's own spectrum."""
 
-    lowest: float = 60.0
-    """Hz."""
+    lowest: float = 50.0
+    """Hz; low enough for creaky voice, and 64 ms still hold three periods."""
     highest: float = 450.0
     """Hz."""
     per_octave: int = 48
@@ -47,13 +47,13 @@ class PitchConfig:
     """Harmonics above this do not vote."""
     n_candidates: int = 4
     """Peaks of the autocorrelation kept for each frame."""
-    voicing: float = 0.45
+    voicing: float = 0.5
     """Autocorrelation, 0 to 1, above which a frame is rather voiced."""
-    octave_cost: float = 0.02
+    octave_cost: float = 0.04
     """Preference for the higher of two equal peaks, per octave."""
     jump_cost: float = 0.35
     """Price of a change of one octave from frame to frame."""
-    switch_cost: float = 0.10
+    switch_cost: float = 0.2
     """Price of a change between voiced and unvoiced."""
     quiet: float = 35.0
     """Frames this many dB below the loudest count as silence."""
@@ -152,24 +152,16 @@ def _window(device: torch.device) -> Tensor:
 @cache
 @torch.inference_mode(False)  # kept for later calls, which may want gradients
 def _mel_filters(device: torch.device) -> Tensor:
-    """nnAudio's mel filters (m k)."""
+    """nnAudio's mel filters (m k), from the module its MelSpectrogram takes them from.
+
+    nnAudio.features itself would take a second and a half to import and would build Fourier kernels nobody uses.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from nnAudio.features import MelSpectrogram
+        from nnAudio.librosa_functions import get_mel
 
-        layer = MelSpectrogram(
-            sr=SAMPLE_RATE,
-            n_fft=N_FFT,
-            win_length=N_FFT,
-            hop_length=HOP,
-            n_mels=N_MELS,
-            fmin=0.0,
-            fmax=MAX_HZ,
-            power=1.0,
-            pad_mode="constant",
-            verbose=False,
-        )
-    return layer.mel_basis.to(device)
+        filters = get_mel(SAMPLE_RATE, N_FFT, N_MELS, fmin=0.0, fmax=MAX_HZ, htk=False, norm=1)
+    return torch.as_tensor(filters, dtype=torch.float32, device=device)
 
 
 def _spectrum(waves: Tensor) -> Tensor:
