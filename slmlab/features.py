@@ -112,7 +112,9 @@ def extract(wave: Tensor | NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]
     """
     waves = _waves(wave)
     if not torch.isfinite(waves).all():
-        raise LabError("the wave holds samples that are not numbers (NaN or infinity): make or record it again")
+        raise LabError(
+            "the wave holds samples that are not numbers (NaN or infinity): make or record it again"
+        )
     with torch.no_grad():
         spectrum, level = _spectrum(waves), _energy(waves)
         return _log_mel(spectrum)[0], _f0(spectrum, level, PITCH), level
@@ -139,7 +141,9 @@ def _waves(wave: Tensor | NDArray[np.float32]) -> Tensor:
     if waves.ndim != 2 or not waves.is_floating_point():
         raise LabError(f"a wave is (s) or (b s) of floats, found shape {tuple(waves.shape)} of {waves.dtype}")
     if waves.shape[-1] < HOP:
-        raise LabError(f"the sound has {waves.shape[-1]} samples where one frame needs {HOP} (20 ms): take a longer one")
+        raise LabError(
+            f"the sound has {waves.shape[-1]} samples where one frame needs {HOP} (20 ms): take a longer one"
+        )
     return waves.float()
 
 
@@ -230,7 +234,9 @@ def _candidates(grid: Tensor, strength: Tensor, config: PitchConfig) -> tuple[Te
     return frequency, score
 
 
-def _best_path(frequency: NDArray[np.float64], score: NDArray[np.float64], config: PitchConfig) -> NDArray[np.int64]:
+def _best_path(
+    frequency: NDArray[np.float64], score: NDArray[np.float64], config: PitchConfig
+) -> NDArray[np.int64]:
     """Viterbi over the candidates (f c): strong peaks, few jumps, few changes of voicing. Returns (f) indices."""
     voiced = frequency > 0
     octave = np.log2(np.where(voiced, frequency, 1.0))
