@@ -1,0 +1,137 @@
+"""The flow-matching decoder: codes and a timbre become the mel spectrogram of that voice saying them.
+
+The path starts at the tokenizer's own blurred mel plus noise, not at noise alone, so it is short and four Euler steps
+walk it. Timbre comes from outside the codes: the same codes with another timbre are the same speech in another voice.
+
+Axes: b batch, t tokens (25 Hz), f mel frames (f = 2 t), m mel bins, j code dimensions, c timbre numbers, d width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from slmlab.models import flow_matching
+from slmlab.models.frames import ConvNeXt, frame_mask, restore, standardise
+from slmlab.models.tokenizer import FRAMES_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of the velocity network, and its path."""
+
+    timbre_width: int
+    """Numbers that describe a voice."""
+    n_mels: int = 80
+    """Mel bins of a frame."""
+    width: int = 192
+    """Channels of every block."""
+    layers: int = 8
+    """Blocks."""
+    dims: int = 8
+    """Ternary digits of a code."""
+    noise: float = 0.6
+    """Standard deviation of the noise added to the tokenizer's mel where the path starts, in standardised mel."""
+    drop: float = 0.2
+    """Share of training utterances whose conditions are all taken away, for classifier-free guidance."""
+
+
+def time_features(time: Tensor, width: int) -> Tensor:
+    """`(b,)` times in [0, 1] to `(b, width)` sines and cosines of a thousandfold range of frequencies."""
+    rates = torch.exp(torch.linspace(0, math.log(1000), width // 2, device=time.device))
+    angle = rearrange(time, "b -> b 1") * rates
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class FlowDecoder(nn.Module):
+    """A network that says in which direction, at a point of the path, the speech lies."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.stem = nn.Linear(2 * config.n_mels, d)
+        self.codes = nn.Linear(config.dims, d)
+        self.code_blocks = nn.ModuleList(ConvNeXt(d) for _ in range(2))
+        self.condition = nn.Sequential(nn.Linear(d + config.timbre_width, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.modulations = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(ConvNeXt(d) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d)
+        self.velocity = nn.Linear(d, config.n_mels)
+        for layer in [*self.modulations, self.velocity]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, x: Tensor, time: Tensor, digits: Tensor, prior: Tensor, timbre: Tensor, frames: Tensor, kept: Tensor
+    ) -> Tensor:
+        """The velocity `(b f m)` at `x` `(b f m)` and `time` `(b,)`, in standardised mel.
+
+        Args:
+            digits: `(b t j)` codes.
+            prior: `(b f m)` the tokenizer's mel, standardised.
+            timbre: `(b c)`.
+            frames: `(b,)` real frames.
+            kept: `(b,)` 1 where the conditions are given, 0 where all are withheld.
+        """
+        mask = frame_mask(frames, x.shape[1])
+        given = rearrange(kept, "b -> b 1 1")
+        coarse = mask[:, ::FRAMES_PER_TOKEN]
+        codes = self.codes(digits)
+        for block in self.code_blocks:
+            codes = block(codes, coarse)
+        h = self.stem(torch.cat([x, prior * given], dim=-1))
+        h = h + repeat(codes * given, "b t d -> b (t k) d", k=FRAMES_PER_TOKEN)
+        voice = timbre * rearrange(kept, "b -> b 1")
+        condition = self.condition(torch.cat([time_features(time, self.config.width), voice], dim=-1))
+        for block, modulation in zip(self.blocks, self.modulations, strict=True):
+            h = block(h, mask, rearrange(modulation(condition), "b d -> b 1 d"))
+        return self.velocity(self.norm(h)) * mask
+
+    @torch.no_grad()
+    def decode(
+        self,
+        digits: Tensor,
+        prior: Tensor,
+        timbre: Tensor,
+        frames: Tensor,
+        steps: int = 4,
+        cfg_strength: float = 0.5,
+        noise: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last one spoken.
+
+        `noise` `(b f m)` is drawn from torch's generator when it is not given; `cfg_strength` 0 means no guidance.
+        """
+        mean = standardise(prior)
+        noise = torch.randn_like(mean) if noise is None else noise
+        ones = torch.ones(len(mean), device=mean.device)
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            conditional = self(x, time, digits, mean, timbre, frames, ones)
+            if cfg_strength == 0:
+                return conditional
+            unconditional = self(x, time, digits, mean, timbre, frames, 0 * ones)
+            return flow_matching.guided(conditional, unconditional, cfg_strength)
+
+        times = flow_matching.cosine_times(steps).to(mean.device)
+        states = flow_matching.solve(velocity, mean + self.config.noise * noise, times)
+        return [restore(state) for state in states]
+
+
+def decoder_loss(model: FlowDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Masked mean squared error of the velocity at one random time of every utterance's path.
+
+    The batch holds `mel` (b f m), `prior` (b f m) the tokenizer's mel, `digits` (b t j), `timbre` (b c), `frames` (b).
+    """
+    data, prior, frames = standardise(batch["mel"]), standardise(batch["prior"]), batch["frames"]
+    time = torch.rand(len(data)).to(data.device)
+    kept = (torch.rand(len(data)) >= model.config.drop).float().to(data.device)
+    source = prior + model.config.noise * torch.randn(data.shape).to(data.device)
+    point, target = flow_matching.path(source, data, time)
+    predicted = model(point, time, batch["digits"], prior, batch["timbre"], frames, kept)
+    mask = frame_mask(frames, data.shape[1])
+    loss = ((predicted - target) ** 2 * mask).mean(dim=-1).sum() / mask.sum()
+    return loss, {"flow": loss.item()}

@@ -1,0 +1,185 @@
+"""The speech tokenizer: 25 codes a second that carry words and melody, and leave the voice outside.
+
+Words, because recognition (CTC) reads the codes; melody, because F0, voicing and energy are rebuilt from them; not the
+voice, because the mel is rebuilt with the timbre given for free, the input's formants are moved about at random while
+the wanted mel is not, and a small adversary that guesses the speaker from the codes is made to fail.
+
+Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p prosody
+(melody, voicing, energy), v symbols, c timbre numbers.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slmlab.models import fsq
+from slmlab.models.frames import ConvNeXt, frame_mask, restore, standardise
+
+FRAMES_PER_TOKEN = 2
+N_PROSODY = 3
+SEMITONES_UNIT = 4.0
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the tokenizer."""
+
+    alphabet_size: int
+    """Symbols of the alphabet, the CTC blank (0) included."""
+    timbre_width: int
+    """Numbers that describe a voice."""
+    n_mels: int = 80
+    """Mel bins of a frame."""
+    width: int = 160
+    """Channels of every block."""
+    layers: int = 5
+    """Blocks of the encoder at 25 Hz; the trunk after the codes has three, the mel head three more."""
+    dims: int = 8
+    """Ternary digits of a code: 3 ** 8 = 6561 codes, as in the paper."""
+    n_speakers: int = 60
+    """Training voices that the adversary tells apart; no use after training."""
+
+
+class Reading(NamedTuple):
+    """What can be read from codes alone."""
+
+    log_probs: Tensor
+    """`(b f v)` CTC log-probabilities at 50 Hz."""
+    prosody: Tensor
+    """`(b f p)` melody (units of 4 semitones around the median), logit of voicing, energy (units of 10 dB)."""
+
+
+def prosody_features(f0: Tensor, energy: Tensor) -> Tensor:
+    """`(f,)` F0 in Hz (0 unvoiced) and energy in dB to `(f p)`: register and loudness of the speaker are removed."""
+    voiced = f0 > 0
+    median = f0[voiced].median() if voiced.any() else torch.tensor(1.0)
+    melody = 12 * torch.log2(f0.clamp(min=1.0) / median) / SEMITONES_UNIT
+    melody = torch.where(voiced, melody.clamp(-4, 4), 0.0)
+    level = (energy - energy.quantile(0.9)).clamp(min=-50) / 10
+    return torch.stack([melody, voiced.float(), level], dim=-1)
+
+
+class _Reverse(torch.autograd.Function):
+    """Identity forwards, sign-changed gradient backwards (Ganin et al. 2016)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override] # noqa: ANN001
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override] # noqa: ANN001
+        return -gradient
+
+
+class SpeechTokenizer(nn.Module):
+    """Mel, F0 and energy to codes; codes to words, melody, and with a timbre to mel."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.stem = nn.Linear(config.n_mels + N_PROSODY, d)
+        self.fine = nn.ModuleList(ConvNeXt(d) for _ in range(2))
+        self.merge = nn.Linear(FRAMES_PER_TOKEN * d, d)
+        self.encoder = nn.ModuleList(ConvNeXt(d) for _ in range(config.layers))
+        self.to_code = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, config.dims))
+        self.from_code = nn.Linear(config.dims, d)
+        self.trunk = nn.ModuleList(ConvNeXt(d) for _ in range(3))
+        self.trunk_norm = nn.LayerNorm(d)
+        self.symbols = nn.Linear(d, FRAMES_PER_TOKEN * config.alphabet_size)
+        self.prosody = nn.Linear(d, FRAMES_PER_TOKEN * N_PROSODY)
+        self.timbre = nn.Linear(config.timbre_width, 3 * d)
+        self.split = nn.Linear(d, FRAMES_PER_TOKEN * d)
+        self.mel_blocks = nn.ModuleList(ConvNeXt(d) for _ in range(3))
+        self.mel = nn.Linear(d, config.n_mels)
+        self.adversary = nn.Sequential(nn.Linear(2 * d, d), nn.GELU(), nn.Linear(d, config.n_speakers))
+
+    def encode(self, mel: Tensor, prosody: Tensor, frames: Tensor) -> Tensor:
+        """`(b f m)`, `(b f p)` and frame counts `(b,)` to digits `(b t j)` in {-1, 0, 1}; f must be even.
+
+        The mean over an utterance's frames is taken from its mel, so that microphone and long-term voice are gone.
+        """
+        mask = frame_mask(frames, mel.shape[1])
+        scaled = standardise(mel)
+        mean = reduce(scaled * mask, "b f m -> b 1 m", "sum") / rearrange(frames, "b -> b 1 1")
+        h = self.stem(torch.cat([(scaled - mean) * mask, prosody * mask], dim=-1))
+        for block in self.fine:
+            h = block(h, mask)
+        h = self.merge(rearrange(h * mask, "b (t k) d -> b t (k d)", k=FRAMES_PER_TOKEN))
+        coarse = mask[:, ::FRAMES_PER_TOKEN]
+        for block in self.encoder:
+            h = block(h, coarse)
+        return fsq.quantise(self.to_code(h))
+
+    def _trunk(self, digits: Tensor, frames: Tensor) -> Tensor:
+        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])[:, ::FRAMES_PER_TOKEN]
+        h = self.from_code(digits) * mask
+        for block in self.trunk:
+            h = block(h, mask)
+        return self.trunk_norm(h)
+
+    def read(self, digits: Tensor, frames: Tensor) -> Reading:
+        """Words and melody of codes `(b t j)`."""
+        h = self._trunk(digits, frames)
+        symbols = rearrange(self.symbols(h), "b t (k v) -> b (t k) v", k=FRAMES_PER_TOKEN)
+        prosody = rearrange(self.prosody(h), "b t (k p) -> b (t k) p", k=FRAMES_PER_TOKEN)
+        return Reading(symbols.log_softmax(dim=-1), prosody)
+
+    def to_mel(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
+        """Codes `(b t j)` in the voice `(b c)`: `(b f m)` log-mel, the average of what it may sound like."""
+        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])
+        h = rearrange(self.split(self._trunk(digits, frames)), "b t (k d) -> b (t k) d", k=FRAMES_PER_TOKEN)
+        modulation = rearrange(self.timbre(timbre), "b d -> b 1 d")
+        for block in self.mel_blocks:
+            h = block(h, mask, modulation)
+        return restore(self.mel(h))
+
+    def guess_speaker(self, digits: Tensor, frames: Tensor) -> Tensor:
+        """The adversary's `(b, speakers)` logits; its gradient arrives at the codes with its sign changed."""
+        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])[:, ::FRAMES_PER_TOKEN]
+        h = self._trunk(_Reverse.apply(digits), frames)
+        n = reduce(mask, "b t 1 -> b 1", "sum")
+        mean = reduce(h * mask, "b t d -> b d", "sum") / n
+        spread = reduce((h - rearrange(mean, "b d -> b 1 d")) ** 2 * mask, "b t d -> b d", "sum") / n
+        return self.adversary(torch.cat([mean, (spread + 1e-4).sqrt()], dim=-1))
+
+
+def warp(mel: Tensor, factors: Tensor) -> Tensor:
+    """`(b f m)` with the frequency axis stretched by `(b,)` factors around 1: another vocal tract says the same."""
+    bins = torch.arange(mel.shape[-1], device=mel.device)
+    place = (rearrange(bins, "m -> 1 m") * rearrange(factors, "b -> b 1")).clamp(max=mel.shape[-1] - 1.001)
+    low = place.floor().long()
+    share = rearrange(place - low, "b m -> b 1 m")
+    left = mel.gather(2, rearrange(low, "b m -> b 1 m").expand_as(mel))
+    right = mel.gather(2, rearrange(low + 1, "b m -> b 1 m").expand_as(mel))
+    return left * (1 - share) + right * share
+
+
+def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Recognition, melody, voicing, energy, mel and the adversary, summed with fixed weights.
+
+    The batch holds `mel` (b f m), `prosody` (b f p), `frames` (b), `text` (b n), `symbols` (b), `timbre` (b c) of
+    another utterance of the voice, `speaker` (b).
+    """
+    mel, prosody, frames = batch["mel"], batch["prosody"], batch["frames"]
+    factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
+    digits = model.encode(warp(mel, factors), prosody, frames)
+    reading = model.read(digits, frames)
+    mask = frame_mask(frames, mel.shape[1])
+    ctc = functional.ctc_loss(
+        rearrange(reading.log_probs, "b f v -> f b v"), batch["text"], frames, batch["symbols"], zero_infinity=True
+    )
+    voiced = prosody[..., 1:2] * mask
+    melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
+    voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], prosody[..., 1:2], mask)
+    level = ((reading.prosody[..., 2:] - prosody[..., 2:]).abs() * mask).sum() / mask.sum()
+    rebuilt = model.to_mel(digits, batch["timbre"], frames)
+    spectrum = ((standardise(rebuilt) - standardise(mel)).abs() * mask).mean(dim=-1).sum() / mask.sum()
+    adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
+    loss = ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
+    parts = {"ctc": ctc, "melody": melody, "voicing": voicing, "energy": level, "mel": spectrum, "voice": adversary}
+    return loss, {name: value.item() for name, value in parts.items()}
