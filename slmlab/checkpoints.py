@@ -1,0 +1,339 @@
+"""What was learned, on disk: `name.safetensors` holds weights and card, `name.json` is the card for people to read.
+
+The card inside the weights' file is the one that counts: a file is replaced whole or not at all, two files are not. No
+pickle: a checkpoint is numbers and JSON, and opening one runs nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slmlab import __version__
+from slmlab.errors import LabError
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
+SUFFIX = ".safetensors"
+LICENCE = "Weights under Apache-2.0, trained on synthetic speech of espeak-ng; not for passing off as a person's voice."
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself; `save` fills the last five fields."""
+
+    config: Any
+    """The model's frozen config dataclass; after loading, the same as plain JSON values."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What other rooms need to know: alphabet, languages, voices, seed, what it was trained on."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Figures measured on dev, by name."""
+    seconds: float = 0.0
+    """Time that its training took."""
+    licence: str = LICENCE
+    """Under what terms the weights may be used, and what they were made from."""
+    kind: str = ""
+    """Class of the model."""
+    parameters: int = 0
+    """Numbers it holds."""
+    precision: str = ""
+    """What floats are stored as."""
+    version: str = ""
+    """Version of this package that wrote it."""
+    sha256: str = ""
+    """Digest of the tensors: names, types, shapes and bytes; checked on loading."""
+
+
+def save(path: str | Path, model: nn.Module, card: Card, half: bool = False) -> Card:
+    """Write `path.safetensors` and `path.json`, each whole or not at all.
+
+    Args:
+        path: folder and name, without suffix.
+        model: the network; tied weights are stored once.
+        card: what is known about it.
+        half: store floats as float16, half the size; they load as float32.
+
+    Returns:
+        The card as written.
+    """
+    tensors = weights(model)
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    broken = [name for name, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    if broken:
+        raise LabError(
+            f"{path} was not written: {broken[0]} of the model is not finite; train again at a lower rate."
+        )
+    card = dataclasses.replace(
+        card,
+        config=plain(card.config),
+        kind=type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        precision="float16" if half else "float32",
+        version=__version__,
+        sha256=digest_of(tensors),
+    )
+    write(_file(path), tensors, plain(card))
+    replace_text(
+        _file(path).with_suffix(".json"), json.dumps(plain(card), indent=2, ensure_ascii=False) + "\n"
+    )
+    return card
+
+
+def load(
+    path: str | Path, model_class: type[M], config_class: type[C], expected: C | None = None
+) -> tuple[M, Card]:
+    """Build a model from its checkpoint, in float32, on the CPU, ready for inference.
+
+    Args:
+        path: as given to `save`; the suffix may be written out.
+        model_class: is called with the config alone.
+        config_class: the frozen dataclass that the card's config must fit.
+        expected: refuse a checkpoint of any other config than this.
+
+    Raises:
+        LabError: it is missing, damaged, of another kind or of another config.
+    """
+    file = _file(path)
+    tensors, written = read(file)
+    card = _card(file, written)
+    if card.kind != model_class.__name__:
+        raise LabError(
+            f"{file} holds a {card.kind}, not a {model_class.__name__}; give the path of the right checkpoint."
+        )
+    config = from_plain(config_class, card.config, str(file))
+    if expected is not None and (unlike := differences(card.config, plain(expected))):
+        raise LabError(
+            f"{file} has another config than asked for ({unlike}); train it again or ask for the config it has."
+        )
+    model = model_class(config)
+    put(model, tensors, file)
+    return model.eval(), card
+
+
+def list_checkpoints(folder: str | Path) -> dict[str, Card]:
+    """Every checkpoint of a folder by name, in order of names; weights are not read."""
+    files = sorted(file for file in Path(folder).glob("*" + SUFFIX) if not file.name.startswith("."))
+    headers = {file: read_header(file) for file in files}
+    return {
+        file.name.removesuffix(SUFFIX): _card(file, card) for file, card in headers.items() if "kind" in card
+    }
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name, each once: what is tied goes by its first name."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            own[name] = tensor.detach()
+    return own
+
+
+@torch.no_grad()
+def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors into a model in place; names and shapes must be the model's own."""
+    own = weights(model)
+    if unlike := differences(_shapes(tensors), _shapes(own)):
+        raise LabError(
+            f"{source} does not fit a {type(model).__name__} ({unlike}); use the config it was trained with."
+        )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+
+
+def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and a card of JSON values as one file, whole or not at all."""
+    part = file.with_name(file.name + ".part")
+    with writing(file, part):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(ready, part, metadata={"card": json.dumps(card, ensure_ascii=False)})
+        _settle(part, file)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a small UTF-8 file, whole or not at all."""
+    part = file.with_name(file.name + ".part")
+    with writing(file, part):
+        part.write_text(text, encoding="utf-8")
+        _settle(part, file)
+
+
+@contextmanager
+def writing(file: Path, part: Path | None = None) -> Iterator[None]:
+    """Turn a failure to write `file` into one sentence, and leave no `part` behind."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        raise LabError(
+            f"{file} could not be written ({error}); what was there before is intact. Free some space or choose "
+            "another folder, and run the same command again: it goes on from there."
+        ) from error
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The card inside a file of tensors, without its tensors."""
+    with _opened(file) as (_, card):
+        return card
+
+
+def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and card of a file; if the card knows their digest, it must agree."""
+    with _opened(file) as (tensors, card):
+        held = {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (no dictionary)
+    if "sha256" in card and card["sha256"] != digest_of(held):
+        raise LabError(f"{file} is damaged (its weights are not those it was written with); {RECOVER}.")
+    return held, card
+
+
+RECOVER = "delete it and train again, or take it from where it came"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An open file of tensors with its card; every way of being unreadable is one sentence."""
+    if not file.is_file():
+        near = (
+            ", ".join(sorted(p.name.removesuffix(SUFFIX) for p in file.parent.glob("*" + SUFFIX))) or "none"
+        )
+        raise LabError(
+            f"There is no checkpoint {file} (in that folder: {near}); train it first or give another path."
+        )
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            card = json.loads((tensors.metadata() or {})["card"])
+            if not isinstance(card, dict):
+                raise KeyError("card")
+            yield tensors, card
+    except KeyError as error:
+        raise LabError(
+            f"{file} carries no card: another program wrote it; give a checkpoint of slmlab."
+        ) from error
+    except (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabError(f"{file} is damaged or half-written ({error}); {RECOVER}.") from error
+
+
+def _settle(part: Path, file: Path) -> None:
+    """Make sure that `part` is on the disk, then let it take the place of `file` in one move."""
+    with open(part, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(part, file)
+    if os.name == "posix":
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _file(path: str | Path) -> Path:
+    """`folder/name` or `folder/name.safetensors` → the latter; a dot in a name is no suffix."""
+    path = Path(path)
+    return path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+
+
+def _card(file: Path, written: dict[str, Any]) -> Card:
+    if unlike := set(written) ^ {f.name for f in dataclasses.fields(Card)}:
+        raise LabError(
+            f"{file} has a card of another version ({', '.join(sorted(unlike))} differ); {RECOVER}."
+        )
+    return Card(**written)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in order of names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's JSON: equal configs have equal digests, in any process and on any machine."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A config, card or metric as JSON values: dataclasses become objects, tuples lists, numbers that are not finite null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, (Tensor, np.generic, np.ndarray)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+def from_plain(cls: type[C], values: Any, source: str) -> C:
+    """JSON values → a frozen dataclass: lists become tuples, objects nested dataclasses; fields must match exactly."""
+    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found = set(values) if isinstance(values, dict) else set()
+    if found != fields:
+        unlike = ", ".join(sorted(found ^ fields))
+        raise LabError(
+            f"{source} has another config than {cls.__name__} ({unlike}); it is of another version: train it again."
+        )
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
+
+
+def _typed(hint: Any, value: Any, source: str) -> Any:
+    """One JSON value as its field's type; of a union, the first part that fits."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return (
+            None
+            if value is None
+            else _typed(next(a for a in arguments if a is not type(None)), value, source)
+        )
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast("type[Any]", hint), value, source)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        inner = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
+        return tuple(_typed(part, item, source) for part, item in zip(inner, value, strict=True))
+    return value
+
+
+def differences(found: Any, expected: Any, name: str = "") -> str:
+    """What differs between two plain values, as `name: found 3, expected 4; …`, at most four; empty if nothing does."""
+    return "; ".join(list(_differences(found, expected, name))[:4])
+
+
+def _differences(found: Any, expected: Any, name: str) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}".lstrip("."))
+    elif found != expected:
+        yield f"{name}: found {json.dumps(found)}, expected {json.dumps(expected)}"
