@@ -1,7 +1,7 @@
-"""Sound files in and out: whatever a person records becomes 16 kHz mono float32, or one sentence saying why not.
+"""Sound files in and out: whatever a person records becomes 16 kHz mono, or one sentence saying why not.
 
-What is written is 16-bit WAV, whole or not at all, and carries a mark of its origin, so that generated speech can be
-told from recorded speech later. Axis legend: s samples, c channels.
+What is written is 16-bit WAV, whole or not at all, and carries a mark of its origin, so that generated speech
+can be told from recorded speech later. Axis legend: s samples, c channels, f frames.
 """
 
 import io
@@ -26,7 +26,7 @@ STREAMED_SIZES = (
     0,
     0xFFFFFFFF,
 )  # what programs that write to a pipe leave in a WAV header: the size is not known
-READABLE = "WAV, FLAC, MP3 and OGG can be read"
+READABLE = "WAV, FLAC, MP3 and OGG can be read."
 
 Wave = NDArray[np.float32]
 
@@ -64,42 +64,29 @@ def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, Soun
         the wave (s) float32 in [-1, 1], and what the file was.
 
     Raises:
-        LabError: the file is missing, empty, cut off, not a sound, too long, silent or holds values that are no numbers.
+        LabError: the file is missing, empty, cut off, not a sound, too long, silent or holds NaN or infinity.
     """
     path = Path(path)
     _check_file(path)
     try:
         with soundfile.SoundFile(path) as file:
-            if max_seconds is not None and file.frames > max_seconds * file.samplerate:
-                raise LabError(
-                    f"{path} lasts {file.frames / file.samplerate:.1f} s where at most {max_seconds:g} s are taken: "
-                    "cut it into sentences"
-                )
-            samples = file.read(dtype="float32", always_2d=True)
-            promised, rate = file.frames, file.samplerate
-            encoding, generated = f"{file.format} {file.subtype}", _is_marked(file)
+            samples = _samples(file, path, max_seconds)
+            info = SoundInfo(
+                path=str(path),
+                sample_rate=file.samplerate,
+                channels=file.channels,
+                encoding=f"{file.format} {file.subtype}",
+                seconds=len(samples) / file.samplerate,
+                peak=float(np.abs(samples).max()),
+                clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
+                generated=_is_marked(file),
+            )
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).strip().rstrip(".")
         raise LabError(f"{path} could not be decoded as sound ({reason}): {READABLE}") from error
-    if len(samples) == 0:
-        raise LabError(f"{path} has a header but holds no samples: record or export it again")
-    if len(samples) < promised and not path.suffix.lower() == ".mp3":  # an MP3's length is only an estimate
-        raise LabError(f"{path} is cut off: {len(samples)} of {promised} samples are there; copy it again")
-    check(samples, str(path))
-    peak = float(np.abs(samples).max())
-    info = SoundInfo(
-        path=str(path),
-        sample_rate=rate,
-        channels=samples.shape[1],
-        encoding=encoding,
-        seconds=len(samples) / rate,
-        peak=peak,
-        clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
-        generated=generated,
-    )
-    mono = reduce(samples / max(peak, 1.0), "s c -> s", "mean")
+    mono = reduce(samples / max(info.peak, 1.0), "s c -> s", "mean")
     check(mono, f"the average of the channels of {path}")
-    return resample(mono, rate), info
+    return resample(mono, info.sample_rate), info
 
 
 def write(path: str | Path, wave: ArrayLike, sample_rate: int = SAMPLE_RATE, generated: bool = True) -> None:
@@ -117,9 +104,9 @@ def write(path: str | Path, wave: ArrayLike, sample_rate: int = SAMPLE_RATE, gen
     path = Path(path)
     samples = np.asarray(wave, dtype=np.float32)
     if samples.ndim != 1 or samples.size == 0:
-        raise LabError(f"cannot write {path}: a wave is one row of samples, found shape {samples.shape}")
+        raise LabError(f"cannot write {path}: a wave is one row of samples, found shape {samples.shape}.")
     if not np.isfinite(samples).all():
-        raise LabError(f"cannot write {path}: the wave holds values that are not numbers")
+        raise LabError(f"cannot write {path}: the wave holds values that are not numbers: make it again.")
     content = io.BytesIO()
     with soundfile.SoundFile(content, "w", sample_rate, channels=1, subtype="PCM_16", format="WAV") as file:
         if generated:
@@ -158,16 +145,16 @@ def check(wave: ArrayLike, where: str) -> None:
     """Raise a LabError that names `where` unless the wave has samples, all finite, and is not silence."""
     samples = np.asarray(wave)
     if samples.size == 0:
-        raise LabError(f"{where} holds no samples: a sound of at least one sample is needed")
+        raise LabError(f"{where} holds no samples: a sound of at least one sample is needed.")
     if not np.isfinite(samples).all():
         raise LabError(
-            f"{where} holds samples that are not numbers (NaN or infinity): export the sound again"
+            f"{where} holds samples that are not numbers (NaN or infinity): export the sound again."
         )
     peak = float(np.abs(samples).max())
     if peak < SILENT_PEAK:
         raise LabError(
             f"{where} is silent (peak {20 * np.log10(peak + 1e-10):.0f} dB of full scale, at least "
-            f"{20 * np.log10(SILENT_PEAK):.0f} dB is needed): check the microphone or choose another file"
+            f"{20 * np.log10(SILENT_PEAK):.0f} dB is needed): check the microphone or choose another file."
         )
 
 
@@ -187,10 +174,28 @@ def loudness(wave: ArrayLike, frame: int = 320, gate: float = 30.0) -> float:
 
 
 def with_loudness(wave: ArrayLike, target: float = -23.0, peak: float = 0.97) -> Wave:
-    """The same wave at `target` dB (see `loudness`), or quieter where its largest sample would pass `peak`."""
+    """The same wave at `target` dB (see `loudness`), quieter where its largest sample would pass `peak`."""
     samples = np.asarray(wave, dtype=np.float32)
     gain = 10 ** ((target - loudness(samples)) / 20)
     return samples * np.float32(min(gain, peak / max(float(np.abs(samples).max()), 1e-9)))
+
+
+def _samples(file: soundfile.SoundFile, path: Path, max_seconds: float | None) -> NDArray[np.float32]:
+    """All samples of an open file (s c), checked."""
+    seconds = file.frames / file.samplerate
+    if max_seconds is not None and seconds > max_seconds:
+        raise LabError(
+            f"{path} lasts {seconds:.1f} s, at most {max_seconds:g} s are taken: cut it into sentences."
+        )
+    samples = file.read(dtype="float32", always_2d=True)
+    if len(samples) == 0:
+        raise LabError(f"{path} has a header but holds no samples: record or export it again.")
+    if len(samples) < file.frames and file.format != "MP3":  # an MP3's length is only an estimate
+        raise LabError(
+            f"{path} is cut off: {len(samples)} of {file.frames} samples are there; copy it again."
+        )
+    check(samples, str(path))
+    return samples
 
 
 def _is_marked(file: soundfile.SoundFile) -> bool:
@@ -201,20 +206,20 @@ def _check_file(path: Path) -> None:
     """Raise for what libsndfile would pass over or explain badly: absent, empty and cut-off files."""
     if not path.is_file():
         what = "is a folder, not a sound file" if path.is_dir() else "does not exist"
-        raise LabError(f"{path} {what}: give the path of a sound file")
+        raise LabError(f"{path} {what}: give the path of a sound file.")
     size = path.stat().st_size
     if size == 0:
-        raise LabError(f"{path} is empty (0 bytes): record or copy it again")
+        raise LabError(f"{path} is empty (0 bytes): record or copy it again.")
     with path.open("rb") as file:
         head = file.read(12)
     if head[:4] == b"RIFF":
         promised = int.from_bytes(head[4:8], "little")
         if promised not in STREAMED_SIZES and size < promised + 8:
-            raise LabError(f"{path} is cut off: {size} of {promised + 8} bytes are there; copy it again")
+            raise LabError(f"{path} is cut off: {size} of {promised + 8} bytes are there; copy it again.")
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, force to disk, then rename over it: a reader sees the old file or the new one."""
+    """Write beside the target, force to disk, rename over it: a reader sees the old file or the new one."""
     unfinished = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,5 +234,5 @@ def _write_atomically(path: Path, content: bytes) -> None:
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
         raise LabError(
-            f"cannot write {path} ({error.strerror}): free some space or choose another folder"
+            f"cannot write {path} ({error.strerror}): free some space or choose another folder."
         ) from error

@@ -1,8 +1,8 @@
-"""What the networks see of a sound and what a listener hears of its melody: log-mel, F0 and energy, 50 times a second.
+"""What the networks see of a sound and what a listener hears of its melody: log-mel, F0, energy at 50 Hz.
 
-One centred STFT serves both the mel spectrogram and F0. nnAudio gives the mel filters; the transform is torch's FFT,
-since nnAudio's own is a convolution: the same values (a test compares them), five times slower, and its square root
-has no gradient where a sound is digitally silent.
+One centred STFT serves both the mel spectrogram and F0. nnAudio gives the mel filters; the transform is torch's
+FFT, since nnAudio's own is a convolution: the same values (a test compares them), five times slower, and its
+square root has no gradient where a sound is digitally silent.
 
 Axis legend: b batch, s samples, f frames (f = s // 320), k frequency bins, m mel bins, g grid of possible F0,
 c candidates for F0 in one frame (the first is "unvoiced").
@@ -35,7 +35,7 @@ ENERGY_FLOOR = -80.0
 
 @dataclass(frozen=True)
 class PitchConfig:
-    """How F0 is found: Boersma (1993), with the autocorrelation read from the mel front end's own spectrum."""
+    """How F0 is found: Boersma (1993), with the autocorrelation taken from the mel front end's spectrum."""
 
     lowest: float = 50.0
     """Hz; low enough for creaky voice, and 64 ms still hold three periods."""
@@ -113,7 +113,7 @@ def extract(wave: Tensor | NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]
     waves = _waves(wave)
     if not torch.isfinite(waves).all():
         raise LabError(
-            "the wave holds samples that are not numbers (NaN or infinity): make or record it again"
+            "the wave holds samples that are not numbers (NaN or infinity): make or record it again."
         )
     with torch.no_grad():
         spectrum, level = _spectrum(waves), _energy(waves)
@@ -139,10 +139,12 @@ def _waves(wave: Tensor | NDArray[np.float32]) -> Tensor:
     if waves.ndim == 1:
         waves = rearrange(waves, "s -> 1 s")
     if waves.ndim != 2 or not waves.is_floating_point():
-        raise LabError(f"a wave is (s) or (b s) of floats, found shape {tuple(waves.shape)} of {waves.dtype}")
+        raise LabError(
+            f"a wave is (s) or (b s) of floats, found shape {tuple(waves.shape)} of {waves.dtype}."
+        )
     if waves.shape[-1] < HOP:
         raise LabError(
-            f"the sound has {waves.shape[-1]} samples where one frame needs {HOP} (20 ms): take a longer one"
+            f"the sound has {waves.shape[-1]} samples where one frame needs {HOP} (20 ms): take a longer one."
         )
     return waves.float()
 
@@ -158,7 +160,7 @@ def _window(device: torch.device) -> Tensor:
 def _mel_filters(device: torch.device) -> Tensor:
     """nnAudio's mel filters (m k), from the module its MelSpectrogram takes them from.
 
-    nnAudio.features itself would take a second and a half to import and would build Fourier kernels nobody uses.
+    nnAudio.features would take a second and a half to import, and build Fourier kernels that nobody uses.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -191,10 +193,10 @@ def _energy(waves: Tensor) -> Tensor:
 @cache
 @torch.inference_mode(False)  # kept for later calls, which may want gradients
 def _autocorrelation_basis(config: PitchConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The grid of F0 (g), and cosines (k g) that turn a power spectrum into its autocorrelation at those periods.
+    """The grid of F0 (g), and cosines (k g) that turn a power spectrum into autocorrelation at those periods.
 
-    Each is divided by the autocorrelation of the Hann window at that lag (Boersma 1993, eq. 9), so that a perfectly
-    periodic sound reaches 1 at its period whatever the period is.
+    Each is divided by the autocorrelation of the Hann window at that lag (Boersma 1993, eq. 9), so that a
+    perfectly periodic sound reaches 1 at its period whatever the period is.
     """
     octaves = math.log2(config.highest / config.lowest)
     grid = config.lowest * 2 ** torch.arange(0, octaves, 1 / config.per_octave, device=device)
@@ -237,7 +239,7 @@ def _candidates(grid: Tensor, strength: Tensor, config: PitchConfig) -> tuple[Te
 def _best_path(
     frequency: NDArray[np.float64], score: NDArray[np.float64], config: PitchConfig
 ) -> NDArray[np.int64]:
-    """Viterbi over the candidates (f c): strong peaks, few jumps, few changes of voicing. Returns (f) indices."""
+    """Viterbi over the candidates (f c): strong peaks, few jumps, few changes of voicing; (f) indices."""
     voiced = frequency > 0
     octave = np.log2(np.where(voiced, frequency, 1.0))
     jump = config.jump_cost * np.abs(octave[:-1, :, None] - octave[1:, None, :])
