@@ -1,7 +1,7 @@
-"""What was learned, on disk: `name.safetensors` holds weights and card, `name.json` is the card for people to read.
+"""What was learned, on disk: `name.safetensors` holds weights and card, `name.json` is the card for people.
 
-The card inside the weights' file is the one that counts: a file is replaced whole or not at all, two files are not. No
-pickle: a checkpoint is numbers and JSON, and opening one runs nothing.
+The card inside the weights' file is the one that counts: a file is replaced whole or not at all, two files
+are not. No pickle: a checkpoint is numbers and JSON, and opening one runs nothing.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from slmlab.errors import LabError
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
 SUFFIX = ".safetensors"
-LICENCE = "Weights under Apache-2.0, trained on synthetic speech of espeak-ng; not for passing off as a person's voice."
+LICENCE = "Apache-2.0; trained on synthetic speech of espeak-ng; not for passing off as a person's voice"
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ def load(
     card = _card(file, written)
     if card.kind != model_class.__name__:
         raise LabError(
-            f"{file} holds a {card.kind}, not a {model_class.__name__}; give the path of the right checkpoint."
+            f"{file} holds a {card.kind}, not the expected {model_class.__name__}; give another path."
         )
     config = from_plain(config_class, card.config, str(file))
     if expected is not None and (unlike := differences(card.config, plain(expected))):
         raise LabError(
-            f"{file} has another config than asked for ({unlike}); train it again or ask for the config it has."
+            f"{file} has another config than asked for ({unlike}); train it again or ask for its own."
         )
     model = model_class(config)
     put(model, tensors, file)
@@ -184,8 +184,8 @@ def writing(file: Path, part: Path | None = None) -> Iterator[None]:
         if part is not None:
             part.unlink(missing_ok=True)
         raise LabError(
-            f"{file} could not be written ({error}); what was there before is intact. Free some space or choose "
-            "another folder, and run the same command again: it goes on from there."
+            f"{file} could not be written ({error}); what was there before is intact. Free some space or "
+            "choose another folder, and run the same command again: it goes on from there."
         ) from error
 
 
@@ -198,7 +198,8 @@ def read_header(file: Path) -> dict[str, Any]:
 def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and card of a file; if the card knows their digest, it must agree."""
     with _opened(file) as (tensors, card):
-        held = {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (no dictionary)
+        names = list(tensors.keys())
+        held = {name: tensors.get_tensor(name).clone() for name in names}
     if "sha256" in card and card["sha256"] != digest_of(held):
         raise LabError(f"{file} is damaged (its weights are not those it was written with); {RECOVER}.")
     return held, card
@@ -278,7 +279,7 @@ def digest(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A config, card or metric as JSON values: dataclasses become objects, tuples lists, numbers that are not finite null."""
+    """A config, card or metric as JSON values: dataclass → object, tuple → list, infinite or NaN → null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -297,14 +298,12 @@ def plain(value: Any) -> Any:
 
 
 def from_plain(cls: type[C], values: Any, source: str) -> C:
-    """JSON values → a frozen dataclass: lists become tuples, objects nested dataclasses; fields must match exactly."""
+    """JSON values → a frozen dataclass: list → tuple, object → dataclass; fields must match exactly."""
     fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found = set(values) if isinstance(values, dict) else set()
     if found != fields:
         unlike = ", ".join(sorted(found ^ fields))
-        raise LabError(
-            f"{source} has another config than {cls.__name__} ({unlike}); it is of another version: train it again."
-        )
+        raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); train it again.")
     hints = typing.get_type_hints(cls)
     return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
 
@@ -327,7 +326,7 @@ def _typed(hint: Any, value: Any, source: str) -> Any:
 
 
 def differences(found: Any, expected: Any, name: str = "") -> str:
-    """What differs between two plain values, as `name: found 3, expected 4; …`, at most four; empty if nothing does."""
+    """What differs between plain values, as `name: found 3, expected 4; …`, at most four; empty if none do."""
     return "; ".join(list(_differences(found, expected, name))[:4])
 
 

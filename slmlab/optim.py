@@ -1,9 +1,10 @@
 """Two optimisers share a network: Muon turns its hidden matrices, AdamW moves the rest.
 
-A matrix's update is its momentum made orthogonal (every singular value near 1), so that rare directions learn as fast as
-common ones: at the tiny tier this reaches a loss in about half of AdamW's steps. `torch.optim.Muon` computes in bfloat16,
-one matrix after another; a CPU without bfloat16 needs seconds for a step. Here it is float32, all matrices of one shape
-(lying ones and standing ones alike) in one batched product.
+A matrix's update is its momentum made orthogonal (every singular value near 1), so that rare directions learn
+as fast as common ones: at the tiny tier this reaches a loss in about half of AdamW's steps.
+`torch.optim.Muon` computes in bfloat16, one matrix after another; a CPU without bfloat16 needs seconds for a
+step. Here it is float32, all matrices of one shape (lying ones and standing ones alike) in one batched
+product.
 
 Axes: k matrices of one shape, r rows, c columns.
 """
@@ -15,11 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # Keller Jordan's quintic: steep at 0; singular values end within about 0.7 to 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, later never far from 1
 BETAS = (0.9, 0.95)  # runs are short, so the second moment forgets sooner than AdamW's usual 0.999
 BY_ADAMW = (
     "embed",
@@ -29,6 +26,10 @@ BY_ADAMW = (
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring every singular value near 1 and keep the singular vectors, by Newton-Schulz iterations.
+
+    An iteration is `X ← (a + b G + c G²) X` with `G = X Xᵀ`. All its polynomials in the first `G` commute, so
+    they are gathered as `r r` matrices and meet the long side once, at the end: a third fewer operations at
+    `c = 3 r`.
 
     Args:
         matrices: `(k r c)` float32.
@@ -41,16 +42,20 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         return rearrange(orthogonalise(rearrange(matrices, "k r c -> k c r"), steps), "k c r -> k r c")
     a, b, c = COEFFICIENTS
     x = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    identity = torch.eye(x.shape[1], device=x.device)
+    gram, turn = x @ x.mT, None
+    for left in reversed(range(steps)):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * identity
+        turn = polynomial if turn is None else polynomial @ turn
+        if left:
+            gram = polynomial @ gram @ polynomial
+    return x if turn is None else turn @ x
 
 
 class Muon(Optimizer):
     """Momentum, orthogonalised: https://kellerjordan.github.io/posts/muon.
 
-    A step is `p ← p (1 - lr · weight_decay) - lr · sqrt(max(1, rows / cols)) · orthogonalise(nesterov momentum)`:
+    A step is `p ← p (1 - lr · decay) - lr · sqrt(max(1, rows / columns)) · orthogonalise(nesterov momentum)`:
     decoupled decay, and a scale that gives standing matrices as much effect on their output as lying ones.
     """
 
@@ -93,10 +98,10 @@ def _stacks(matrices: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that Muon may have: of `nn.Linear`, no table, no last layer, nothing that a module keeps for AdamW.
+    """The weights that Muon may have: of `nn.Linear`, no table, no last layer, nothing kept for AdamW.
 
-    A module keeps parameters for AdamW by a class attribute `adamw_names: tuple[str, ...]`: parts of the names below it.
-    A weight tied to an embedding is a table too.
+    A module keeps parameters for AdamW by a class attribute `adamw_names: tuple[str, ...]`: parts of the
+    names below it. A weight tied to an embedding is a table too.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     kept = {
@@ -119,8 +124,8 @@ def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 def optimisers(model: nn.Module, lr: float, muon_lr: float, weight_decay: float) -> list[Optimizer]:
     """AdamW at `lr`, and Muon at `muon_lr` for the hidden matrices (0: AdamW has all).
 
-    Decay applies to matrices and kernels; gains, biases and other vectors are left alone. Every group remembers its rate
-    as `peak`, for a schedule to scale.
+    Decay applies to matrices and kernels; gains, biases and other vectors are left alone. Every group
+    remembers its rate as `peak`, for a schedule to scale.
     """
     by_muon = list(hidden_matrices(model).values()) if muon_lr else []
     taken = {id(p) for p in by_muon}

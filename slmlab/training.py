@@ -1,10 +1,12 @@
 """One training loop for every network: what differs between them is a loss and a way to draw batches.
 
-Everything random at a step follows from the seed and the step alone: batches are a pure function of the step, and torch's
-generators are seeded anew before each. So weights, optimiser, running average and the step's number are the whole state
-of a run, and a run killed anywhere and started again ends, on one machine's CPU, with the very bits of one that was not.
+Everything random at a step follows from the seed and the step alone: batches are a pure function of the step,
+and torch's generators are seeded anew before each. So weights, optimiser, running average and the step's
+number are the whole state of a run, and a run killed anywhere and started again ends, on the CPU, with the
+very bits of one that was not.
 
-A run lives in a folder: `training.safetensors` is its state, `log.jsonl` has a row for every step and every validation.
+A run lives in a folder: `training.safetensors` is its state, `log.jsonl` has a row for every step and
+validation.
 """
 
 import hashlib
@@ -56,7 +58,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it alone."""
     ema: float = 0.0
-    """Share of the running average of weights kept at each step; 0 keeps no average. With one, it is what is returned."""
+    """Share of the weights' running average kept at each step; the average is what is returned. 0: no average."""
     seed: int = 0
     """Seed of everything drawn in the loop."""
     save_every: float = 30.0
@@ -67,8 +69,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.ema < 1 or self.decay not in ("linear", "cosine", "constant"):
             raise LabError(
-                f"Training cannot take steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be at least 1, "
-                "ema at least 0 and below 1, decay one of linear, cosine, constant."
+                f"Training cannot take steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be "
+                "at least 1, ema at least 0 and below 1, decay one of linear, cosine, constant."
             )
 
 
@@ -85,8 +87,8 @@ def train(
     Args:
         model: the network; it is trained in place and stays on the machine's best device.
         loss: `(model, batch) → (scalar, figures to log)`; it may draw from torch's global generators.
-        batches: step (0, 1, …) → batch, a pure function; tensors inside tuples, lists, dictionaries or dataclasses are
-            moved to the device.
+        batches: step (0, 1, …) → batch, a pure function; tensors inside tuples, lists, dictionaries or
+            dataclasses are moved to the device.
         config: how.
         folder: where state and log live; its name is the stage's name in messages.
         validate: model → figures by name; sees the average if there is one, in `eval`, without gradients.
@@ -95,7 +97,7 @@ def train(
         The model with its final weights (the running average, if asked for), in `eval`.
 
     Raises:
-        LabError: a loss is not finite, the folder belongs to another config, its state is damaged, or the disk is full.
+        LabError: a loss is not finite, the folder is another config's, its state is damaged, the disk is full.
     """
     device = pick_device()
     run = _Run(model.to(device), config, Path(folder))
@@ -126,7 +128,7 @@ def train(
 
 
 class _Run:
-    """The state of one training: model, optimisers, running average, step, seconds, and rows not yet in the log."""
+    """The state of one training: model, optimisers, average, step, seconds, and rows not yet in the log."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, folder: Path) -> None:
         self.model, self.config, self.folder = model, config, folder
@@ -163,7 +165,7 @@ class _Run:
         )
 
     def flush(self) -> float:
-        """Bring waiting rows into the log and return the last loss; stop if a loss or gradient is not finite."""
+        """Bring waiting rows into the log, return the last loss; stop if a loss or gradient is not finite."""
         rows = [
             {name: float(value) for name, value in row.items()} | {"step": row["step"]} for row in self.rows
         ]
@@ -171,9 +173,9 @@ class _Run:
         for row in rows:
             if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
                 raise LabError(
-                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']}, its gradient "
-                    f"{row['gradient']}; what {self.folder} held before is intact. Look at that step's batch, or lower the "
-                    f"rates (lr {self.config.lr}, muon_lr {self.config.muon_lr}) and start in an empty folder."
+                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']} and "
+                    f"its gradient {row['gradient']}; what {self.folder} held before is intact. Look at that step's "
+                    f"batch, or lower lr={self.config.lr} and muon_lr={self.config.muon_lr} in an empty folder."
                 )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan
@@ -215,8 +217,8 @@ class _Run:
         tensors, card = checkpoints.read(file)
         if unlike := checkpoints.differences(card.get("config"), _identity(self.model, self.config)):
             raise LabError(
-                f"{self.folder} holds a training with another config ({unlike}); use that config to go on, another folder "
-                "to train this one, or delete it."
+                f"{self.folder} holds a training with another config ({unlike}); use that config to go on, "
+                "another folder to train this one, or delete it."
             )
         self.step, self.seconds = card["step"], card["seconds"]
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
@@ -262,15 +264,15 @@ class _Run:
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """Rows of a run's log; a last line cut off by a kill is left out.
 
-    A step's row has `step`, `loss`, `rate` (share of the peak), `gradient` (norm before clipping), the loss's own figures
-    and `seconds` of training so far; a validation's row has `step`, `validation` and `seconds`.
+    A step's row has `step`, `loss`, `rate` (share of the peak), `gradient` (norm before clipping), the loss's
+    own figures and `seconds` of training so far; a validation's row has `step`, `validation` and `seconds`.
     """
     lines = (Path(folder) / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The rate at a step as a share of its peak: a line up over the warm-up, then the decay, 0 just after the last step."""
+    """The rate at a step as a share of its peak: a line up over the warm-up, then the decay, 0 after the end."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     left = (config.steps - step) / max(1, config.steps - config.warmup)
@@ -280,9 +282,10 @@ def schedule(step: int, config: TrainConfig) -> float:
 def frame_batches(lengths: Sequence[int], max_frames: int, seed: int) -> Callable[[int], list[int]]:
     """Which utterances make the batch of a step: similar lengths together, as many as fit, endlessly.
 
-    Every epoch holds each utterance once, and every epoch has the same number of batches, so that a step alone says
-    which batch it is. Utterances are sorted by their length times a random factor of up to 1.1 and cut where a plan for
-    the undisturbed lengths, with room for that factor, says: who meets whom changes, the size of a batch does not.
+    Every epoch holds each utterance once and has the same number of batches, so that a step alone says which
+    batch it is. Utterances are sorted by their length times a random factor of up to 1.1 and cut where a plan
+    for the undisturbed lengths, with room for that factor, says: who meets whom changes, the size of a batch
+    does not.
 
     Args:
         lengths: frames (or tokens) of each utterance.
@@ -341,7 +344,7 @@ def seed_everything(seed: int, step: int) -> None:
 
 
 def _identity(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
-    """What must be equal for a run to go on: how it is trained, the model's config and the shapes of its weights."""
+    """What must be equal for a run to go on: how it is trained, the model's config, its weights' shapes."""
     how = {name: value for name, value in checkpoints.plain(config).items() if name not in HABITS}
     shapes = {name: list(tensor.shape) for name, tensor in checkpoints.weights(model).items()}
     return {"training": how, "model": checkpoints.plain(getattr(model, "config", None)), "weights": shapes}
