@@ -1,8 +1,8 @@
 """What the networks see of a sound and what a listener hears of its melody: log-mel, F0, energy at 50 Hz.
 
-One centred STFT serves both the mel spectrogram and F0. nnAudio gives the mel filters; the transform is torch's
-FFT, since nnAudio's own is a convolution: the same values (a test compares them), five times slower, and its
-square root has no gradient where a sound is digitally silent.
+One centred STFT serves both the mel spectrogram and F0. nnAudio gives the mel filters; the transform is
+torch's FFT, since nnAudio's own is a convolution: the same values (a test compares them), five times slower,
+and its square root has no gradient where a sound is digitally silent.
 
 Axis legend: b batch, s samples, f frames (f = s // 320), k frequency bins, m mel bins, g grid of possible F0,
 c candidates for F0 in one frame (the first is "unvoiced").
@@ -85,7 +85,7 @@ def energy(wave: Tensor | NDArray[np.float32]) -> Tensor:
     Returns:
         (f)
     """
-    return _energy(_waves(wave))
+    return _energy(_one_wave(wave))
 
 
 def f0(wave: Tensor | NDArray[np.float32], config: PitchConfig = PITCH) -> Tensor:
@@ -97,7 +97,7 @@ def f0(wave: Tensor | NDArray[np.float32], config: PitchConfig = PITCH) -> Tenso
     Returns:
         (f)
     """
-    waves = _waves(wave)
+    waves = _one_wave(wave)
     return _f0(_spectrum(waves), _energy(waves), config)
 
 
@@ -110,7 +110,7 @@ def extract(wave: Tensor | NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         log-mel (f m), F0 (f) in Hz, energy (f) in dB.
     """
-    waves = _waves(wave)
+    waves = _one_wave(wave)
     if not torch.isfinite(waves).all():
         raise LabError(
             "the wave holds samples that are not numbers (NaN or infinity): make or record it again."
@@ -147,6 +147,14 @@ def _waves(wave: Tensor | NDArray[np.float32]) -> Tensor:
             f"the sound has {waves.shape[-1]} samples where one frame needs {HOP} (20 ms): take a longer one."
         )
     return waves.float()
+
+
+def _one_wave(wave: Tensor | NDArray[np.float32]) -> Tensor:
+    """A single wave as (1 s)."""
+    waves = _waves(wave)
+    if len(waves) != 1:
+        raise LabError(f"F0 and energy are taken of one wave (s) at a time, found {len(waves)} waves.")
+    return waves
 
 
 @cache

@@ -169,6 +169,7 @@ def test_semitones_forget_the_register():
         (np.zeros((2, 3, 400), dtype=np.float32), "found shape"),
         (np.zeros(4_000, dtype=np.int16), "int16"),
         (np.full(4_000, np.nan, dtype=np.float32), "not numbers"),
+        (np.zeros((2, 4_000), dtype=np.float32), "found 2 waves"),
     ],
 )
 def test_what_is_no_wave_is_refused(wave, message):
