@@ -55,7 +55,7 @@ class Card:
     version: str = ""
     """Version of this package that wrote it."""
     sha256: str = ""
-    """Digest of the tensors: names, types, shapes and bytes; checked on loading."""
+    """Digest of the tensors and of the rest of this card; checked on loading."""
 
 
 def save(path: str | Path, model: nn.Module, card: Card, half: bool = False) -> Card:
@@ -85,9 +85,8 @@ def save(path: str | Path, model: nn.Module, card: Card, half: bool = False) -> 
         parameters=sum(p.numel() for p in model.parameters()),
         precision="float16" if half else "float32",
         version=__version__,
-        sha256=digest_of(tensors),
     )
-    write(_file(path), tensors, plain(card))
+    card = Card(**write(_file(path), tensors, plain(card)))
     replace_text(
         _file(path).with_suffix(".json"), json.dumps(plain(card), indent=2, ensure_ascii=False) + "\n"
     )
@@ -157,14 +156,16 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
         tensor.copy_(tensors[name])
 
 
-def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors and a card of JSON values as one file, whole or not at all."""
+def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write tensors and a card of JSON values as one file, whole or not at all; return the card as written."""
+    card = {**card, "sha256": digest_of(tensors, card)}
     part = file.with_name(file.name + ".part")
     with writing(file, part):
         file.parent.mkdir(parents=True, exist_ok=True)
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(ready, part, metadata={"card": json.dumps(card, ensure_ascii=False)})
         _settle(part, file)
+    return card
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -196,12 +197,12 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and card of a file; if the card knows their digest, it must agree."""
+    """Tensors and card of a file, if both are what was written."""
     with _opened(file) as (tensors, card):
         names = list(tensors.keys())
         held = {name: tensors.get_tensor(name).clone() for name in names}
-    if "sha256" in card and card["sha256"] != digest_of(held):
-        raise LabError(f"{file} is damaged (its weights are not those it was written with); {RECOVER}.")
+    if card.get("sha256") != digest_of(held, card):
+        raise LabError(f"{file} is damaged (its digest is not the one it was written with); {RECOVER}.")
     return held, card
 
 
@@ -263,9 +264,9 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in order of names."""
-    total = hashlib.sha256()
+def digest_of(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+    """sha256 over a card without its own digest, and over every tensor's name, type, shape and bytes."""
+    total = hashlib.sha256(digest({name: item for name, item in card.items() if name != "sha256"}).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -326,7 +327,7 @@ def _typed(hint: Any, value: Any, source: str) -> Any:
 
 
 def differences(found: Any, expected: Any, name: str = "") -> str:
-    """What differs between plain values, as `name: found 3, expected 4; …`, at most four; empty if none do."""
+    """What differs between plain values, as `name: found 3, expected 4; …`, at most four; empty if none."""
     return "; ".join(list(_differences(found, expected, name))[:4])
 
 

@@ -58,7 +58,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it alone."""
     ema: float = 0.0
-    """Share of the weights' running average kept at each step; the average is what is returned. 0: no average."""
+    """Share of the weights' running average kept at each step; the average is what is returned. 0: none."""
     seed: int = 0
     """Seed of everything drawn in the loop."""
     save_every: float = 30.0
@@ -69,7 +69,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.ema < 1 or self.decay not in ("linear", "cosine", "constant"):
             raise LabError(
-                f"Training cannot take steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be "
+                f"Training refuses steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be "
                 "at least 1, ema at least 0 and below 1, decay one of linear, cosine, constant."
             )
 
@@ -97,7 +97,7 @@ def train(
         The model with its final weights (the running average, if asked for), in `eval`.
 
     Raises:
-        LabError: a loss is not finite, the folder is another config's, its state is damaged, the disk is full.
+        LabError: a loss is not finite, the folder is another config's, its state is damaged, the disk full.
     """
     device = pick_device()
     run = _Run(model.to(device), config, Path(folder))
@@ -173,9 +173,9 @@ class _Run:
         for row in rows:
             if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
                 raise LabError(
-                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']} and "
-                    f"its gradient {row['gradient']}; what {self.folder} held before is intact. Look at that step's "
-                    f"batch, or lower lr={self.config.lr} and muon_lr={self.config.muon_lr} in an empty folder."
+                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']}, its"
+                    f" gradient {row['gradient']}; what {self.folder} held before is intact. Look at that batch, "
+                    f"or lower lr={self.config.lr} and muon_lr={self.config.muon_lr} in a new folder."
                 )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan
@@ -202,7 +202,6 @@ class _Run:
                 for name, tensor in state.items()
             }
         card = {"step": self.step, "seconds": self.seconds, "config": _identity(self.model, self.config)}
-        card["sha256"] = checkpoints.digest_of(tensors)
         checkpoints.write(self.folder / STATE, tensors, card)
 
     def finished(self) -> Any:
@@ -272,7 +271,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The rate at a step as a share of its peak: a line up over the warm-up, then the decay, 0 after the end."""
+    """The rate at a step as a share of its peak: a line up in the warm-up, then the decay, to 0 at last."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     left = (config.steps - step) / max(1, config.steps - config.warmup)

@@ -1,0 +1,212 @@
+"""What is saved comes back; whatever else a file may hold ends in one sentence, and what was there before stays."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slmlab import checkpoints
+from slmlab.checkpoints import Card
+from slmlab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A config inside a config."""
+
+    sizes: tuple[int, ...] = (3, 4)
+    """Two sizes."""
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """A little of everything that JSON has no word for."""
+
+    width: int = 5
+    """Width."""
+    languages: tuple[str, ...] = ("vi", "sw")
+    """Names."""
+    inner: Inner = field(default_factory=Inner)
+    """Nested."""
+    limit: float | None = None
+    """Optional."""
+
+
+class Net(nn.Module):
+    """Tied weights and a buffer."""
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(7, config.width)
+        self.out = nn.Linear(config.width, 7, bias=False)
+        self.out.weight = self.embed.weight
+        self.register_buffer("counts", torch.arange(6))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids `(b)` → logits `(b v)`."""
+        logits: Tensor = self.out(self.embed(ids))
+        return logits
+
+
+class Other(Net):
+    """The same weights under another name."""
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A checkpoint `net.v1` in an own folder."""
+    torch.manual_seed(0)
+    card = Card(NetConfig(), facts={"voices": ["a"]}, metrics={"dev.wer": 12.5, "x": float("nan")}, seconds=3)
+    checkpoints.save(tmp_path / "net.v1", Net(NetConfig()), card)
+    return tmp_path / "net.v1"
+
+
+def test_a_model_and_its_card_come_back(saved: Path) -> None:
+    model, card = checkpoints.load(saved, Net, NetConfig)
+    torch.manual_seed(0)
+    assert torch.equal(model.embed.weight, Net(NetConfig()).embed.weight)
+    assert model.out.weight is model.embed.weight and not model.training
+    assert model.config == NetConfig()
+    assert (card.kind, card.parameters, card.precision) == ("Net", 35, "float32")
+    assert card.metrics == {"dev.wer": 12.5, "x": None}
+    assert list(checkpoints.list_checkpoints(saved.parent)) == ["net.v1"]
+
+
+def test_the_card_for_people_says_what_the_file_says(saved: Path) -> None:
+    _, card = checkpoints.load(saved, Net, NetConfig)
+    assert json.loads(saved.with_name("net.v1.json").read_text("utf-8")) == checkpoints.plain(card)
+    saved.with_name("net.v1.json").unlink()
+    checkpoints.load(saved, Net, NetConfig)
+
+
+def test_half_is_half_the_size_and_loads_as_float32(tmp_path: Path) -> None:
+    model = nn.Linear(100, 100)
+    sizes = []
+    for half in (False, True):
+        card = checkpoints.save(tmp_path / "net", model, Card({}), half=half)
+        sizes.append((tmp_path / "net.safetensors").stat().st_size)
+    assert card.precision == "float16" and sizes[1] < 0.55 * sizes[0]
+    tensors, _ = checkpoints.read(tmp_path / "net.safetensors")
+    back = nn.Linear(100, 100)
+    checkpoints.put(back, tensors, tmp_path)
+    assert back.weight.dtype == torch.float32
+    assert torch.equal(back.weight, model.weight.half().float())
+
+
+def test_weights_too_large_for_half_are_refused(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    nn.init.constant_(model.weight, 1e6)
+    with pytest.raises(LabError, match="weight of the model is not finite"):
+        checkpoints.save(tmp_path / "net", model, Card({}), half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_checkpoint_names_its_neighbours(saved: Path) -> None:
+    with pytest.raises(LabError, match=r"no checkpoint .*none\.safetensors \(in that folder: net\.v1\)"):
+        checkpoints.load(saved.parent / "none", Net, NetConfig)
+
+
+def test_another_kind_is_refused(saved: Path) -> None:
+    with pytest.raises(LabError, match="holds a Net, not the expected Other"):
+        checkpoints.load(saved, Other, NetConfig)
+
+
+def test_another_config_is_refused_by_what_differs(saved: Path) -> None:
+    with pytest.raises(LabError, match=r"width: found 5, expected 6"):
+        checkpoints.load(saved, Net, NetConfig, expected=NetConfig(width=6))
+    checkpoints.load(saved, Net, NetConfig, expected=NetConfig())
+
+
+def test_a_config_of_another_version_is_refused(saved: Path) -> None:
+    @dataclass(frozen=True)
+    class Newer:
+        width: int
+        depth: int
+
+    with pytest.raises(LabError, match=r"config than Newer \(depth, inner, languages, limit differ\)"):
+        checkpoints.load(saved, Net, Newer)
+
+
+def test_weights_that_do_not_fit_are_refused(saved: Path) -> None:
+    tensors, card = checkpoints.read(saved.with_name("net.v1.safetensors"))
+    card["config"]["width"] = 6
+    checkpoints.write(saved.with_name("net.v1.safetensors"), tensors, card)
+    with pytest.raises(LabError, match=r"fit a Net \(embed\.weight: found \[7, 5\], expected \[7, 6\]"):
+        checkpoints.load(saved, Net, NetConfig)
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "net.safetensors")
+    with pytest.raises(LabError, match="carries no card"):
+        checkpoints.load(tmp_path / "net", Net, NetConfig)
+
+
+ONE_FOLDER = [HealthCheck.function_scoped_fixture]  # every example cleans up behind itself
+KEEP_FIXTURE = settings(max_examples=60, deadline=None, suppress_health_check=ONE_FOLDER)
+
+
+@KEEP_FIXTURE
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(saved: Path, share: float) -> None:
+    whole = saved.with_name("net.v1.safetensors").read_bytes()
+    cut = saved.with_name("cut.safetensors")
+    cut.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(LabError, match="damaged or half-written"):
+        checkpoints.load(cut, Net, NetConfig)
+    cut.unlink()
+
+
+@KEEP_FIXTURE
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_a_changed_byte_is_noticed(saved: Path, share: float, change: int) -> None:
+    """Anywhere in names, card or weights; only a space between JSON values may become another."""
+    whole = bytearray(saved.with_name("net.v1.safetensors").read_bytes())
+    place = int(share * len(whole))
+    space = whole[place : place + 1].isspace() and bytes([whole[place] ^ change]).isspace()
+    whole[place] ^= change
+    other = saved.with_name("other.safetensors")
+    other.write_bytes(whole)
+    if not space:
+        with pytest.raises(LabError, match="damaged|no card|another version"):
+            checkpoints.load(other, Net, NetConfig)
+    other.unlink()
+
+
+FULL_DISK = """
+import resource, sys, torch
+from torch import nn
+from slmlab import checkpoints
+from slmlab.errors import LabError
+checkpoints.save(sys.argv[1], nn.Linear(10, 10), checkpoints.Card({}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    checkpoints.save(sys.argv[1], nn.Linear(100, 100), checkpoints.Card({}))
+except LabError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    root = str(Path(checkpoints.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "net")],
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stdout and "Free some space" in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+    assert checkpoints.read(tmp_path / "net.safetensors")[0]["weight"].shape == (10, 10)
