@@ -157,7 +157,7 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
 
 
 def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Any]:
-    """Write tensors and a card of JSON values as one file, whole or not at all; return the card as written."""
+    """Write tensors and a card of JSON values as one file, whole or not at all; return the written card."""
     card = {**card, "sha256": digest_of(tensors, card)}
     part = file.with_name(file.name + ".part")
     with writing(file, part):

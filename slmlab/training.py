@@ -173,9 +173,9 @@ class _Run:
         for row in rows:
             if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
                 raise LabError(
-                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']}, its"
-                    f" gradient {row['gradient']}; what {self.folder} held before is intact. Look at that batch, "
-                    f"or lower lr={self.config.lr} and muon_lr={self.config.muon_lr} in a new folder."
+                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']} "
+                    f"and its gradient {row['gradient']}; {self.folder} is intact. Look at that batch, or "
+                    f"use lower rates (lr is {self.config.lr}, muon_lr {self.config.muon_lr}) in another folder."
                 )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan

@@ -1,4 +1,4 @@
-"""What is saved comes back; whatever else a file may hold ends in one sentence, and what was there before stays."""
+"""What is saved comes back; whatever else a file may hold is one sentence, and what was there stays."""
 
 import json
 import os
@@ -75,7 +75,8 @@ def test_a_model_and_its_card_come_back(saved: Path) -> None:
     model, card = checkpoints.load(saved, Net, NetConfig)
     torch.manual_seed(0)
     assert torch.equal(model.embed.weight, Net(NetConfig()).embed.weight)
-    assert model.out.weight is model.embed.weight and not model.training
+    assert model.out.weight is model.embed.weight
+    assert not model.training
     assert model.config == NetConfig()
     assert (card.kind, card.parameters, card.precision) == ("Net", 35, "float32")
     assert card.metrics == {"dev.wer": 12.5, "x": None}
@@ -95,7 +96,8 @@ def test_half_is_half_the_size_and_loads_as_float32(tmp_path: Path) -> None:
     for half in (False, True):
         card = checkpoints.save(tmp_path / "net", model, Card({}), half=half)
         sizes.append((tmp_path / "net.safetensors").stat().st_size)
-    assert card.precision == "float16" and sizes[1] < 0.55 * sizes[0]
+    assert card.precision == "float16"
+    assert sizes[1] < 0.55 * sizes[0]
     tensors, _ = checkpoints.read(tmp_path / "net.safetensors")
     back = nn.Linear(100, 100)
     checkpoints.put(back, tensors, tmp_path)
@@ -177,7 +179,7 @@ def test_a_changed_byte_is_noticed(saved: Path, share: float, change: int) -> No
     other = saved.with_name("other.safetensors")
     other.write_bytes(whole)
     if not space:
-        with pytest.raises(LabError, match="damaged|no card|another version"):
+        with pytest.raises(LabError, match=r"damaged|no card|another version"):
             checkpoints.load(other, Net, NetConfig)
     other.unlink()
 
@@ -207,6 +209,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(tmp_path: P
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "could not be written" in done.stdout and "Free some space" in done.stdout
+    assert "could not be written" in done.stdout
+    assert "Free some space" in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
     assert checkpoints.read(tmp_path / "net.safetensors")[0]["weight"].shape == (10, 10)
