@@ -1,0 +1,9 @@
+"""What all tests share: one thread, so that two processes have a core each, and the same examples each run."""
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+
+settings.register_profile("slmlab", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("slmlab")
