@@ -170,13 +170,13 @@ class _Run:
             {name: float(value) for name, value in row.items()} | {"step": row["step"]} for row in self.rows
         ]
         self.rows = []
-        for row in rows:
-            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
-                raise LabError(
-                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is {row['loss']} "
-                    f"and its gradient {row['gradient']}; {self.folder} is intact. Look at that batch, or "
-                    f"use lower rates (lr is {self.config.lr}, muon_lr {self.config.muon_lr}) in another folder."
-                )
+        broken = [row for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"]))]
+        if broken:
+            raise LabError(
+                f"Training of {self.folder.name} stopped: at step {broken[0]['step']} the loss is "
+                f"{broken[0]['loss']} and its gradient {broken[0]['gradient']}; {self.folder} is intact. "
+                f"Look at that batch, or use lower rates (now lr {self.config.lr}, muon_lr {self.config.muon_lr})."
+            )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan
 

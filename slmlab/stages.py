@@ -1,0 +1,241 @@
+"""What was computed once is not computed again: stages that need each other, kept by what went into them.
+
+A stage's key is a digest of its config, of code without comments and docstrings, and of its inputs' keys. Its
+results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a folder without it is of a stage that
+was cut off, and its training goes on where it stopped. A lock keeps a folder for one process at a time.
+"""
+
+import ast
+import fcntl
+import functools
+import importlib.util
+import inspect
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from slmlab.checkpoints import digest, plain, replace_text
+from slmlab.errors import LabError
+
+DONE = "done.json"
+ERROR = "error.txt"  # the traceback of what should not have happened
+SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to be made: a corpus, a network, a table."""
+
+    name: str
+    """What it is called in messages, in the cache and as an input of others."""
+    inputs: tuple[str, ...]
+    """Names of the stages it reads."""
+    run: Callable[[Path, dict[str, Path]], Mapping[str, Any]]
+    """`(own folder, folders of the inputs by name) → metrics`; a top-level function, or a partial of one."""
+    config: Any
+    """Dataclasses or JSON values: what decides the result besides code, inputs and a partial's arguments."""
+    code: tuple[str, ...]
+    """Modules and packages that make the result stale when they change; the function itself always does."""
+
+
+def run_stages(
+    stages: Sequence[Stage], cache: str | Path, workers: int = 2, fresh: bool = False
+) -> dict[str, Path]:
+    """Make every stage that the cache does not hold, in order of need, some side by side.
+
+    Args:
+        stages: with all that they need among them.
+        cache: the folder of results.
+        workers: processes at a time, which share the cores; 1 works in this process.
+        fresh: make everything anew.
+
+    Returns:
+        name → folder of the results; its `done.json` has `seconds`, `memory_mib` and `metrics`.
+
+    Raises:
+        LabError: stages failed; those that do not depend on them are finished all the same.
+    """
+    folders = stage_folders(stages, Path(cache))
+    left = {stage.name: stage for stage in stages if fresh or not (folders[stage.name] / DONE).exists()}
+    made, failed = folders.keys() - left.keys(), dict[str, str]()
+    team = _Team(workers)
+    try:
+        while left or team.busy:
+            ready = [stage for stage in left.values() if made >= set(stage.inputs)]
+            for stage in ready[: workers - len(team.busy)]:
+                del left[stage.name]
+                _say(f"{stage.name}: started")
+                team.start(stage, folders[stage.name], {name: folders[name] for name in stage.inputs}, fresh)
+            for name, problem in team.finished():
+                if problem:
+                    failed[name] = problem
+                    _say(f"{name}: failed")
+                else:
+                    made |= {name}
+                    _say(f"{name}: done in {read_done(folders[name])['seconds']:.0f} s")
+            for stage in [stage for stage in left.values() if failed.keys() & set(stage.inputs)]:
+                failed[left.pop(stage.name).name] = "needs one that failed"
+    finally:
+        team.stop()
+    if failed:
+        why = "; ".join(f"{name}: {problem}" for name, problem in failed.items())
+        raise LabError(
+            f"{len(failed)} of {len(stages)} stages are not done; the others are kept in {cache}. {why}"
+        )
+    return folders
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What a finished stage left in its folder: `name`, `seconds`, `memory_mib`, `metrics`."""
+    done: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    return done
+
+
+def stage_folders(stages: Sequence[Stage], cache: Path) -> dict[str, Path]:
+    """Where each stage's results belong: `name-key`, with the first 12 digits of the key."""
+    plan = {stage.name: stage for stage in stages}
+    unknown = {name for stage in stages for name in stage.inputs} - plan.keys()
+    if unknown or len(plan) < len(stages):
+        why = f"{', '.join(sorted(unknown))} not among them" if unknown else "two share a name"
+        raise LabError(f"Stages {', '.join(stage.name for stage in stages)} are no plan: {why}.")
+    code = {
+        module: _code(_sources(module)) for module in {module for stage in stages for module in stage.code}
+    }
+    keys: dict[str, str] = {}
+    for name in TopologicalSorter({stage.name: stage.inputs for stage in stages}).static_order():
+        stage = plan[name]
+        run = functools.partial(stage.run)  # a partial of a partial is one partial
+        said = [name, run.args, run.keywords, stage.config]
+        written = [_code([inspect.getsource(run.func)]), *(code[module] for module in stage.code)]
+        keys[name] = digest([said, written, [keys[source] for source in stage.inputs]])
+    return {name: cache / f"{name}-{keys[name][:12]}" for name in plan}
+
+
+def _sources(module: str) -> Iterable[str]:
+    """Code of a module, or of all modules of a package."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise LabError(f"There is no module {module} whose code a stage could depend on; correct its name.")
+    file = Path(spec.origin)
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    return [file.read_text(encoding="utf-8") for file in files]
+
+
+def _code(sources: Iterable[str]) -> list[str]:
+    """Code without what does not run: comments, docstrings, layout."""
+    trees = [ast.parse(source) for source in sources]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [line for line in node.body if not _is_prose(line)] or [ast.Pass()]
+    return [ast.unparse(tree) for tree in trees]
+
+
+def _is_prose(line: ast.stmt) -> bool:
+    if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)):
+        return False
+    return isinstance(line.value.value, str)
+
+
+def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> str:
+    """Make one stage, unless another process has just made it; returns what went wrong, or nothing."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the lock falls when the file is closed or the process dies
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (folder / DONE).exists():
+                return ""
+            folder.mkdir(exist_ok=True)
+            started = time.monotonic()
+            metrics = plain(stage.run(folder, inputs))
+            done = {"name": stage.name, "seconds": time.monotonic() - started, "memory_mib": _memory_mib()}
+            (folder / ERROR).unlink(missing_ok=True)
+            replace_text(folder / DONE, json.dumps(done | {"metrics": metrics}, indent=2) + "\n")
+            return ""
+    except LabError as error:
+        return str(error)
+    except Exception as error:
+        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        return f"{type(error).__name__}: {error} (see {folder / ERROR})."
+
+
+def _memory_mib() -> float:
+    """Most memory that this process, or one that it started, ever held."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class _Team:
+    """Up to `workers` processes, each making one stage; a team of one makes it on the spot."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.busy: dict[Any, tuple[str, int, Any]] = {}
+        self.answers: list[tuple[str, str]] = []
+
+    def start(self, stage: Stage, *task: Any) -> None:
+        """Begin a stage, with a share of the cores and an own line of the terminal for its bars."""
+        if self.workers == 1:
+            self.answers.append((stage.name, _make(stage, *task)))
+            return
+        place = min(set(range(self.workers)) - {place for _, place, _ in self.busy.values()})
+        ear, mouth = SPAWN.Pipe(duplex=False)
+        process = SPAWN.Process(target=_work, args=(mouth, stage, *task))
+        cores = max(1, (os.cpu_count() or 1) // self.workers)
+        own = {"OMP_NUM_THREADS": str(cores), "TQDM_POSITION": str(place), "TQDM_LEAVE": ""}
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
+        process.start()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        mouth.close()
+        self.busy[ear] = (stage.name, place, process)
+
+    def finished(self) -> list[tuple[str, str]]:
+        """Wait for stages to end: their names, and what went wrong or nothing."""
+        answers, self.answers = self.answers, []
+        ready = connection.wait(list(self.busy)) if self.busy else []
+        for ear in [ear for ear in self.busy if ear in ready]:
+            name, _, process = self.busy.pop(ear)
+            try:
+                answers.append((name, ear.recv()))
+            except EOFError:
+                process.join()
+                why = "-9 is a kill, perhaps for want of memory"
+                answers.append((name, f"its process ended with code {process.exitcode} ({why})."))
+            process.join()
+        return answers
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for _, _, process in self.busy.values():
+            process.terminate()
+            process.join()
+
+
+def _work(mouth: Any, *task: Any) -> None:
+    """A worker's life: one stage, one answer; it ends with its parent, which alone hears Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    watch = parent.sentinel if parent else mouth
+    threading.Thread(target=lambda: (connection.wait([watch]), os._exit(1)), daemon=True).start()
+    mouth.send(_make(*task))
+
+
+def _say(line: str) -> None:
+    """Print a line, in place of a bar if one stands there."""
+    print(f"\r\x1b[2K{line}" if sys.stdout.isatty() else line, flush=True)
