@@ -1,0 +1,201 @@
+"""Every bar of the project measured: `runs/<preset>/bench.json`, one row a bar.
+
+A row is `{id, value, unit, bar, better, ok, how}`. Bars are what was asked for; a row that misses its bar says so.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from slmlab import pipeline, score
+from slmlab.checkpoints import replace_text
+from slmlab.corpus.build import CorpusSpec, build
+from slmlab.text import TARGET_LANGUAGES
+from slmlab.voice import Chain
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bar."""
+
+    id: str
+    """Its fixed name."""
+    value: float
+    """What was measured."""
+    unit: str
+    """Of the value."""
+    bar: float
+    """What was asked for."""
+    better: str
+    """`lower`, `higher` or `within` (of ± the bar)."""
+    how: str
+    """In which way it was measured."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the bar is reached."""
+        if self.better == "within":
+            return abs(self.value) <= self.bar
+        return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
+
+
+class Bench:
+    """What several bars share: the chain and the held-out recordings."""
+
+    def __init__(self, preset_name: str) -> None:
+        self.preset = preset_name
+        self.chain = Chain(pipeline.checkpoint_folder(preset_name))
+        folder = pipeline.held_out_folder(preset_name)
+        self.test = {language: score.held_out(folder, "test", language) for language in TARGET_LANGUAGES}
+        self.unseen = {language: score.held_out(folder, "unseen", language) for language in TARGET_LANGUAGES}
+        self.n = pipeline.preset(preset_name).n_test
+
+    def spoken(self) -> list[Row]:
+        """The test split said by the whole chain, judge B."""
+        bars = {"speak.sw.cer": 10, "speak.sw.wer": 25, "speak.vi.cer": 15}
+        rows = []
+        for language in TARGET_LANGUAGES:
+            rates = score.corpus_rates(score.speak_test(self.chain, language, self.test[language], self.n))
+            for name, value in rates.items():
+                if (key := f"speak.{language}.{name}") in bars:
+                    how = f"{self.n} test sentences, test voices, judge B, one sample each"
+                    rows.append(Row(key, 100 * value, "%", bars[key], "lower", how))
+        return rows
+
+    def resynthesis(self) -> list[Row]:
+        """Authentic stand-in test speech through tokenizer, decoder and vocoder, against itself."""
+        gaps = []
+        for language in TARGET_LANGUAGES:
+            recording, again = score.resynthesise(self.chain, language, self.test[language], min(self.n, 150))
+            gaps.append(score.corpus_rates(again)["cer"] - score.corpus_rates(recording)["cer"])
+        how = "mean over languages, 150 recordings each, own timbre, judge B"
+        return [Row("resynth.cer_gap", 100 * statistics.mean(gaps), "points", 5, "lower", how)]
+
+    def probes(self) -> list[Row]:
+        """What the codes hold of the speaker and of the melody."""
+        recordings = list(self.test.values())
+        speaker = score.speaker_probe(self.chain, recordings)
+        how = (
+            f"ridge probe on level histogram and covariance of codes {speaker['codes']:.3f}, on mel {speaker['mel']:.3f}, "
+            f"chance {speaker['chance']:.3f}, {speaker['voices']:.0f} unseen voices"
+        )
+        melody = score.f0_probe(self.chain, recordings)
+        return [
+            Row("probe.speaker", speaker["share"], "share", 0.3, "lower", how),
+            Row("probe.f0", melody, "correlation", 0.85, "higher", "test recordings, read from codes, voiced frames"),
+        ]
+
+    def style(self) -> list[Row]:
+        """The style prefix on against off, vi."""
+        effect = score.style_effect(self.chain, "vi", self.test["vi"], min(self.n, 100))
+        how = f"vi, 100 sentences, F0 of the sound; CER on {effect['cer_on']:.3f}, off {effect['cer_off']:.3f}"
+        return [
+            Row("style.spread", effect["spread"], "ratio", 1.15, "higher", how),
+            Row("style.sim", effect["sim"], "cosine", 0.03, "within", how),
+        ]
+
+    def cloning(self) -> list[Row]:
+        """Unseen voices, both languages."""
+        shares = [score.cloning(self.chain, lang, self.test[lang], min(self.n, 100)) for lang in TARGET_LANGUAGES]
+        return [Row("clone.sim", 100 * statistics.mean(shares), "%", 90, "higher", "100 trials a language, unseen voices")]
+
+    def speed(self) -> list[Row]:
+        """One sentence at a time, models loaded."""
+        texts = list(self.test["sw"].rows["spoken"])[:6]
+        timbre = self.chain.named_timbre("mid")[None]
+        self.chain.say(texts[:1], "sw", timbre)
+        factors = []
+        for seed, text in enumerate(texts):
+            started = time.perf_counter()
+            speech = self.chain.say([text], "sw", timbre, seeds=[seed])[0]
+            factors.append((time.perf_counter() - started) * 16000 / len(speech.wave))
+        how = f"median of 6 sw sentences, {torch.get_num_threads()} threads"
+        return [Row("speak.rtf", statistics.median(factors), "x real time", 0.1, "lower", how)]
+
+    def corpus(self) -> list[Row]:
+        """Speech made, resampled, and its features taken, two processes."""
+        spec = CorpusSpec("bench", "sw", "lively", "parts", 20, "lm", minutes=20.0, seed=991)
+        with TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            made = build(spec, Path(folder) / "bench", workers=2)
+            took = time.perf_counter() - started
+        speed = float(made.rows["seconds"].sum()) / took
+        how = "20 min of lively sw, 2 processes, their start and the writing included"
+        return [Row("corpus.speed", speed, "x real time", 250, "higher", how)]
+
+    def first_sound(self) -> list[Row]:
+        """A new process says an unseen sentence with what is shipped."""
+        text = self.unseen["sw"].rows["spoken"].iloc[0]
+        with TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "slmlab.cli", "speak", text, "--out", f"{folder}/a.wav"]
+            subprocess.run(command, check=True, capture_output=True)
+            took = time.perf_counter() - started
+        return [Row("first_sound.seconds", took, "s", 20, "lower", "a new process, shipped checkpoints, unseen sentence")]
+
+    def smoke(self) -> list[Row]:
+        """The whole chain at `smoke`, nothing cached."""
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "slmlab.cli", "run", "--preset", "smoke", "--fresh"]
+        subprocess.run(command, check=True, capture_output=True)
+        return [Row("smoke.minutes", (time.perf_counter() - started) / 60, "min", 3, "lower", "run --preset smoke --fresh")]
+
+    def fresh(self) -> list[Row]:
+        """What the last `FRESH=1 make run` took; it is not run again here."""
+        path = pipeline.RUNS / self.preset / "report.json"
+        summary = json.loads(path.read_text()) if path.exists() else {}
+        if not summary.get("fresh"):
+            return []
+        how = f"FRESH=1 make run at commit {summary['commit']}"
+        return [
+            Row("fresh.minutes", summary["seconds"] / 60, "min", 45, "lower", how),
+            Row("memory.peak", summary["peak_memory_gib"], "GiB", 4, "lower", f"largest process of {how}"),
+        ]
+
+    def language_model(self) -> list[Row]:
+        """Speed against `transformers` on the same model."""
+        from slmlab import bench_lm
+
+        rows = bench_lm.rows()
+        return [Row(**{name: row[name] for name in ("id", "value", "unit", "bar", "better", "how")}) for row in rows]
+
+    def parts(self) -> dict[str, Callable[[], list[Row]]]:
+        """What measures which ids, by the beginning of the id."""
+        return {
+            "speak.": self.spoken,
+            "speak.rtf": self.speed,
+            "resynth": self.resynthesis,
+            "probe": self.probes,
+            "style": self.style,
+            "clone": self.cloning,
+            "corpus": self.corpus,
+            "first_sound": self.first_sound,
+            "lm.": self.language_model,
+            "smoke": self.smoke,
+            "fresh": self.fresh,
+        }
+
+
+def run(preset_name: str, only: Sequence[str] = ()) -> Path:
+    """Measure all bars, or those whose part is named in `only`; rows measured earlier are kept beside them."""
+    path = pipeline.RUNS / preset_name / "bench.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {row["id"]: row for row in json.loads(path.read_text())} if path.exists() else {}
+    bench = Bench(preset_name)
+    for name, part in bench.parts().items():
+        if only and name.rstrip(".") not in only:
+            continue
+        for row in part():
+            kept[row.id] = asdict(row) | {"ok": row.ok}
+            sign = {"lower": "≤", "higher": "≥", "within": "±"}[row.better]
+            print(f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); {row.how}")
+        replace_text(path, json.dumps(list(kept.values()), indent=1, ensure_ascii=False) + "\n")
+    return path

@@ -1,0 +1,270 @@
+"""What the commands do: find or make the checkpoints, speak, measure, score, and look after the machine.
+
+What was computed lies in three places, asked in this order: `runs/<preset>/checkpoints` (made here), `data/checkpoints/<preset>`
+(shipped), and training on the spot.
+"""
+
+import json
+import math
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from slmlab import __version__, audio, checkpoints, metrics, recipes, score
+from slmlab.checkpoints import Card
+from slmlab.corpus.build import Corpus
+from slmlab.errors import LabError
+from slmlab.models.decoder import DecoderConfig, FlowDecoder
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
+from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
+from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
+from slmlab.models.vocoder import Vocoder, VocoderConfig
+from slmlab.presets import preset
+from slmlab.sampling import SamplingConfig
+from slmlab.stages import run_stages
+from slmlab.text import LANGUAGE_NAMES, TARGET_LANGUAGES
+from slmlab.voice import Chain
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"
+CACHE = ROOT / "cache"
+SHIPPED = ROOT / "data" / "checkpoints"
+VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
+KINDS = {
+    "tokenizer": (SpeechTokenizer, TokenizerConfig),
+    "decoder": (FlowDecoder, DecoderConfig),
+    "vocoder": (Vocoder, VocoderConfig),
+    "speaker": (SpeakerEncoder, SpeakerConfig),
+    "judge_a": (AttentiveJudge, AttentiveConfig),
+    "judge_b": (ConvolutionalJudge, ConvolutionalConfig),
+    "lm.backbone": (SpeechLM, LMConfig),
+    "lm.vi": (SpeechLM, LMConfig),
+    "lm.sw": (SpeechLM, LMConfig),
+}
+
+
+def corpora(preset_name: str) -> dict[str, Path]:
+    """Speak every corpus of a preset, or find what was spoken; their folders by stage name."""
+    wanted = [stage for stage in recipes.stages(preset(preset_name)) if stage.name.startswith("corpus.")]
+    return run_stages(wanted, CACHE / preset_name)
+
+
+def make(preset_name: str, stage: str = "all", fresh: bool = False) -> Path:
+    """Train a stage and all it needs, or everything; the folder of the stage, or of all checkpoints together."""
+    known = {made.name: made for made in recipes.stages(preset(preset_name))}
+    if stage != "all" and stage not in known:
+        raise LabError(f"there is no stage {stage!r}: choose one of {', '.join(known)}, or all")
+    names = list(known) if stage == "all" else _needs(known, stage)
+    done = run_stages([known[name] for name in known if name in names], CACHE / preset_name, fresh=fresh)
+    if stage != "all":
+        return done[stage]
+    return gather(done, RUNS / preset_name / "checkpoints")
+
+
+def _needs(known: dict[str, Any], stage: str) -> set[str]:
+    return {stage}.union(*(_needs(known, needed) for needed in known[stage].inputs))
+
+
+def gather(done: dict[str, Path], folder: Path) -> Path:
+    """Copy every network into one folder, floats at half size, with a card each and six named voices."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (model_class, config_class) in KINDS.items():
+        model, card = checkpoints.load(done[name] / "model", model_class, config_class)
+        facts = json.loads((done[name] / "done.json").read_text())
+        kept = Card(config=model.config, facts=card.facts, metrics=card.metrics, seconds=facts["seconds"])
+        checkpoints.save(folder / name, model, kept, half=True)
+    timbre = load_file(done["tokenizer"] / "timbre.safetensors")["timbre"]
+    voices = recipes.Utterances(done["corpus.parts"]).voices
+    means = torch.stack([timbre[voices == voice].mean(0) for voice in range(voices.max() + 1)])
+    order = means[:, -1].argsort()
+    places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
+    save_file(
+        {name: means[order[round(float(place))]].clone() for name, place in zip(VOICE_NAMES, places, strict=True)},
+        folder / "voices.safetensors",
+    )
+    return folder
+
+
+def ship(preset_name: str) -> Path:
+    """Copy what was trained here to where it is shipped from."""
+    target = SHIPPED / preset_name
+    shutil.copytree(RUNS / preset_name / "checkpoints", target, dirs_exist_ok=True)
+    return target
+
+
+def checkpoint_folder(preset_name: str = "tiny") -> Path:
+    """Where the checkpoints of a preset lie: made here, shipped, or trained now."""
+    for folder in (RUNS / preset_name / "checkpoints", SHIPPED / preset_name):
+        if all((folder / f"{name}.safetensors").exists() for name in KINDS):
+            return folder
+    return make(preset_name)
+
+
+def speak(
+    text: str,
+    language: str,
+    voice: str,
+    out: Path,
+    style: Path | None = None,
+    seed: int = 0,
+    temperature: float | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Say a text into a WAV file, marked as generated.
+
+    Args:
+        voice: a shipped voice's name, or a sound file of a voice never heard before.
+        style: a sound file whose manner is taken.
+        temperature: None keeps the preset's.
+    """
+    if language not in LANGUAGE_NAMES:
+        raise LabError(f"language {language!r} is unknown: choose one of {', '.join(TARGET_LANGUAGES)}")
+    chain = Chain(folder or checkpoint_folder())
+    timbre = _timbre(chain, voice)
+    sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
+    manner = chain.encode(_read(style)) if style else []
+    speech = chain.say([text], language, timbre[None], sampling, [manner], [seed])[0]
+    audio.write(out, speech.wave.numpy())
+
+
+def _read(path: Path) -> torch.Tensor:
+    return torch.as_tensor(audio.read(path, max_seconds=30)[0])
+
+
+def _timbre(chain: Chain, voice: str) -> torch.Tensor:
+    path = Path(voice)
+    if path.suffix or path.exists():
+        return chain.timbre(_read(path))
+    return chain.named_timbre(voice)
+
+
+def measure(
+    sounds: Sequence[Path], texts: Sequence[str], references: Sequence[Path], folder: Path | None = None
+) -> list[dict[str, Any]]:
+    """Every metric that applies to each sound: judge B reads it; a reference gives SIM and F0 comparisons."""
+    chain = Chain(folder or checkpoint_folder())
+    rows = []
+    for i, path in enumerate(sounds):
+        wave = audio.read(path)[0]
+        heard = chain.hear([torch.as_tensor(wave)])[0]
+        figures = metrics.describe(
+            wave,
+            text=texts[i] if texts else None,
+            reference=audio.read(references[i])[0] if references else None,
+            heard=heard,
+            embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
+        )
+        clean = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        rows.append({"sound": str(path), "heard": heard, **clean})
+    return rows
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a metric, one column a sound."""
+
+    def shown(value: Any) -> str:
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[name, *(shown(row.get(name)) for row in rows)] for name in names]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def held_out_folder(preset_name: str) -> Path:
+    """The folder of the held-out recordings, spoken now if they are not there."""
+    known = {made.name: made for made in recipes.stages(preset(preset_name))}
+    return run_stages([known["corpus.held_out"]], CACHE / preset_name)["corpus.held_out"]
+
+
+def run(preset_name: str, fresh: bool = False) -> None:
+    """Have the chain (trained anew if asked), let it say the test sentences, score them, keep rows, figures and sounds."""
+    started = time.monotonic()
+    chain = Chain(make(preset_name, fresh=fresh) if fresh else checkpoint_folder(preset_name))
+    recordings = held_out_folder(preset_name)
+    folder = RUNS / preset_name
+    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    stages, rows = {}, []
+    for language in TARGET_LANGUAGES:
+        began = time.monotonic()
+        test = score.held_out(recordings, "test", language)
+        said = score.speak_test(chain, language, test, preset(preset_name).n_test)
+        rows += score.as_dicts(said)
+        figures = score.corpus_rates(said) | {"sim": float(np.nanmean([row.sim for row in said]))}
+        stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
+        _keep_sounds(chain, language, test, folder / "sounds")
+    for name, card in checkpoints.list_checkpoints(chain.folder).items():
+        stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
+    _write_json(folder / "rows.json", rows)
+    summary = {
+        "preset": preset_name,
+        "seeds": [preset(preset_name).lm.train.seed],
+        "machine": machine(),
+        "commit": commit(),
+        "fresh": fresh,
+        "seconds": time.monotonic() - started,
+        "peak_memory_gib": peak_memory(),
+        "stages": stages,
+        "claims": [],
+    }
+    _write_json(folder / "report.json", summary)
+
+
+def _keep_sounds(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
+    texts = list(test.rows["spoken"])[:n]
+    timbres = torch.stack([chain.named_timbre(name) for name in VOICE_NAMES[:: len(VOICE_NAMES) // n][:n]])
+    for i, speech in enumerate(chain.say(texts, language, timbres[: len(texts)])):
+        audio.write(folder / f"{language}-{i + 1}.wav", speech.wave.numpy())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    checkpoints.replace_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n")
+
+
+def machine() -> str:
+    """What this was measured on, in words."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit of the code, or the version where there is no git."""
+    asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or __version__
+
+
+def peak_memory() -> float:
+    """GiB that the largest process of this run has held so far: this one or a worker of it."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) / 2**20
+
+
+def doctor() -> tuple[list[str], bool]:
+    """Lines on what works here, and whether all that is needed does."""
+    from slmlab.corpus.engines import check as espeak_version
+
+    checks: list[tuple[str, bool]] = [(machine(), True)]
+    try:
+        checks.append((f"espeak-ng speaks ({espeak_version()})", True))
+    except (LabError, OSError, ImportError) as error:
+        checks.append((f"espeak-ng does not speak: {error}", False))
+    for name in ("tiny",):
+        found = checkpoints.list_checkpoints(SHIPPED / name) if (SHIPPED / name).exists() else {}
+        missing = sorted(set(KINDS) - set(found))
+        said = f"checkpoints of {name} are here" if not missing else f"checkpoints of {name} lack {', '.join(missing)}"
+        checks.append((said, not missing))
+    free = shutil.disk_usage(ROOT).free / 2**30
+    checks.append((f"{free:.0f} GiB of disk free (2 needed)", free >= 2))
+    checks.append(("a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none", True))
+    return [f"{'✓' if good else '✗'} {line}" for line, good in checks], all(good for _, good in checks)

@@ -1,0 +1,358 @@
+"""What is trained on what, in which order: the stages from nothing to speech.
+
+Each stage is a function from the folders of the stages it needs to a folder of its own, so that the runner in `stages`
+can keep, share and resume what it made. Who hears what is decided here and in `presets`: the tokenizer, the decoder, the
+vocoder and the speaker encoder hear the group `parts`; each judge hears its own; nobody hears `held_out` before it
+is scored.
+
+Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s samples.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from slmlab import checkpoints
+from slmlab.checkpoints import Card
+from slmlab.corpus.build import Corpus, build
+from slmlab.models.decoder import DecoderConfig, FlowDecoder, decoder_loss
+from slmlab.models.fsq import codes_to_digits, digits_to_codes
+from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss
+from slmlab.models.recogniser import AttentiveJudge, ConvolutionalJudge, judge_loss
+from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
+from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features, tokenizer_loss
+from slmlab.models.vocoder import Vocoder, vocoder_loss
+from slmlab.presets import Part, Preset, preset
+from slmlab.stages import Stage
+from slmlab.text import TINY
+from slmlab.training import frame_batches, train
+from slmlab.voice import register
+
+STYLE_TOKENS = 40
+Batch = dict[str, Tensor]
+
+
+class Utterances:
+    """Several corpora as one list, with what networks ask of an utterance; mel frames come in even numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.corpora = [Corpus.load(path.parent) for path in sorted(folder.glob("*/manifest.parquet"))]
+        self.places = [(corpus, i) for corpus in self.corpora for i in range(len(corpus))]
+        voices = [corpus.rows["voice"].iloc[i] for corpus, i in self.places]
+        self.voices = np.unique(voices, return_inverse=True)[1]
+        self.frames = np.array([len(self.f0(i)) for i in range(len(self.places))])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def column(self, name: str) -> list[Any]:
+        """One column of the manifests, in order."""
+        return [value for corpus in self.corpora for value in corpus.rows[name]]
+
+    def mel(self, i: int) -> Tensor:
+        """`(f m)` log-mel."""
+        corpus, j = self.places[i]
+        mel = corpus.mel(j)
+        return mel[: len(mel) // 2 * 2]
+
+    def f0(self, i: int) -> Tensor:
+        """`(f,)` Hz."""
+        corpus, j = self.places[i]
+        f0 = corpus.f0(j)
+        return f0[: len(f0) // 2 * 2]
+
+    def prosody(self, i: int) -> Tensor:
+        """`(f p)` as the tokenizer hears it."""
+        corpus, j = self.places[i]
+        f0 = self.f0(i)
+        return prosody_features(f0, corpus.energy(j)[: len(f0)])
+
+    def wave(self, i: int) -> Tensor:
+        """`(s,)`, as long as the mel."""
+        corpus, j = self.places[i]
+        return torch.as_tensor(corpus.wave(j))[: 320 * int(self.frames[i])]
+
+    def other(self, i: int, draw: np.random.Generator) -> int:
+        """Another utterance of the same voice, or the same one where the voice has said nothing else."""
+        same = np.flatnonzero(self.voices == self.voices[i])
+        return int(draw.choice(same[same != i])) if len(same) > 1 else i
+
+
+def padded(items: Sequence[Tensor]) -> Tensor:
+    """Sequences of one kind as a batch, zeros at the end."""
+    return pad_sequence(list(items), batch_first=True)
+
+
+def _mels(data: Utterances, rows: Sequence[int]) -> Batch:
+    return {"mel": padded([data.mel(i) for i in rows]), "frames": torch.tensor(data.frames[list(rows)])}
+
+
+def _texts(texts: Sequence[list[int]]) -> Batch:
+    return {"text": padded([torch.tensor(t) for t in texts]), "symbols": torch.tensor([len(t) for t in texts])}
+
+
+def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
+    """`(utterances, c)`: embedding and register of each."""
+    rows = []
+    with torch.inference_mode():
+        for i in range(len(data)):
+            embedding = encoder(rearrange(data.mel(i), "f m -> 1 f m"), torch.tensor([data.frames[i]]))[0]
+            rows.append(torch.cat([embedding, register(data.f0(i))]))
+    return torch.stack(rows)
+
+
+def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> list[Tensor]:
+    """Codes `(t,)` of every utterance."""
+    codes: list[Tensor] = [torch.empty(0)] * len(data)
+    order = np.argsort(data.frames)
+    per = max(1, batch // int(data.frames.max()))
+    with torch.inference_mode():
+        for start in range(0, len(order), per):
+            rows = [int(i) for i in order[start : start + per]]
+            mels = _mels(data, rows)
+            digits = tokenizer.encode(mels["mel"], padded([data.prosody(i) for i in rows]), mels["frames"])
+            for i, row in zip(rows, digits_to_codes(digits), strict=True):
+                codes[i] = row[: data.frames[i] // 2]
+    return codes
+
+
+def _fit(part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Batch], folder: Path) -> nn.Module:
+    return train(model, loss, batches, part.train, folder / "training")
+
+
+def _keep(folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any) -> dict[str, float]:
+    facts = {"alphabet": list(TINY.symbols), "seed": part.train.seed, "steps": part.train.steps, **facts}
+    checkpoints.save(folder / "model", model, Card(config=part.config, facts=facts, metrics=metrics))
+    return metrics
+
+
+# ---- the stages
+
+
+def speak_group(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """Speak every corpus of a group."""
+    corpora = [build(spec, folder / spec.name, workers=1) for spec in preset(preset_name).corpora[group]]
+    return {
+        "utterances": sum(len(corpus) for corpus in corpora),
+        "minutes": sum(float(corpus.rows["seconds"].sum()) for corpus in corpora) / 60,
+    }
+
+
+def train_judge(preset_name: str, which: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """A recogniser on its own voices and sentences: A filters, B scores."""
+    part: Part = getattr(preset(preset_name), which)
+    torch.manual_seed(part.train.seed)
+    model = AttentiveJudge(part.config) if which == "judge_a" else ConvolutionalJudge(part.config)
+    data = Utterances(inputs[f"corpus.{which}"])
+    texts = [TINY.encode_spoken(text) for text in data.column("spoken")]
+    rows = frame_batches(data.frames, part.batch, part.train.seed)
+
+    def batches(step: int) -> Batch:
+        chosen = rows(step)
+        return _mels(data, chosen) | _texts([texts[i] for i in chosen])
+
+    _fit(part, model, judge_loss, batches, folder)
+    return _keep(folder, model, part, {})
+
+
+def train_speaker(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """The speaker encoder, on random crops of every voice of `parts`."""
+    part = preset(preset_name).speaker
+    torch.manual_seed(part.train.seed)
+    model = SpeakerEncoder(part.config)
+    data = Utterances(inputs["corpus.parts"])
+    crop = 80
+    n = part.batch // crop
+
+    def batches(step: int) -> Batch:
+        draw = np.random.default_rng((part.train.seed, step))
+        chosen = draw.choice(len(data), n, replace=len(data) < n)
+        mels = []
+        for i in chosen:
+            mel = data.mel(int(i))
+            start = int(draw.integers(max(1, len(mel) - crop + 1)))
+            mels.append(mel[start : start + crop])
+        frames = torch.tensor([len(mel) for mel in mels])
+        return {"mel": padded(mels), "frames": frames, "speaker": torch.tensor(data.voices[chosen])}
+
+    _fit(part, model, speaker_loss, batches, folder)
+    return _keep(folder, model, part, {})
+
+
+def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """The speech tokenizer, given the timbre of another utterance of the same voice."""
+    part = preset(preset_name).tokenizer
+    data = Utterances(inputs["corpus.parts"])
+    timbre = timbres(_load_speaker(inputs), data)
+    save_file({"timbre": timbre}, folder / "timbre.safetensors")
+    torch.manual_seed(part.train.seed)
+    model = SpeechTokenizer(part.config)
+    texts = [TINY.encode_spoken(text) for text in data.column("spoken")]
+    prosody = [data.prosody(i) for i in range(len(data))]
+    rows = frame_batches(data.frames, part.batch, part.train.seed)
+
+    def batches(step: int) -> Batch:
+        draw = np.random.default_rng((part.train.seed, step))
+        chosen = rows(step)
+        voice = {
+            "prosody": padded([prosody[i] for i in chosen]),
+            "timbre": timbre[[data.other(i, draw) for i in chosen]],
+            "speaker": torch.tensor(data.voices[chosen]),
+        }
+        return _mels(data, chosen) | _texts([texts[i] for i in chosen]) | voice
+
+    _fit(part, model, tokenizer_loss, batches, folder)
+    return _keep(folder, model, part, {})
+
+
+def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """The flow decoder, from the frozen tokenizer's codes and its blurred mel."""
+    part = preset(preset_name).decoder
+    data = Utterances(inputs["corpus.parts"])
+    tokenizer = _load_tokenizer(inputs)
+    timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
+    digits = [codes_to_digits(codes, tokenizer.config.dims) for codes in encode(tokenizer, data)]
+    torch.manual_seed(part.train.seed)
+    model = FlowDecoder(part.config)
+    rows = frame_batches(data.frames, part.batch, part.train.seed)
+
+    def batches(step: int) -> Batch:
+        draw = np.random.default_rng((part.train.seed, step))
+        chosen = rows(step)
+        batch = _mels(data, chosen)
+        batch["digits"] = padded([digits[i] for i in chosen])
+        batch["timbre"] = timbre[[data.other(i, draw) for i in chosen]]
+        with torch.inference_mode():
+            prior = tokenizer.to_mel(batch["digits"], batch["timbre"], batch["frames"])
+        return batch | {"prior": prior.clone()}
+
+    _fit(part, model, decoder_loss, batches, folder)
+    return _keep(folder, model, part, {})
+
+
+def train_vocoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """The vocoder, on random segments of every voice of `parts`."""
+    part = preset(preset_name).vocoder
+    torch.manual_seed(part.train.seed)
+    model = Vocoder(part.config)
+    data = Utterances(inputs["corpus.parts"])
+    segment = 32
+    long_enough = np.flatnonzero(data.frames >= segment)
+
+    def batches(step: int) -> Batch:
+        draw = np.random.default_rng((part.train.seed, step))
+        mels, waves, f0s = [], [], []
+        for i in draw.choice(long_enough, part.batch // segment):
+            start = int(draw.integers(data.frames[i] - segment + 1))
+            mels.append(data.mel(i)[start : start + segment])
+            f0s.append(data.f0(i)[start : start + segment])
+            waves.append(data.wave(i)[320 * start : 320 * (start + segment)])
+        return {"mel": torch.stack(mels), "wave": torch.stack(waves), "f0": torch.stack(f0s)}
+
+    _fit(part, model, vocoder_loss, batches, folder)
+    return _keep(folder, model, part, {})
+
+
+def _load_speaker(inputs: dict[str, Path]) -> SpeakerEncoder:
+    return checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder, SpeakerConfig)[0]
+
+
+def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
+    return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer, TokenizerConfig)[0]
+
+
+def lm_batches(
+    config: LMConfig, data: Utterances, codes: list[Tensor], part: Part
+) -> Callable[[int], Any]:
+    """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice elsewhere."""
+    texts = [TINY.encode(text) for text in data.column("text")]
+    languages = data.column("language")
+    lengths = [len(t) + len(c) + STYLE_TOKENS + 4 for t, c in zip(texts, codes, strict=True)]
+    rows = frame_batches(lengths, part.batch, part.train.seed)
+
+    def style(i: int, draw: np.random.Generator) -> list[int]:
+        other = codes[data.other(i, draw)]
+        start = int(draw.integers(max(1, len(other) - STYLE_TOKENS + 1)))
+        return other[start : start + STYLE_TOKENS].tolist()
+
+    def batches(step: int) -> Any:
+        draw = np.random.default_rng((part.train.seed, step))
+        chosen = rows(step)
+        styles = [style(i, draw) if draw.random() < 0.5 else [] for i in chosen]
+        return assemble(
+            config, [texts[i] for i in chosen], [codes[i].tolist() for i in chosen], [languages[i] for i in chosen], styles
+        )
+
+    return batches
+
+
+def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """The backbone on `backbone`, or its fine-tuning on a target language."""
+    chain = preset(preset_name)
+    part = chain.backbone if group == "backbone" else chain.lm
+    data = Utterances(inputs[f"corpus.{group}"])
+    codes = encode(_load_tokenizer(inputs), data)
+    torch.manual_seed(part.train.seed)
+    if group == "backbone":
+        model = SpeechLM(part.config)
+    else:
+        model = checkpoints.load(inputs["lm.backbone"] / "model", SpeechLM, LMConfig)[0]
+    _fit(part, model, lm_loss, lm_batches(part.config, data, codes, part), folder)
+    return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
+
+
+def stages(chain: Preset) -> list[Stage]:
+    """The whole chain as stages, longest way first."""
+    hears = {
+        "judge_a": "slmlab.models.recogniser",
+        "judge_b": "slmlab.models.recogniser",
+        "speaker": "slmlab.models.speaker",
+        "tokenizer": "slmlab.models.tokenizer",
+        "decoder": "slmlab.models.decoder",
+        "vocoder": "slmlab.models.vocoder",
+    }
+
+    def stage(name: str, inputs: tuple[str, ...], run: Callable, config: object, *code: str) -> Stage:
+        return Stage(name, inputs, functools.partial(run), config, code)
+
+    made = [
+        stage(
+            f"corpus.{group}",
+            (),
+            functools.partial(speak_group, chain.name, group),
+            specs,
+            "slmlab.corpus.build",
+            "slmlab.corpus.engines",
+            "slmlab.corpus.prosody",
+            "slmlab.corpus.sentences",
+            "slmlab.features",
+        )
+        for group, specs in chain.corpora.items()
+    ]
+    def network(name: str, run: Callable, inputs: tuple[str, ...], code: str) -> Stage:
+        return stage(name, inputs, functools.partial(run), getattr(chain, name), code, "slmlab.models.frames")
+
+    name = chain.name
+    made += [
+        network("speaker", functools.partial(train_speaker, name), ("corpus.parts",), hears["speaker"]),
+        network("tokenizer", functools.partial(train_tokenizer, name), ("corpus.parts", "speaker"), hears["tokenizer"]),
+        network("vocoder", functools.partial(train_vocoder, name), ("corpus.parts",), hears["vocoder"]),
+        network("decoder", functools.partial(train_decoder, name), ("corpus.parts", "tokenizer"), hears["decoder"]),
+        network("judge_a", functools.partial(train_judge, name, "judge_a"), ("corpus.judge_a",), hears["judge_a"]),
+        network("judge_b", functools.partial(train_judge, name, "judge_b"), ("corpus.judge_b",), hears["judge_b"]),
+    ]
+    needs = {"backbone": ("corpus.backbone", "tokenizer")}
+    needs |= {group: (f"corpus.{group}", "tokenizer", "lm.backbone") for group in ("vi", "sw")}
+    for group, inputs in needs.items():
+        part = chain.backbone if group == "backbone" else chain.lm
+        run = functools.partial(train_lm, name, group)
+        made.append(stage(f"lm.{group}", inputs, run, part, "slmlab.models.lm", "slmlab.models.layers"))
+    return made

@@ -1,0 +1,119 @@
+"""The report of a run: one HTML page that plays and shows what was said, from the rows and sounds the run left."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from slmlab import audio, features
+from slmlab.errors import LabError
+from slmlab.text import LANGUAGE_NAMES
+
+STYLE = """
+body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1.5rem; color: #1d2733; }
+h1, h2 { line-height: 1.2; font-weight: 600; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; width: 100%; } th, td { padding: .4rem .8rem .4rem 0; text-align: left; }
+th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; }
+td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; } audio { width: 100%; }
+.note { color: #55626f; }
+"""
+
+
+def write(folder: Path) -> Path:
+    """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing else."""
+    if not (folder / "report.json").exists():
+        raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
+    summary = json.loads((folder / "report.json").read_text())
+    rows = json.loads((folder / "rows.json").read_text())
+    page = "\n".join(
+        [
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
+            f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
+            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, commit {_safe(summary['commit'])}, "
+            f"{_safe(summary['machine'])}. {_minutes(summary)}</p>",
+            "<p class='note'>All speech here was generated. The recordings that it is compared with are a stand-in for "
+            "recordings of people: lively speech of a formant synthesiser, with noise and room added.</p>",
+            "<h2>How well it is understood</h2>",
+            _rates(summary),
+            "<h2>Listen and look</h2>",
+            *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
+            "<h2>Where it went wrong</h2>",
+            _worst(rows),
+            "<h2>What was trained</h2>",
+            _networks(summary),
+            "</html>",
+        ]
+    )
+    target = folder / "report.html"
+    target.write_text(page, encoding="utf-8")
+    return target
+
+
+def _safe(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _minutes(summary: dict[str, Any]) -> str:
+    done = "trained anew, spoken and scored" if summary["fresh"] else "spoken and scored with checkpoints at hand"
+    return f"Everything was {done} in {summary['seconds'] / 60:.1f} minutes."
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    top = "".join(f"<th>{_safe(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _rates(summary: dict[str, Any]) -> str:
+    lines = []
+    for name, stage in summary["stages"].items():
+        if name.startswith("speak."):
+            figures = stage["metrics"]
+            language = LANGUAGE_NAMES[name.split(".")[1]]
+            lines.append([language, *(f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")), f"{figures['sim']:.2f}"])
+    return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
+
+
+def _worst(rows: list[dict[str, Any]], n: int = 6) -> str:
+    worst = sorted(rows, key=lambda row: -row["cer"])[:n]
+    lines = [[row["text"], row["heard"], f"{100 * row['cer']:.0f} %"] for row in worst]
+    return _table(["To be said", "Understood", "CER"], lines)
+
+
+def _networks(summary: dict[str, Any]) -> str:
+    lines = [
+        [name.removeprefix("train."), f"{stage['seconds'] / 60:.1f}"]
+        for name, stage in summary["stages"].items()
+        if name.startswith("train.")
+    ]
+    return _table(["Network", "Minutes of training"], lines)
+
+
+def _sound(path: Path) -> str:
+    """A player and the spectrogram of one sound, with its melody drawn over it."""
+    wave = audio.read(path)[0]
+    mel, f0, _ = features.extract(wave)
+    figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
+    seconds = len(mel) / features.FRAME_RATE
+    axes.imshow(mel.T, origin="lower", aspect="auto", cmap="cividis", extent=(0.0, seconds, 0.0, float(mel.shape[1])))
+    axes.set(xlabel="seconds", ylabel="mel bin")
+    melody = axes.twinx()
+    times = [i / features.FRAME_RATE for i in range(len(f0))]
+    melody.plot(times, [float(value) if value > 0 else float("nan") for value in f0], color="white", linewidth=2)
+    melody.set(ylabel="F0 in Hz", ylim=(50, 450))
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+    image = base64.b64encode(picture.getvalue()).decode()
+    sound = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls src='data:audio/wav;base64,{sound}'></audio>"
+        f"<img alt='mel spectrogram and F0 of {_safe(path.stem)}' src='data:image/png;base64,{image}'></figure>"
+    )

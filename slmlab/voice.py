@@ -1,0 +1,162 @@
+"""Text to wave: the trained parts composed for use, without anything of training.
+
+Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre numbers, s samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from slmlab import checkpoints, features
+from slmlab.errors import LabError
+from slmlab.models.decoder import DecoderConfig, FlowDecoder
+from slmlab.models.fsq import codes_to_digits, digits_to_codes
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.recogniser import (
+    AttentiveConfig,
+    AttentiveJudge,
+    ConvolutionalConfig,
+    ConvolutionalJudge,
+    transcribe,
+)
+from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
+from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features
+from slmlab.models.vocoder import Vocoder, VocoderConfig
+from slmlab.sampling import SamplingConfig, generate
+from slmlab.text import Alphabet
+
+STYLE_TOKENS = 40
+
+
+def register(f0: Tensor) -> Tensor:
+    """`(1,)`: the median F0 in octaves from 150 Hz, 0 where nothing is voiced: how high a voice lies."""
+    voiced = f0[f0 > 0]
+    return torch.log2(voiced.median() / 150).reshape(1) if len(voiced) else torch.zeros(1)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What the chain said."""
+
+    wave: Tensor
+    """`(s,)` at 16 kHz."""
+    mel: Tensor
+    """`(f m)` log-mel from the decoder."""
+    codes: list[int]
+    """25 a second."""
+
+
+class Chain:
+    """All parts of one preset, loaded from a folder of checkpoints when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` holds `tokenizer`, `decoder`, `vocoder`, `speaker`, `lm.<language>`, judges, and `voices`."""
+        self.folder = folder
+        self.tokenizer, card = checkpoints.load(folder / "tokenizer", SpeechTokenizer, TokenizerConfig)
+        self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
+        self.decoder = checkpoints.load(folder / "decoder", FlowDecoder, DecoderConfig)[0]
+        self.vocoder = checkpoints.load(folder / "vocoder", Vocoder, VocoderConfig)[0]
+        self.speaker = checkpoints.load(folder / "speaker", SpeakerEncoder, SpeakerConfig)[0]
+        self._lms: dict[str, SpeechLM] = {}
+        self.voices = load_file(folder / "voices.safetensors") if (folder / "voices.safetensors").exists() else {}
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages that a checkpoint exists for."""
+        return sorted(path.name.split(".")[1] for path in self.folder.glob("lm.??.safetensors"))
+
+    def lm(self, language: str) -> SpeechLM:
+        """The language model of a language."""
+        if language not in self.languages:
+            known = ", ".join(self.languages) or "none"
+            raise LabError(f"there is no language model for {language!r} in {self.folder}: languages here are {known}")
+        if language not in self._lms:
+            self._lms[language] = checkpoints.load(self.folder / f"lm.{language}", SpeechLM, LMConfig)[0]
+        return self._lms[language]
+
+    def judge(self, which: str) -> AttentiveJudge | ConvolutionalJudge:
+        """Judge `a`, who filters, or `b`, who scores."""
+        if which == "a":
+            return checkpoints.load(self.folder / "judge_a", AttentiveJudge, AttentiveConfig)[0]
+        return checkpoints.load(self.folder / "judge_b", ConvolutionalJudge, ConvolutionalConfig)[0]
+
+    @torch.inference_mode()
+    def timbre(self, wave: Tensor) -> Tensor:
+        """`(c,)` of a recording `(s,)`: the speaker embedding and the register."""
+        mel, f0, _ = features.extract(wave)
+        embedding = self.speaker(rearrange(mel, "f m -> 1 f m"), torch.tensor([len(mel)]))[0]
+        return torch.cat([embedding, register(f0)])
+
+    def named_timbre(self, name: str) -> Tensor:
+        """`(c,)` of a voice that came with the checkpoints."""
+        if name not in self.voices:
+            raise LabError(f"there is no voice {name!r}: give a sound file, or one of {', '.join(sorted(self.voices))}")
+        return self.voices[name]
+
+    @torch.inference_mode()
+    def encode(self, wave: Tensor) -> list[int]:
+        """Speech tokens of a recording `(s,)`."""
+        mel, f0, energy = features.extract(wave)
+        n = len(mel) // 2 * 2
+        if n == 0:
+            raise LabError(f"the sound lasts {len(wave) / 16000:.2f} s, shorter than one token: give at least 0.1 s")
+        prosody = prosody_features(f0[:n], energy[:n])
+        digits = self.tokenizer.encode(mel[None, :n], prosody[None], torch.tensor([n]))
+        codes: list[int] = digits_to_codes(digits)[0].tolist()
+        return codes
+
+    @torch.inference_mode()
+    def to_mels(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
+        """Codes in the voices `(b c)` to log-mels `(f m)`; the noise of each comes from its own seed."""
+        rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
+        frames = torch.tensor([2 * len(row) for row in rows])
+        digits = pad_sequence(rows, batch_first=True)
+        prior = self.tokenizer.to_mel(digits, timbres, frames)
+        noise = torch.zeros_like(prior)
+        for row, n, seed in zip(noise, frames.tolist(), seeds, strict=True):
+            row[:n] = torch.randn(n, prior.shape[-1], generator=torch.Generator().manual_seed(seed))
+        mels = self.decoder.decode(digits, prior, timbres, frames, noise=noise)[-1]
+        return [mel[:n] for mel, n in zip(mels, frames.tolist(), strict=True)]
+
+    @torch.inference_mode()
+    def to_wave(self, mel: Tensor) -> Tensor:
+        """`(f m)` to `(s,)`."""
+        wave: Tensor = self.vocoder(rearrange(mel, "f m -> 1 f m"))[0]
+        return wave.clamp(-1, 1)
+
+    def say(
+        self,
+        texts: Sequence[str],
+        language: str,
+        timbres: Tensor,
+        sampling: SamplingConfig | None = None,
+        styles: Sequence[Sequence[int]] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Speech]:
+        """Speak texts, each in its voice `(b c)` and manner (up to 40 style tokens each; none is the plain manner)."""
+        lm = self.lm(language)
+        seeds = seeds or list(range(len(texts)))
+        prompts = [
+            lm.prompt(self.alphabet.encode(text), language, list(style)[:STYLE_TOKENS])
+            for text, style in zip(texts, styles or [[]] * len(texts), strict=True)
+        ]
+        codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)
+        mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
+        return [Speech(self.to_wave(mel), mel, row) for mel, row in zip(mels, codes, strict=True)]
+
+    @torch.inference_mode()
+    def hear(self, waves: Sequence[Tensor], which: str = "b") -> list[str]:
+        """What a judge understands of sounds `(s,)`."""
+        judge = self.judge(which)
+        heard = []
+        for wave in waves:
+            mel = features.log_mel(wave)
+            frames = torch.tensor([mel.shape[1]])
+            heard += transcribe(judge(mel, frames), frames, self.alphabet)
+        return heard
