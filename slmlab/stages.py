@@ -1,8 +1,8 @@
 """What was computed once is not computed again: stages that need each other, kept by what went into them.
 
 A stage's key is a digest of its config, of code without comments and docstrings, and of its inputs' keys. Its
-results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a folder without it is of a stage that
-was cut off, and its training goes on where it stopped. A lock keeps a folder for one process at a time.
+results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a folder without it is of a stage
+that was cut off, and its training goes on where it stopped. A lock lets one process in at a time.
 """
 
 import ast

@@ -175,7 +175,7 @@ class _Run:
             raise LabError(
                 f"Training of {self.folder.name} stopped: at step {broken[0]['step']} the loss is "
                 f"{broken[0]['loss']} and its gradient {broken[0]['gradient']}; {self.folder} is intact. "
-                f"Look at that batch, or use lower rates (now lr {self.config.lr}, muon_lr {self.config.muon_lr})."
+                f"Look at that batch, or lower the rates lr={self.config.lr}, muon_lr={self.config.muon_lr}."
             )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan

@@ -1,0 +1,226 @@
+"""Stages are made once, in order of need, side by side; no failure and no kill costs what others made."""
+
+import functools
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmlab.errors import LabError
+from slmlab.stages import Stage, read_done, run_stages, stage_folders
+
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["torch", "slmlab.stages"])
+
+
+def add(ledger: Path, number: int, folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """Sum of a number and the inputs' sums; every time it is made is a line in a ledger."""
+    total = number + sum(read_done(source)["metrics"]["total"] for source in inputs.values())
+    with open(ledger, "a") as lines:
+        lines.write(f"{folder.name.rpartition('-')[0]}\n")
+    return {"total": total}
+
+
+def refuse(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A stage that a person's mistake ends."""
+    raise LabError("There is no sound in a.wav; record it again.")
+
+
+def stumble(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A stage that a mistake of ours ends."""
+    return {"total": 1 // 0}
+
+
+def meet(name: str, other: str, folder: Path, inputs: dict[str, Path]) -> dict[str, str | None]:
+    """A stage that ends only while another is running: both wait for the other's sign."""
+    (folder.parent / name).touch()
+    until = time.monotonic() + 60
+    while not (folder.parent / other).exists():
+        assert time.monotonic() < until, f"{other} was not started beside {name}"
+        time.sleep(0.01)
+    return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TQDM_POSITION")}
+
+
+def count_on(pause: float, fatal: int, folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A training in small: it goes on from its folder; at step `fatal` its process is killed, once."""
+    steps = folder / "steps"
+    while (done := len(steps.read_text()) if steps.exists() else 0) < 20:
+        steps.write_text("." * (done + 1))
+        (folder / f"by-{os.getpid()}").touch()
+        if done + 1 == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(pause)
+    return {"steps": done}
+
+
+def chain(ledger: Path, *numbers: int) -> list[Stage]:
+    """Stages a, b, …; each adds its number to the one before."""
+    names = "abcdef"[: len(numbers)]
+    return [
+        Stage(name, tuple(names[:i][-1:]), functools.partial(add, ledger, number), {"number": number}, ())
+        for i, (name, number) in enumerate(zip(names, numbers, strict=True))
+    ]
+
+
+def test_stages_are_made_once_in_order_of_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = chain(tmp_path / "ledger", 1, 10, 100)
+    folders = run_stages(stages[::-1], tmp_path / "cache", workers=1)
+    assert [read_done(folders[name])["metrics"]["total"] for name in "abc"] == [1, 11, 111]
+    assert capsys.readouterr().out.splitlines()[:2] == ["a: started", "a: done in 0 s"]
+    assert run_stages(stages, tmp_path / "cache", workers=1) == folders
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "ledger").read_text().split() == ["a", "b", "c"]
+    assert read_done(folders["a"]).keys() == {"name", "seconds", "memory_mib", "metrics"}
+    assert 10 < read_done(folders["a"])["memory_mib"] < 100_000
+
+
+def test_fresh_makes_everything_anew(tmp_path: Path) -> None:
+    stages = chain(tmp_path / "ledger", 1, 10)
+    folders = run_stages(stages, tmp_path / "cache", workers=1)
+    (folders["a"] / "old").touch()
+    run_stages(stages, tmp_path / "cache", workers=1, fresh=True)
+    assert (tmp_path / "ledger").read_text().split() == ["a", "b", "a", "b"]
+    assert not (folders["a"] / "old").exists()
+
+
+def test_a_change_reaches_what_comes_after_it_only(tmp_path: Path) -> None:
+    run_stages(chain(tmp_path / "ledger", 1, 10, 100), tmp_path / "cache", workers=1)
+    run_stages(chain(tmp_path / "ledger", 1, 20, 100), tmp_path / "cache", workers=1)
+    assert (tmp_path / "ledger").read_text().split() == ["a", "b", "c", "b", "c"]
+
+
+def test_code_counts_but_comments_and_docstrings_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy_package").mkdir()
+    (tmp_path / "toy_package" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = Stage("a", (), refuse, None, ("toy_package",))
+
+    def key(code: str) -> str:
+        (tmp_path / "toy_package" / "inner.py").write_text(code)
+        importlib.invalidate_caches()
+        return stage_folders([stage], tmp_path)["a"].name
+
+    first = key("def f(x):\n    return x + 1\n")
+    assert key('"""Why."""\n\n\ndef f(x):\n    """Add."""\n    return x  +  1  # one\n') == first
+    assert key("def f(x):\n    return x + 2\n") != first
+    assert key('def f(x):\n    return "Add."\n') != first
+
+
+@pytest.mark.parametrize(("config", "argument"), [({"n": 2}, 1), ({"n": 1}, 2)])
+def test_config_and_arguments_count(tmp_path: Path, config: dict[str, int], argument: int) -> None:
+    def folder(config: dict[str, int], argument: int) -> Path:
+        run = functools.partial(functools.partial(add, tmp_path), argument)
+        return stage_folders([Stage("a", (), run, config, ())], tmp_path)["a"]
+
+    assert folder({"n": 1}, 1) == folder({"n": 1}, 1) != folder(config, argument)
+
+
+def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    first, second = chain(tmp_path / "ledger", 1, 10)
+    with pytest.raises(LabError, match="a not among them"):
+        run_stages([second], tmp_path)
+    with pytest.raises(LabError, match="two share a name"):
+        run_stages([first, first], tmp_path)
+    with pytest.raises(LabError, match=r"no module slmlab\.nothing"):
+        run_stages([Stage("a", (), refuse, None, ("slmlab.nothing",))], tmp_path)
+
+
+def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    stages = [
+        Stage("bad", (), refuse, None, ()),
+        Stage("worse", (), stumble, None, ()),
+        Stage("after", ("bad",), functools.partial(add, ledger, 1), None, ()),
+        Stage("last", ("after",), functools.partial(add, ledger, 1), None, ()),
+        *chain(ledger, 1, 10),
+    ]
+    with pytest.raises(LabError) as caught:
+        run_stages(stages, tmp_path / "cache", workers=1)
+    said = str(caught.value)
+    assert said.startswith("4 of 6 stages are not done")
+    assert "bad: There is no sound in a.wav; record it again." in said
+    assert "worse: ZeroDivisionError" in said
+    assert "after: needs one that failed" in said
+    assert "last: needs one that failed" in said
+    assert ledger.read_text().split() == ["a", "b"]
+    trace = stage_folders(stages, tmp_path / "cache")["worse"] / "error.txt"
+    assert "1 // 0" in trace.read_text()
+
+
+def test_what_went_wrong_in_a_worker_is_said_by_the_runner(tmp_path: Path) -> None:
+    stages = [Stage("bad", (), refuse, None, ()), Stage("worse", (), stumble, None, ())]
+    with pytest.raises(LabError, match=r"record it again\.; worse: Zero|\(see .*\.; bad: There is no sound"):
+        run_stages(stages, tmp_path, workers=2)
+
+
+def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_cores(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    stages = [Stage(a, (), functools.partial(meet, a, b), None, ()) for a, b in ("xy", "yx")]
+    folders = run_stages(stages, tmp_path, workers=2)
+    seen = [read_done(folders[name])["metrics"] for name in "xy"]
+    assert {row["TQDM_POSITION"] for row in seen} == {"0", "1"}
+    assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert dict(os.environ) == before
+
+
+def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) -> None:
+    stages = [Stage("long", (), functools.partial(count_on, 0.0, 7), None, ())]
+    with pytest.raises(LabError, match=r"long: its process ended with code -9 \(-9 is a kill"):
+        run_stages(stages, tmp_path, workers=2)
+    folder = run_stages(stages, tmp_path, workers=1)["long"]
+    assert read_done(folder)["metrics"] == {"steps": 20}
+    assert len(list(folder.glob("by-*"))) == 2
+
+
+def waits_for(condition: Callable[[], bool]) -> None:
+    """Wait at most a minute."""
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    """Whether a process is running (and no zombie)."""
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see a process end")
+def test_a_killed_runner_takes_its_workers_along_and_all_goes_on_later(tmp_path: Path) -> None:
+    stages = [Stage("long", (), functools.partial(count_on, 0.2, 0), None, ())]
+    folder = stage_folders(stages, tmp_path)["long"]
+    runner: Any = FORK.Process(target=run_stages, args=(stages, tmp_path))
+    runner.start()
+    waits_for(lambda: any(folder.glob("by-*")))
+    runner.kill()
+    runner.join()
+    worker = int(next(folder.glob("by-*")).name.removeprefix("by-"))
+    waits_for(lambda: not alive(worker))
+    cut = len((folder / "steps").read_text())
+    assert 0 < cut < 20
+    assert not (folder / "done.json").exists()
+    run_stages(stages, tmp_path, workers=1)
+    assert json.loads((folder / "done.json").read_text())["metrics"] == {"steps": 20}
+
+
+def test_two_runners_make_a_stage_once(tmp_path: Path) -> None:
+    stages = [Stage("long", (), functools.partial(count_on, 0.05, 0), None, ())]
+    runners: list[Any] = [FORK.Process(target=run_stages, args=(stages, tmp_path, 1)) for _ in range(2)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert [runner.exitcode for runner in runners] == [0, 0]
+    folder = stage_folders(stages, tmp_path)["long"]
+    assert read_done(folder)["metrics"] == {"steps": 20}
+    assert len(list(folder.glob("by-*"))) == 1
