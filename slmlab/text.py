@@ -1,7 +1,7 @@
 """Text as the models read it: characters after Unicode NFD, no phonemes.
 
-A Vietnamese tone mark is a symbol of its own here, not one of 134 letters; ids are what the language model and the
-recognisers see, and `for_scoring` is the one spelling in which error rates are taken.
+A Vietnamese tone mark is a symbol of its own here, not part of one of 134 letters; ids are what the language
+model and the recognisers see, and `for_scoring` is the one spelling in which error rates are taken.
 """
 
 import re
@@ -73,7 +73,7 @@ def normalise(text: str) -> str:
 
 
 def for_scoring(text: str) -> str:
-    """The spelling in which error rates are taken: NFC, lower case, no punctuation but the apostrophe, single spaces.
+    """The spelling in which error rates are taken: NFC, lower case, no punctuation but apostrophes.
 
     Letters and digits of every script stay, so that texts of any language can be compared.
 
@@ -84,7 +84,7 @@ def for_scoring(text: str) -> str:
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
 
 
-# One syllable of pinyin without its tone. A final that ends in a consonant is not followed by a vowel: xi-nan, not xin-an.
+# A syllable of pinyin, its tone taken off. No vowel follows a final consonant: xi-nan, not xin-an.
 _SYLLABLE = re.compile(
     r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?"
     r"(?:(?:[iu]?ang|i?ong|[iu]?an|[ei]ng|van|ve|[eiuv]n|er)(?![aeiouv])|iao|uai|ia|ie|iu|ua|uo|ui|ue|ai|ei|ao|ou|[aoeiuv])"
@@ -152,27 +152,26 @@ class Alphabet:
         if foreign:
             named = ", ".join(f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})" for c in foreign)
             raise LabError(
-                f"Text {_short(original)} has characters outside the alphabet: {named}; {_suggestion(foreign)}."
+                f"Text {_short(original)} has characters outside the alphabet: {named}; {_advice(foreign)}."
             )
         if not any(c.isalpha() for c in normal):
             raise LabError(
-                f"Text {_short(original)} has nothing to say: found no letter, expected words; write at least one."
+                f"Text {_short(original)} has nothing to say: found no letter, expected words; write one."
             )
         return [self._ids[c] for c in normal]
 
 
-def _suggestion(foreign: list[str]) -> str:
+def _advice(foreign: list[str]) -> str:
     kinds = {unicodedata.category(c)[0] for c in foreign}
-    advice = {
+    by_kind = {
         "N": "write numbers as words",
         "L": "write the words in the Latin letters of " + ", ".join(LANGUAGE_NAMES.values()),
-        "M": "spell without these marks",
+        "M": "spell without these marks" if "L" not in kinds else "",
+        "S": "write symbols as words",
+        "P": "leave out this punctuation or write it as a word",
         "C": "remove the invisible control characters",
     }
-    return (
-        " and ".join(advice[k] for k in "NLMC" if k in kinds - ({"M"} if "L" in kinds else set()))
-        or "write symbols as words or remove them"
-    )
+    return " and ".join(advice for kind, advice in by_kind.items() if kind in kinds and advice)
 
 
 def _short(text: str, limit: int = 60) -> str:

@@ -1,9 +1,9 @@
-"""Sentences of our own making: a lexicon and a grammar per language, and which split each sentence belongs to.
+"""Sentences of our own making: a lexicon and a grammar per language, and the split each sentence belongs to.
 
-`data/text/<language>.toml` lists words and templates; a template's slots are filled at random, agreeing words follow
-the noun they belong to, and every sentence falls into exactly one split by a hash of its spelling. A tenth of the
-content words is held out: no sentence for the language model has one, so that reading can be told from reciting.
-`data/text/README.md` explains the notation to whoever adds words.
+`data/text/<language>.toml` lists words and templates; the README beside it explains them to
+contributors. Slots are filled at random, and agreeing words follow their noun. Every sentence falls
+into exactly one split, by a hash of its spelling. A tenth of the content words is held out: the
+language model's sentences have none of them, to tell reading from reciting.
 """
 
 import random
@@ -20,10 +20,10 @@ from slmlab.text import LANGUAGES, TINY, Alphabet, for_scoring, normalise
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "text"
 
-SEEN_SPLITS = {"lm": 0.60, "parts": 0.15, "judge_a": 0.08, "judge_b": 0.08, "dev": 0.03, "test": 0.06}
-"""Shares of the sentences without a held-out word."""
-HELD_OUT_SPLITS = {"judge_a": 0.20, "judge_b": 0.20, "unseen": 0.60}
-"""Shares of the sentences with one."""
+SEEN_SPLITS = {"lm": 60, "parts": 15, "judge_a": 8, "judge_b": 8, "dev": 3, "test": 6}
+"""Of a hundred sentences without a held-out word."""
+HELD_OUT_SPLITS = {"judge_a": 20, "judge_b": 20, "unseen": 60}
+"""Of a hundred sentences with one."""
 SPLITS = tuple(dict.fromkeys([*SEEN_SPLITS, *HELD_OUT_SPLITS]))
 
 HELD_OUT_SHARE = 0.10
@@ -119,11 +119,10 @@ class Grammar:
         """One random sentence; None when it repeats a content word or is too short or too long."""
         words: list[str] = []
         text, _ = self._fill(self.lists["sentence"], rng, words)
-        tokens = text.split()
+        tokens = re.sub(r"\s+([.,?!])", r"\1", text).split()
         if len(set(words)) < len(words) or not MIN_WORDS <= len(tokens) <= MAX_WORDS:
             return None
-        sentence = re.sub(r" ([.,?!])", r"\1", " ".join(tokens))
-        return _capitalised(sentence, self.language)
+        return _capitalised(" ".join(tokens), self.language)
 
     def _fill(
         self, entries: tuple[Entry, ...], rng: random.Random, words: list[str]
@@ -173,7 +172,7 @@ def sentences(language: str, split: str, n: int, seed: int) -> list[str]:
     tries = 5_000 + 400 * n
     for sentence in _stream(grammar, random.Random(f"{language} {split} {seed}"), tries):
         normal = normalise(sentence)
-        if normal not in found and _split(grammar, normal) == split:
+        if normal not in found and _belongs(grammar, normal, split):
             found[normal] = sentence
             if len(found) == n:
                 return list(found.values())
@@ -186,8 +185,9 @@ def sentences(language: str, split: str, n: int, seed: int) -> list[str]:
 
 
 def split_of(language: str, sentence: str) -> str:
-    """The one split a sentence belongs to, by the hash of its normalised form and by whether it has a held-out word."""
-    return _split(load_grammar(language), normalise(sentence))
+    """The one split of a sentence: by a hash of its normalised form and whether it has a held-out word."""
+    grammar, normal = load_grammar(language), normalise(sentence)
+    return next(split for split in SPLITS if _belongs(grammar, normal, split))
 
 
 def held_out_words(language: str) -> frozenset[str]:
@@ -212,19 +212,19 @@ def from_file(path: Path | str, alphabet: Alphabet = TINY) -> list[str]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
+        row = raw[: error.start].count(b"\n") + 1
         found = f"byte 0x{raw[error.start]:02X}"
         raise LabError(
-            f"{path}, line {line}: found {found}, expected UTF-8; save the file as UTF-8."
+            f"{path}, line {row}: found {found}, expected UTF-8; save the file as UTF-8."
         ) from None
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise LabError(f"{path}: the file is empty; expected UTF-8 text with one sentence a line.")
-    for i, line in lines:
+    for number, line in lines:
         try:
             alphabet.encode_spoken(line)
         except LabError as error:
-            raise LabError(f"{path}, line {i}: {error}") from None
+            raise LabError(f"{path}, line {number}: {error}") from None
     return [line for _, line in lines]
 
 
@@ -247,7 +247,9 @@ def parse_grammar(language: str, toml: str) -> Grammar:
     tables = tomllib.loads(toml)
     agreement = {name: tuple(row.split()) for name, row in tables.get("agreement", {}).items()}
     columns = {name: i for i, name in enumerate(agreement.pop("columns", ()))}
-    rows = {name: tuple(form.replace("_", " ") for form in forms) for name, forms in agreement.items()}
+    rows = {
+        row.replace("_", " "): tuple(f.replace("_", " ") for f in forms) for row, forms in agreement.items()
+    }
     lists = {name: tuple(_words(text)) for name, text in tables["lexicon"].items()}
     lists |= {name: tuple(_phrase(text) for text in texts) for name, texts in tables["grammar"].items()}
     focus = tables["focus"]
@@ -318,14 +320,22 @@ def _stream(grammar: Grammar, rng: random.Random, tries: int) -> Iterator[str]:
             yield sentence
 
 
-def _split(grammar: Grammar, normal: str) -> str:
-    held_out = grammar.held_out_pattern.search(for_scoring(normal))
-    point = _fraction(f"{grammar.language}: {normal}")
-    for split, share in (HELD_OUT_SPLITS if held_out else SEEN_SPLITS).items():
-        point -= share
-        if point < 0:
-            break
-    return split
+def _belongs(grammar: Grammar, normal: str, split: str) -> bool:
+    point = 100 * _fraction(f"{grammar.language}: {normal}")
+    if_seen, if_held_out = _within(point, SEEN_SPLITS, split), _within(point, HELD_OUT_SPLITS, split)
+    if if_seen == if_held_out:
+        return if_seen
+    return if_held_out == bool(grammar.held_out_pattern.search(for_scoring(normal)))
+
+
+def _within(point: float, shares: dict[str, int], split: str) -> bool:
+    """Whether a point in [0, 100) falls into the stretch of a split when the shares are laid end to end."""
+    start = 0
+    for name, share in shares.items():
+        if name == split:
+            return start <= point < start + share
+        start += share
+    return False
 
 
 def _fraction(text: str) -> float:
@@ -336,8 +346,8 @@ def _fraction(text: str) -> float:
 def _choose_held_out(grammar: Grammar) -> list[str]:
     """A tenth of the content words in the order of their hashes.
 
-    Each has in all its forms a token that no other word or template has, or reading it would be reciting in part;
-    and no list gives up more than a fifth of its words, so that every template can still be filled.
+    Each has in all its forms a token that no other word or template has, or reading it would be reciting in
+    part; and no list gives up more than a fifth of its words, so that every template can still be filled.
     """
     entries = [entry for listed in grammar.lists.values() for entry in listed]
     literals = {part for e in entries if not e.is_word for part in e.parts if isinstance(part, str)}

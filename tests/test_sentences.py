@@ -1,0 +1,271 @@
+"""Our own sentences: enough of them, right ones, and none in two splits."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slmlab.corpus import sentences as source
+from slmlab.corpus.sentences import (
+    HELD_OUT_SPLITS,
+    MAX_WORDS,
+    MIN_WORDS,
+    SEEN_SPLITS,
+    SPLITS,
+    focus_words,
+    from_file,
+    held_out_words,
+    load_grammar,
+    parse_grammar,
+    sentences,
+    split_of,
+)
+from slmlab.errors import LabError
+from slmlab.text import BACKBONE_LANGUAGES, LANGUAGES, TARGET_LANGUAGES, TINY, for_scoring, normalise
+
+TOY = """
+[agreement]
+columns = "1 7"
+my = "wangu changu"
+zuri = "mzuri kizuri"
+[focus]
+lists = ["name"]
+numbers = "mbili"
+[lexicon]
+name = "Asha/1, Juma/1"
+thing = "kitabu/7, kiti/7"
+size = "zuri"
+[grammar]
+sentence = ["{t=owned} {t.my} {size@t} kiko hapa."]
+owned = ["{thing}", "mtoto/1"]
+"""
+
+
+def sample(language: str, n: int) -> list[str]:
+    rng = random.Random(7)
+    drawn = (load_grammar(language).sample(rng) for _ in range(n))
+    return [sentence for sentence in drawn if sentence]
+
+
+@pytest.mark.parametrize("language", TARGET_LANGUAGES)
+def test_the_target_languages_are_rich(language: str):
+    assert len(load_grammar(language).content_words) >= 200
+    assert len({normalise(s) for s in sample(language, 32_000)}) >= 20_000
+
+
+@pytest.mark.parametrize("language", BACKBONE_LANGUAGES)
+def test_the_backbone_languages_suffice(language: str):
+    assert len(load_grammar(language).content_words) >= 60
+    assert len({normalise(s) for s in sample(language, 6_000)}) >= 3_000
+
+
+@pytest.mark.parametrize("language", TARGET_LANGUAGES)
+@pytest.mark.parametrize(
+    ("split", "n"), [("test", 400), ("unseen", 120), ("dev", 200), ("lm", 5_000), ("parts", 1_500)]
+)
+def test_every_split_yields_what_the_studies_need(language: str, split: str, n: int):
+    drawn = sentences(language, split, n, seed=1)
+    assert len({normalise(s) for s in drawn}) == n
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_sentence_is_in_two_splits(language: str):
+    members = {split: {normalise(s) for s in sentences(language, split, 80, seed=3)} for split in SPLITS}
+    assert len(set().union(*members.values())) == 80 * len(SPLITS)
+    for split, normal in members.items():
+        assert {split_of(language, s) for s in normal} == {split}
+
+
+@given(st.sampled_from(LANGUAGES), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_a_split_is_a_matter_of_spelling_alone(language: str, seed: int):
+    [sentence] = sentences(language, "lm", 1, seed)
+    assert split_of(language, f"  {sentence.upper()} ") == "lm" or language == "tr"
+    assert split_of(language, sentence.lower()) == "lm"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_tenth_of_the_content_words_is_held_out(language: str):
+    share = len(held_out_words(language)) / len(load_grammar(language).content_words)
+    assert 0.08 <= share <= 0.105
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_held_out_words_occur_only_where_they_may(language: str):
+    grammar = load_grammar(language)
+    forms = {for_scoring(f): f.startswith("-") for w in grammar.held_out_words for f in grammar.forms(w)}
+    for split in SPLITS:
+        for sentence in sentences(language, split, 80, seed=5):
+            text = f" {for_scoring(sentence)} "
+            found = [f for f, is_stem in forms.items() if f"{'' if is_stem else ' '}{f} " in text]
+            assert not found or split in HELD_OUT_SPLITS, (split, sentence, found)
+            assert found or split != "unseen", sentence
+
+
+@pytest.mark.parametrize("language", TARGET_LANGUAGES)
+def test_the_judges_hear_every_held_out_word(language: str):
+    grammar = load_grammar(language)
+    heard = "\n".join(for_scoring(s) for s in sentences(language, "judge_a", 2_000, seed=2))
+    unheard = [word for word in grammar.held_out_words if not grammar.pattern([word]).search(heard)]
+    assert not unheard
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_other_word_occurs_in_sentences_for_the_language_model(language: str):
+    grammar = load_grammar(language)
+    read = "\n".join(for_scoring(s) for s in sentences(language, "lm", 5_000, seed=2))
+    words = grammar.content_words - grammar.held_out_words
+    unread = [w for w in words if not any(for_scoring(f) in read for f in grammar.forms(w))]
+    assert not unread
+
+
+def test_equal_seeds_give_equal_sentences_and_others_do_not():
+    assert sentences("vi", "lm", 50, seed=1) == sentences("vi", "lm", 50, seed=1)
+    assert sentences("vi", "lm", 50, seed=1) != sentences("vi", "lm", 50, seed=2)
+    assert sentences("vi", "lm", 20, seed=1) == sentences("vi", "lm", 50, seed=1)[:20]
+
+
+def test_the_splits_have_not_moved():
+    """Checkpoints and results that are shipped rest on these; a change means training everything anew."""
+    assert split_of("sw", "Baba yangu anaishi Dodoma.") == "lm"
+    assert split_of("sw", "Mama yangu anapika wali.") == "test"
+    assert split_of("vi", "Tôi rất thích bơi.") == "parts"
+    assert split_of("vi", "Tôi ăn cơm.") == "judge_b"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_sentence_is_well_formed(language: str):
+    for sentence in sample(language, 3_000):
+        assert TINY.encode(sentence)
+        assert MIN_WORDS <= len(sentence.split()) <= MAX_WORDS
+        assert re.fullmatch(r"[¿]?[^\W\d_][^\d{}_@=]*[^\W\d_][.?!]", sentence), sentence
+        assert not re.search(r"\s[\s,.?!]", sentence), sentence
+
+
+@pytest.mark.parametrize("language", TARGET_LANGUAGES)
+def test_sentences_are_of_everyday_length_and_ask_and_count(language: str):
+    drawn = sample(language, 3_000)
+    assert 6 <= sum(len(s.split()) for s in drawn) / len(drawn) <= 9
+    assert 0.1 <= sum(s.endswith("?") for s in drawn) / len(drawn) <= 0.4
+    stressed = sum(bool(focus_words(language) & set(for_scoring(s).split())) for s in drawn)
+    assert stressed / len(drawn) >= 0.3
+
+
+def test_names_and_numbers_are_in_focus():
+    assert {"amina", "wawili", "tano"} <= focus_words("sw")
+    assert {"lan", "minh", "hai", "mươi"} <= focus_words("vi")
+    assert not {"mama", "na", "mẹ"} & (focus_words("sw") | focus_words("vi"))
+
+
+def test_ten_thousand_sentences_take_seconds():
+    load_grammar("sw")
+    start = time.process_time()
+    sentences("sw", "lm", 2_000, seed=9)
+    assert time.process_time() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    ("subject", "verb"),
+    [
+        ("mama", "anapika"),
+        ("walimu", "wanapika"),
+        ("viti", "viko"),
+        ("kitabu", "kiko"),
+        ("maji", "yako"),
+        ("mfuko", "uko"),
+    ],
+)
+def test_swahili_concords_follow_the_noun_class(subject: str, verb: str):
+    grammar = load_grammar("sw")
+    entries = {str(e.parts[0]): e.agreement for listed in grammar.lists.values() for e in listed if e.is_word}
+    column = grammar.columns[entries[subject] or ""]
+    concord = grammar.rows["subj"][column] + "napika" if verb.endswith("pika") else grammar.rows["at"][column]
+    assert concord == verb
+
+
+def test_agreement_reaches_possessive_and_adjective():
+    grammar = parse_grammar("sw", TOY)
+    found = {grammar.sample(random.Random(seed)) for seed in range(50)}
+    assert found == {
+        "Kitabu changu kizuri kiko hapa.",
+        "Kiti changu kizuri kiko hapa.",
+        "Mtoto wangu mzuri kiko hapa.",
+    }
+    assert grammar.variety() == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{size@t}", "{sise@t}", "list 'sise'"),
+        ("{t.my}", "{t.mine}", "row 'mine'"),
+        ("{t.my}", "{u.my}", "without a slot 'u'"),
+        ("{t=owned}", "{t=owned", "stray brace"),
+        ('"wangu changu"', '"wangu changu langu"', "3 forms for 2 columns"),
+    ],
+)
+def test_a_mistake_in_a_grammar_is_named(old: str, new: str, message: str):
+    with pytest.raises(LabError, match=message):
+        parse_grammar("sw", TOY.replace(old, new))
+
+
+def test_a_form_that_does_not_exist_is_named_when_it_is_needed():
+    grammar = parse_grammar("sw", TOY.replace('zuri = "mzuri kizuri"', 'zuri = "mzuri -"'))
+    rng = random.Random(0)
+    with pytest.raises(LabError, match="'zuri' has no form in agreement class '7'"):
+        _ = [grammar.sample(rng) for _ in range(20)]
+
+
+def test_a_broken_grammar_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sw.toml").write_text("[lexicon\n", encoding="utf-8")
+    monkeypatch.setattr(source, "DATA", tmp_path)
+    load_grammar.cache_clear()
+    with pytest.raises(LabError, match=r"sw\.toml"):
+        load_grammar("sw")
+    load_grammar.cache_clear()
+
+
+def test_unknown_languages_and_splits_are_named():
+    with pytest.raises(LabError, match=r"Language 'xx'.*vi, sw"):
+        sentences("xx", "lm", 1, seed=0)
+    with pytest.raises(LabError, match=r"Split 'train'.*lm, parts"):
+        sentences("vi", "train", 1, seed=0)
+
+
+def test_asking_for_more_than_there_is_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(source, "load_grammar", lambda language: parse_grammar(language, TOY))
+    with pytest.raises(LabError, match=r"asked for 20 sentences, found \d"):
+        sentences("sw", "lm", 20, seed=0)
+
+
+def test_shares_of_the_splits_sum_to_a_hundred():
+    assert sum(SEEN_SPLITS.values()) == sum(HELD_OUT_SPLITS.values()) == 100
+
+
+def test_a_file_gives_its_lines(tmp_path: Path):
+    path = tmp_path / "mine.txt"
+    path.write_bytes("\ufeffXin chào!\r\n\r\n  Habari yako?  \n".encode())
+    assert from_file(path) == ["Xin chào!", "Habari yako?"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"mine\.txt: no such text file"),
+        (b"", r"mine\.txt: the file is empty"),
+        (b" \n\n", r"mine\.txt: the file is empty"),
+        (b"sawa\nch\xe0o\n", r"mine\.txt, line 2: found byte 0xE0, expected UTF-8"),
+        ("sawa\n\ncó 3 con\n".encode(), r"mine\.txt, line 3: .*'3' \(U\+0033.*numbers as words"),
+        (b"sawa\n...\n", r"mine\.txt, line 2: .*nothing to say"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path: Path, content: bytes | None, message: str):
+    path = tmp_path / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=message):
+        from_file(path)

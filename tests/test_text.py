@@ -1,0 +1,123 @@
+"""The alphabet: nothing is lost, nothing foreign slips in, and error rates are taken in one spelling."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmlab.errors import LabError
+from slmlab.text import LANGUAGES, TINY, for_scoring, normalise, numbered_pinyin
+
+readable = st.lists(st.sampled_from("aăâdđeêioôơuưyñğşıüǚǎ ĐẾỘ.,?!'-"), min_size=1).map("".join)
+
+
+def spoken(text: str) -> str:
+    return TINY.decode(TINY.encode_spoken(text))
+
+
+def test_a_tone_mark_is_a_symbol_of_its_own():
+    ids = TINY.encode("ệ")
+    assert [TINY.symbols[i - 1] for i in ids] == [
+        "e",
+        "\N{COMBINING DOT BELOW}",
+        "\N{COMBINING CIRCUMFLEX ACCENT}",
+    ]
+
+
+def test_ids_begin_at_one_and_zero_is_padding():
+    assert TINY.encode(f"a{TINY.symbols[0]}b")[1] == 1
+    assert len(TINY) == len(TINY.symbols) + 1
+    assert TINY.decode([0, *TINY.encode("ba"), 0, 0]) == "ba"
+
+
+def test_no_symbol_comes_twice():
+    assert len(set(TINY.symbols)) == len(TINY.symbols)
+
+
+@given(readable.filter(lambda text: any(c.isalpha() for c in text)))
+def test_decoding_undoes_encoding_up_to_nfc(text: str):
+    assert TINY.decode(TINY.encode(text)) == unicodedata.normalize("NFC", normalise(text))
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(st.text())
+def test_scoring_the_scored_changes_nothing(text: str):
+    assert for_scoring(for_scoring(text)) == for_scoring(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "scored"),
+    [
+        ("Chị Hà ơi, mấy giờ rồi?", "chị hà ơi mấy giờ rồi"),
+        (unicodedata.normalize("NFD", "Trường học ở đường Nguyễn Huệ."), "trường học ở đường nguyễn huệ"),
+        ("e\u0302\u0323", "ệ"),
+        ("e\u0323\u0302", "ệ"),
+        ("Ng’ombe—wawili,  «sawa»!", "ng'ombe wawili sawa"),
+        ("kura-kura", "kura kura"),
+        ("İzmir'de IŞIK", "izmir'de işik"),
+        ("ສະບາຍດີ 25", "ສະບາຍດີ 25"),
+    ],
+)
+def test_scoring_keeps_words_and_drops_punctuation(written: str, scored: str):
+    assert for_scoring(written) == scored
+
+
+def test_typographic_marks_become_plain_ones():
+    assert normalise("¿“L’été” – déjà…?") == unicodedata.normalize("NFD", "l'été - déjà.?")
+
+
+def test_what_is_spoken_has_no_punctuation():
+    assert spoken("Je, ng'ombe wako-wawili?") == "je ng'ombe wako wawili"
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "advice"),
+    [
+        ("có 3 con", "'3' (U+0033", "write numbers as words"),
+        ("ສະບາຍດີ", "'ສ' (U+0EAA", "Latin letters of Vietnamese"),
+        ("50€", "'€' (U+20AC", "numbers as words and write symbols as words"),
+        ("abc&def", "'&' (U+0026", "leave out this punctuation"),
+        ("a\x07b", "(U+0007", "control characters"),
+        ("q\N{COMBINING RING ABOVE}", "(U+030A", "without these marks"),
+    ],
+)
+def test_foreign_characters_are_named_and_something_is_suggested(text: str, named: str, advice: str):
+    for encode in (TINY.encode, TINY.encode_spoken):
+        with pytest.raises(LabError) as error:
+            encode(text)
+        assert named in str(error.value)
+        assert advice in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "...", "?!", "''-"])
+def test_text_without_a_letter_has_nothing_to_say(text: str):
+    with pytest.raises(LabError, match="nothing to say"):
+        TINY.encode(text)
+
+
+def test_a_long_text_is_shortened_in_the_message():
+    with pytest.raises(LabError) as error:
+        TINY.encode("a" * 5000 + "7")
+    assert len(str(error.value)) < 200
+
+
+def test_there_are_four_languages_for_the_backbone_and_more():
+    assert LANGUAGES[:2] == ("vi", "sw")
+    assert len(LANGUAGES) >= 6
+
+
+@pytest.mark.parametrize(
+    ("marked", "numbered"),
+    [
+        ("Wǒ de nǚ'ér xǐhuan lǜchá.", "wo3 de5 nv3er2 xi3huan5 lv4cha2."),
+        ("Zhōngguórén kěrén xióngmāo", "zhong1guo2ren2 ke3ren2 xiong2mao1"),
+        ("Xī'ān, yuǎn!", "xi1an1, yuan3!"),
+    ],
+)
+def test_pinyin_tones_become_numbers_after_their_syllables(marked: str, numbered: str):
+    assert numbered_pinyin(marked) == numbered
