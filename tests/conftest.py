@@ -1,4 +1,4 @@
-"""What all tests share: one thread, so that two processes have a core each, and the same examples each run."""
+"""What all tests share: one thread, so that two processes have a core each; the same examples on every run."""
 
 import torch
 from hypothesis import settings
