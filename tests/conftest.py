@@ -1,4 +1,4 @@
-"""What all tests share: one thread, so that two processes have a core each; the same examples on every run."""
+"""What all tests share: one thread, so that two processes have a core each; the same examples on each run."""
 
 import torch
 from hypothesis import settings
