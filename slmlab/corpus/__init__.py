@@ -1,0 +1,1 @@
+"""Corpora: text chosen, spoken, recorded, listed, mixed and filtered."""
