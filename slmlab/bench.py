@@ -18,6 +18,7 @@ import torch
 from slmlab import pipeline, score
 from slmlab.checkpoints import replace_text
 from slmlab.corpus.build import CorpusSpec, build
+from slmlab.presets import preset
 from slmlab.text import TARGET_LANGUAGES
 from slmlab.voice import Chain
 
@@ -56,7 +57,7 @@ class Bench:
         folder = pipeline.held_out_folder(preset_name)
         self.test = {language: score.held_out(folder, "test", language) for language in TARGET_LANGUAGES}
         self.unseen = {language: score.held_out(folder, "unseen", language) for language in TARGET_LANGUAGES}
-        self.n = pipeline.preset(preset_name).n_test
+        self.n = preset(preset_name).n_test
 
     def spoken(self) -> list[Row]:
         """The test split said by the whole chain, judge B."""
@@ -90,13 +91,22 @@ class Bench:
         melody = score.f0_probe(self.chain, recordings)
         return [
             Row("probe.speaker", speaker["share"], "share", 0.3, "lower", how),
-            Row("probe.f0", melody, "correlation", 0.85, "higher", "test recordings, read from codes, voiced frames"),
+            Row(
+                "probe.f0",
+                melody,
+                "correlation",
+                0.85,
+                "higher",
+                "test recordings, read from codes, voiced frames",
+            ),
         ]
 
     def style(self) -> list[Row]:
         """The style prefix on against off, vi."""
         effect = score.style_effect(self.chain, "vi", self.test["vi"], min(self.n, 100))
-        how = f"vi, 100 sentences, F0 of the sound; CER on {effect['cer_on']:.3f}, off {effect['cer_off']:.3f}"
+        how = (
+            f"vi, 100 sentences, F0 of the sound; CER on {effect['cer_on']:.3f}, off {effect['cer_off']:.3f}"
+        )
         return [
             Row("style.spread", effect["spread"], "ratio", 1.15, "higher", how),
             Row("style.sim", effect["sim"], "cosine", 0.03, "within", how),
@@ -104,8 +114,19 @@ class Bench:
 
     def cloning(self) -> list[Row]:
         """Unseen voices, both languages."""
-        shares = [score.cloning(self.chain, lang, self.test[lang], min(self.n, 100)) for lang in TARGET_LANGUAGES]
-        return [Row("clone.sim", 100 * statistics.mean(shares), "%", 90, "higher", "100 trials a language, unseen voices")]
+        shares = [
+            score.cloning(self.chain, lang, self.test[lang], min(self.n, 100)) for lang in TARGET_LANGUAGES
+        ]
+        return [
+            Row(
+                "clone.sim",
+                100 * statistics.mean(shares),
+                "%",
+                90,
+                "higher",
+                "100 trials a language, unseen voices",
+            )
+        ]
 
     def speed(self) -> list[Row]:
         """One sentence at a time, models loaded."""
@@ -139,14 +160,32 @@ class Bench:
             command = [sys.executable, "-m", "slmlab.cli", "speak", text, "--out", f"{folder}/a.wav"]
             subprocess.run(command, check=True, capture_output=True)
             took = time.perf_counter() - started
-        return [Row("first_sound.seconds", took, "s", 20, "lower", "a new process, shipped checkpoints, unseen sentence")]
+        return [
+            Row(
+                "first_sound.seconds",
+                took,
+                "s",
+                20,
+                "lower",
+                "a new process, shipped checkpoints, unseen sentence",
+            )
+        ]
 
     def smoke(self) -> list[Row]:
         """The whole chain at `smoke`, nothing cached."""
         started = time.perf_counter()
         command = [sys.executable, "-m", "slmlab.cli", "run", "--preset", "smoke", "--fresh"]
         subprocess.run(command, check=True, capture_output=True)
-        return [Row("smoke.minutes", (time.perf_counter() - started) / 60, "min", 3, "lower", "run --preset smoke --fresh")]
+        return [
+            Row(
+                "smoke.minutes",
+                (time.perf_counter() - started) / 60,
+                "min",
+                3,
+                "lower",
+                "run --preset smoke --fresh",
+            )
+        ]
 
     def fresh(self) -> list[Row]:
         """What the last `FRESH=1 make run` took; it is not run again here."""
@@ -165,7 +204,10 @@ class Bench:
         from slmlab import bench_lm
 
         rows = bench_lm.rows()
-        return [Row(**{name: row[name] for name in ("id", "value", "unit", "bar", "better", "how")}) for row in rows]
+        return [
+            Row(**{name: row[name] for name in ("id", "value", "unit", "bar", "better", "how")})
+            for row in rows
+        ]
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
@@ -196,6 +238,8 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
         for row in part():
             kept[row.id] = asdict(row) | {"ok": row.ok}
             sign = {"lower": "≤", "higher": "≥", "within": "±"}[row.better]
-            print(f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); {row.how}")
+            print(
+                f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); {row.how}"
+            )
         replace_text(path, json.dumps(list(kept.values()), indent=1, ensure_ascii=False) + "\n")
     return path

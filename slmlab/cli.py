@@ -22,10 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slmlab: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"slmlab: {error.strerror or error}: {error.filename or 'a file of this command'}", file=sys.stderr)
+        print(
+            f"slmlab: {error.strerror or error}: {error.filename or 'a file of this command'}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print("slmlab: stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "slmlab: stopped; what was finished is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -51,28 +57,42 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
         if name == "train":
             made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
-            made.add_argument("--ship", action="store_true", help="put the checkpoints under data/checkpoints")
+            made.add_argument(
+                "--ship", action="store_true", help="put the checkpoints under data/checkpoints"
+            )
         if name in ("train", "run"):
-            made.add_argument("--fresh", action="store_true", help="make everything anew, whatever the cache holds")
+            made.add_argument(
+                "--fresh", action="store_true", help="make everything anew, whatever the cache holds"
+            )
         if name == "bench":
-            made.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
+            made.add_argument(
+                "--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so"
+            )
 
     speak = command("speak", _speak, "say a text")
     speak.add_argument("text")
     speak.add_argument("--language", default="sw", help="sw or vi (sw)")
-    speak.add_argument("--voice", default="mid", help="a shipped voice, or a sound file of the voice to speak in")
+    speak.add_argument(
+        "--voice", default="mid", help="a shipped voice, or a sound file of the voice to speak in"
+    )
     speak.add_argument("--style", type=Path, help="a sound file to take the manner of speaking from")
     speak.add_argument("--out", type=Path, default=Path("out.wav"), help="where to write (out.wav)")
     speak.add_argument("--seed", type=int, default=0, help="another seed, another reading (0)")
     speak.add_argument("--temperature", type=float, help="how freely tokens are drawn")
-    speak.add_argument("--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)")
+    speak.add_argument(
+        "--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)"
+    )
 
     measure = command("measure", _measure, "measure any sound files, of any system")
     measure.add_argument("sounds", nargs="+", type=Path, metavar="WAV")
     measure.add_argument("--text", action="append", default=[], help="what each sound says, in their order")
-    measure.add_argument("--reference", action="append", type=Path, default=[], help="a recording to compare each with")
+    measure.add_argument(
+        "--reference", action="append", type=Path, default=[], help="a recording to compare each with"
+    )
     measure.add_argument("--json", action="store_true", help="print JSON, not a table")
-    measure.add_argument("--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder")
+    measure.add_argument(
+        "--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder"
+    )
 
     command("doctor", _doctor, "is everything here that the lab needs?")
     return parser

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from slmlab import __version__, audio, checkpoints, metrics, recipes, score
 from slmlab.checkpoints import Card
 from slmlab.corpus.build import Corpus
+from slmlab.corpus.engines import espeak
 from slmlab.errors import LabError
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -81,6 +83,7 @@ def gather(done: dict[str, Path], folder: Path) -> Path:
     """Copy every network into one folder, floats at half size, with a card each and six named voices."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (model_class, config_class) in KINDS.items():
+        model: nn.Module
         model, card = checkpoints.load(done[name] / "model", model_class, config_class)
         facts = json.loads((done[name] / "done.json").read_text())
         kept = Card(config=model.config, facts=card.facts, metrics=card.metrics, seconds=facts["seconds"])
@@ -91,7 +94,10 @@ def gather(done: dict[str, Path], folder: Path) -> Path:
     order = means[:, -1].argsort()
     places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
     save_file(
-        {name: means[order[round(float(place))]].clone() for name, place in zip(VOICE_NAMES, places, strict=True)},
+        {
+            name: means[order[round(float(place))]].clone()
+            for name, place in zip(VOICE_NAMES, places, strict=True)
+        },
         folder / "voices.safetensors",
     )
     return folder
@@ -180,7 +186,10 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[name, *(shown(row.get(name)) for row in rows)] for name in names]
     widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
 
 
 def held_out_folder(preset_name: str) -> Path:
@@ -240,7 +249,9 @@ def machine() -> str:
 
 def commit() -> str:
     """The commit of the code, or the version where there is no git."""
-    asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return asked.stdout.strip() or __version__
 
 
@@ -252,19 +263,23 @@ def peak_memory() -> float:
 
 def doctor() -> tuple[list[str], bool]:
     """Lines on what works here, and whether all that is needed does."""
-    from slmlab.corpus.engines import check as espeak_version
-
     checks: list[tuple[str, bool]] = [(machine(), True)]
     try:
-        checks.append((f"espeak-ng speaks ({espeak_version()})", True))
+        checks.append((f"{espeak().name} speaks", True))
     except (LabError, OSError, ImportError) as error:
         checks.append((f"espeak-ng does not speak: {error}", False))
     for name in ("tiny",):
         found = checkpoints.list_checkpoints(SHIPPED / name) if (SHIPPED / name).exists() else {}
         missing = sorted(set(KINDS) - set(found))
-        said = f"checkpoints of {name} are here" if not missing else f"checkpoints of {name} lack {', '.join(missing)}"
+        said = (
+            f"checkpoints of {name} are here"
+            if not missing
+            else f"checkpoints of {name} lack {', '.join(missing)}"
+        )
         checks.append((said, not missing))
     free = shutil.disk_usage(ROOT).free / 2**30
     checks.append((f"{free:.0f} GiB of disk free (2 needed)", free >= 2))
-    checks.append(("a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none", True))
+    checks.append(
+        ("a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none", True)
+    )
     return [f"{'✓' if good else '✗'} {line}" for line, good in checks], all(good for _, good in checks)

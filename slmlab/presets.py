@@ -65,7 +65,9 @@ class Preset:
 def _corpora(scale: float, n_test: int) -> dict[str, tuple[CorpusSpec, ...]]:
     """The tiny tier's corpora, with `scale` times its minutes."""
 
-    def spec(name: str, language: str, kind: str, pool: str, voices: int, split: str, minutes: float) -> CorpusSpec:
+    def spec(
+        name: str, language: str, kind: str, pool: str, voices: int, split: str, minutes: float
+    ) -> CorpusSpec:
         return CorpusSpec(
             name=f"{name}-{language}-{kind}",
             language=language,
@@ -102,12 +104,16 @@ def _corpora(scale: float, n_test: int) -> dict[str, tuple[CorpusSpec, ...]]:
         for language in TARGET_LANGUAGES
         for kind, minutes in (("lively", 14), ("authentic", 8), ("synthetic", 4))
     ]
-    parts += [spec("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 4) for language in BACKBONE_LANGUAGES]
+    parts += [
+        spec("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 4) for language in BACKBONE_LANGUAGES
+    ]
     return {
         "parts": tuple(parts),
         "judge_a": judges("judge_a"),
         "judge_b": judges("judge_b"),
-        "backbone": tuple(spec("lm", language, "lively", "backbone", 40, "lm", 16) for language in BACKBONE_LANGUAGES),
+        "backbone": tuple(
+            spec("lm", language, "lively", "backbone", 40, "lm", 16) for language in BACKBONE_LANGUAGES
+        ),
         "vi": (
             spec("lm", "vi", "authentic", "authentic", 30, "lm", 15),
             spec("lm", "vi", "synthetic", "synthetic", 2, "lm", 90),
@@ -130,20 +136,24 @@ def tiny() -> Preset:
     symbols = len(TINY)
     speaker = SpeakerConfig(n_speakers=N_PARTS_VOICES)
     timbre = speaker.width_out + 1
-    lm = LMConfig(alphabet_size=symbols, languages=LANGUAGES)
+    lm = LMConfig(
+        alphabet_size=symbols, languages=LANGUAGES, width=192, layers=4, heads=3, kv_heads=3, ffn=512
+    )
     return Preset(
         name="tiny",
         corpora=_corpora(1.0, 350),
-        judge_a=Part(AttentiveConfig(alphabet_size=symbols), _train(500), 4000),
-        judge_b=Part(ConvolutionalConfig(alphabet_size=symbols), _train(500), 4000),
+        judge_a=Part(AttentiveConfig(alphabet_size=symbols), _train(1100), 1600),
+        judge_b=Part(ConvolutionalConfig(alphabet_size=symbols), _train(1100), 1600),
         speaker=Part(speaker, _train(300), 4000),
         tokenizer=Part(
-            TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES), _train(800), 3200
+            TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
+            _train(450),
+            3200,
         ),
-        decoder=Part(DecoderConfig(timbre_width=timbre), _train(700, ema=0.99), 3200),
-        vocoder=Part(VocoderConfig(), _train(1000), 512),
-        backbone=Part(lm, _train(600), 3000),
-        lm=Part(lm, _train(350, lr=2e-3, muon_lr=0.01), 3000),
+        decoder=Part(DecoderConfig(timbre_width=timbre), _train(400, ema=0.99), 3200),
+        vocoder=Part(VocoderConfig(), _train(2000, lr=5e-3, muon_lr=0.0), 160),
+        backbone=Part(lm, _train(380), 3000),
+        lm=Part(lm, _train(280, lr=2e-3, muon_lr=0.015), 3000),
         n_test=350,
     )
 

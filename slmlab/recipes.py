@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from slmlab import checkpoints
 from slmlab.checkpoints import Card
 from slmlab.corpus.build import Corpus, build
-from slmlab.models.decoder import DecoderConfig, FlowDecoder, decoder_loss
+from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss
 from slmlab.models.recogniser import AttentiveJudge, ConvolutionalJudge, judge_loss
@@ -48,7 +48,7 @@ class Utterances:
         self.places = [(corpus, i) for corpus in self.corpora for i in range(len(corpus))]
         voices = [corpus.rows["voice"].iloc[i] for corpus, i in self.places]
         self.voices = np.unique(voices, return_inverse=True)[1]
-        self.frames = np.array([len(self.f0(i)) for i in range(len(self.places))])
+        self.frames = [len(self.f0(i)) for i in range(len(self.places))]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -92,11 +92,17 @@ def padded(items: Sequence[Tensor]) -> Tensor:
 
 
 def _mels(data: Utterances, rows: Sequence[int]) -> Batch:
-    return {"mel": padded([data.mel(i) for i in rows]), "frames": torch.tensor(data.frames[list(rows)])}
+    return {
+        "mel": padded([data.mel(i) for i in rows]),
+        "frames": torch.tensor([data.frames[i] for i in rows]),
+    }
 
 
 def _texts(texts: Sequence[list[int]]) -> Batch:
-    return {"text": padded([torch.tensor(t) for t in texts]), "symbols": torch.tensor([len(t) for t in texts])}
+    return {
+        "text": padded([torch.tensor(t) for t in texts]),
+        "symbols": torch.tensor([len(t) for t in texts]),
+    }
 
 
 def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
@@ -113,7 +119,7 @@ def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> l
     """Codes `(t,)` of every utterance."""
     codes: list[Tensor] = [torch.empty(0)] * len(data)
     order = np.argsort(data.frames)
-    per = max(1, batch // int(data.frames.max()))
+    per = max(1, batch // max(data.frames))
     with torch.inference_mode():
         for start in range(0, len(order), per):
             rows = [int(i) for i in order[start : start + per]]
@@ -124,11 +130,15 @@ def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> l
     return codes
 
 
-def _fit(part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Batch], folder: Path) -> nn.Module:
+def _fit(
+    part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Batch], folder: Path
+) -> nn.Module:
     return train(model, loss, batches, part.train, folder / "training")
 
 
-def _keep(folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any) -> dict[str, float]:
+def _keep(
+    folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any
+) -> dict[str, float]:
     facts = {"alphabet": list(TINY.symbols), "seed": part.train.seed, "steps": part.train.steps, **facts}
     checkpoints.save(folder / "model", model, Card(config=part.config, facts=facts, metrics=metrics))
     return metrics
@@ -244,8 +254,8 @@ def train_vocoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
     torch.manual_seed(part.train.seed)
     model = Vocoder(part.config)
     data = Utterances(inputs["corpus.parts"])
-    segment = 32
-    long_enough = np.flatnonzero(data.frames >= segment)
+    segment = 40
+    long_enough = np.flatnonzero(np.array(data.frames) >= segment)
 
     def batches(step: int) -> Batch:
         draw = np.random.default_rng((part.train.seed, step))
@@ -269,9 +279,7 @@ def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
     return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer, TokenizerConfig)[0]
 
 
-def lm_batches(
-    config: LMConfig, data: Utterances, codes: list[Tensor], part: Part
-) -> Callable[[int], Any]:
+def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
     """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice elsewhere."""
     texts = [TINY.encode(text) for text in data.column("text")]
     languages = data.column("language")
@@ -288,7 +296,11 @@ def lm_batches(
         chosen = rows(step)
         styles = [style(i, draw) if draw.random() < 0.5 else [] for i in chosen]
         return assemble(
-            config, [texts[i] for i in chosen], [codes[i].tolist() for i in chosen], [languages[i] for i in chosen], styles
+            config,
+            [texts[i] for i in chosen],
+            [codes[i].tolist() for i in chosen],
+            [languages[i] for i in chosen],
+            styles,
         )
 
     return batches
@@ -337,17 +349,29 @@ def stages(chain: Preset) -> list[Stage]:
         )
         for group, specs in chain.corpora.items()
     ]
+
     def network(name: str, run: Callable, inputs: tuple[str, ...], code: str) -> Stage:
         return stage(name, inputs, functools.partial(run), getattr(chain, name), code, "slmlab.models.frames")
 
     name = chain.name
     made += [
         network("speaker", functools.partial(train_speaker, name), ("corpus.parts",), hears["speaker"]),
-        network("tokenizer", functools.partial(train_tokenizer, name), ("corpus.parts", "speaker"), hears["tokenizer"]),
+        network(
+            "tokenizer",
+            functools.partial(train_tokenizer, name),
+            ("corpus.parts", "speaker"),
+            hears["tokenizer"],
+        ),
         network("vocoder", functools.partial(train_vocoder, name), ("corpus.parts",), hears["vocoder"]),
-        network("decoder", functools.partial(train_decoder, name), ("corpus.parts", "tokenizer"), hears["decoder"]),
-        network("judge_a", functools.partial(train_judge, name, "judge_a"), ("corpus.judge_a",), hears["judge_a"]),
-        network("judge_b", functools.partial(train_judge, name, "judge_b"), ("corpus.judge_b",), hears["judge_b"]),
+        network(
+            "decoder", functools.partial(train_decoder, name), ("corpus.parts", "tokenizer"), hears["decoder"]
+        ),
+        network(
+            "judge_a", functools.partial(train_judge, name, "judge_a"), ("corpus.judge_a",), hears["judge_a"]
+        ),
+        network(
+            "judge_b", functools.partial(train_judge, name, "judge_b"), ("corpus.judge_b",), hears["judge_b"]
+        ),
     ]
     needs = {"backbone": ("corpus.backbone", "tokenizer")}
     needs |= {group: (f"corpus.{group}", "tokenizer", "lm.backbone") for group in ("vi", "sw")}

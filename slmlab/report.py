@@ -61,13 +61,19 @@ def _safe(value: Any) -> str:
 
 
 def _minutes(summary: dict[str, Any]) -> str:
-    done = "trained anew, spoken and scored" if summary["fresh"] else "spoken and scored with checkpoints at hand"
+    done = (
+        "trained anew, spoken and scored"
+        if summary["fresh"]
+        else "spoken and scored with checkpoints at hand"
+    )
     return f"Everything was {done} in {summary['seconds'] / 60:.1f} minutes."
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
     top = "".join(f"<th>{_safe(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    body = "".join(
+        "<tr>" + "".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
     return f"<table><tr>{top}</tr>{body}</table>"
 
 
@@ -77,7 +83,13 @@ def _rates(summary: dict[str, Any]) -> str:
         if name.startswith("speak."):
             figures = stage["metrics"]
             language = LANGUAGE_NAMES[name.split(".")[1]]
-            lines.append([language, *(f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")), f"{figures['sim']:.2f}"])
+            lines.append(
+                [
+                    language,
+                    *(f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")),
+                    f"{figures['sim']:.2f}",
+                ]
+            )
     return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
 
 
@@ -102,11 +114,15 @@ def _sound(path: Path) -> str:
     mel, f0, _ = features.extract(wave)
     figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
     seconds = len(mel) / features.FRAME_RATE
-    axes.imshow(mel.T, origin="lower", aspect="auto", cmap="cividis", extent=(0.0, seconds, 0.0, float(mel.shape[1])))
+    axes.imshow(
+        mel.T, origin="lower", aspect="auto", cmap="cividis", extent=(0.0, seconds, 0.0, float(mel.shape[1]))
+    )
     axes.set(xlabel="seconds", ylabel="mel bin")
     melody = axes.twinx()
     times = [i / features.FRAME_RATE for i in range(len(f0))]
-    melody.plot(times, [float(value) if value > 0 else float("nan") for value in f0], color="white", linewidth=2)
+    melody.plot(
+        times, [float(value) if value > 0 else float("nan") for value in f0], color="white", linewidth=2
+    )
     melody.set(ylabel="F0 in Hz", ylim=(50, 450))
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110)

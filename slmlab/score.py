@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slmlab import features, metrics
+from slmlab.audio import SAMPLE_RATE
 from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.models.fsq import codes_to_digits
@@ -68,7 +69,7 @@ def judged(
                 heard=words,
                 cer=metrics.cer(text, words),
                 wer=metrics.wer(text, words),
-                seconds=len(wave) / features.SAMPLE_RATE,
+                seconds=len(wave) / SAMPLE_RATE,
                 f0_spread=metrics.f0_spread(f0),
                 repetition=metrics.repetition_rate(chain.encode(wave)),
                 sim=metrics.similarity(chain.timbre(wave)[:-1], timbre[:-1]),
@@ -133,7 +134,11 @@ def describe_code_use(digits: Tensor) -> Floats:
     counts = torch.stack([(digits == level).float().mean(0) for level in (-1, 0, 1)])
     covariance = torch.cov(digits.T)
     upper = torch.triu_indices(*covariance.shape)
-    return torch.cat([rearrange(counts, "level j -> (level j)"), covariance[upper[0], upper[1]]]).numpy().astype(float)
+    return (
+        torch.cat([rearrange(counts, "level j -> (level j)"), covariance[upper[0], upper[1]]])
+        .numpy()
+        .astype(float)
+    )
 
 
 def describe_mel(mel: Tensor) -> Floats:
@@ -171,7 +176,13 @@ def speaker_probe(chain: Chain, recordings: Sequence[Corpus]) -> dict[str, float
     from_codes = probe_accuracy(np.stack(codes), labels)
     from_mel = probe_accuracy(np.stack(mels), labels)
     share = (from_codes - chance) / max(1e-9, from_mel - chance)
-    return {"share": share, "codes": from_codes, "mel": from_mel, "chance": chance, "voices": int(labels.max() + 1)}
+    return {
+        "share": share,
+        "codes": from_codes,
+        "mel": from_mel,
+        "chance": chance,
+        "voices": int(labels.max() + 1),
+    }
 
 
 def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
@@ -201,7 +212,10 @@ def style_effect(chain: Chain, language: str, recordings: Corpus, n: int) -> dic
     """Style prefix on against off, same timbre and sentences: ratio of mean F0 spread, and change of SIM."""
     n = min(n, len(recordings))
     voices = list(recordings.rows["voice"])
-    others = [next((j for j in reversed(range(len(voices))) if voices[j] == voices[i] and j != i), i) for i in range(n)]
+    others = [
+        next((j for j in reversed(range(len(voices))) if voices[j] == voices[i] and j != i), i)
+        for i in range(n)
+    ]
     styles = [chain.encode(torch.as_tensor(recordings.wave(j)))[:STYLE_TOKENS] for j in others]
     off = speak_test(chain, language, recordings, n)
     on = speak_test(chain, language, recordings, n, styles=styles)

@@ -28,7 +28,7 @@ from slmlab.models.recogniser import (
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features
 from slmlab.models.vocoder import Vocoder, VocoderConfig
-from slmlab.sampling import SamplingConfig, generate
+from slmlab.sampling import SamplingConfig, generate, prompt
 from slmlab.text import Alphabet
 
 STYLE_TOKENS = 40
@@ -64,7 +64,9 @@ class Chain:
         self.vocoder = checkpoints.load(folder / "vocoder", Vocoder, VocoderConfig)[0]
         self.speaker = checkpoints.load(folder / "speaker", SpeakerEncoder, SpeakerConfig)[0]
         self._lms: dict[str, SpeechLM] = {}
-        self.voices = load_file(folder / "voices.safetensors") if (folder / "voices.safetensors").exists() else {}
+        self.voices = (
+            load_file(folder / "voices.safetensors") if (folder / "voices.safetensors").exists() else {}
+        )
 
     @property
     def languages(self) -> list[str]:
@@ -75,7 +77,9 @@ class Chain:
         """The language model of a language."""
         if language not in self.languages:
             known = ", ".join(self.languages) or "none"
-            raise LabError(f"there is no language model for {language!r} in {self.folder}: languages here are {known}")
+            raise LabError(
+                f"there is no language model for {language!r} in {self.folder}: languages here are {known}"
+            )
         if language not in self._lms:
             self._lms[language] = checkpoints.load(self.folder / f"lm.{language}", SpeechLM, LMConfig)[0]
         return self._lms[language]
@@ -96,7 +100,9 @@ class Chain:
     def named_timbre(self, name: str) -> Tensor:
         """`(c,)` of a voice that came with the checkpoints."""
         if name not in self.voices:
-            raise LabError(f"there is no voice {name!r}: give a sound file, or one of {', '.join(sorted(self.voices))}")
+            raise LabError(
+                f"there is no voice {name!r}: give a sound file, or one of {', '.join(sorted(self.voices))}"
+            )
         return self.voices[name]
 
     @torch.inference_mode()
@@ -105,7 +111,9 @@ class Chain:
         mel, f0, energy = features.extract(wave)
         n = len(mel) // 2 * 2
         if n == 0:
-            raise LabError(f"the sound lasts {len(wave) / 16000:.2f} s, shorter than one token: give at least 0.1 s")
+            raise LabError(
+                f"the sound lasts {len(wave) / 16000:.2f} s, shorter than one token: give at least 0.1 s"
+            )
         prosody = prosody_features(f0[:n], energy[:n])
         digits = self.tokenizer.encode(mel[None, :n], prosody[None], torch.tensor([n]))
         codes: list[int] = digits_to_codes(digits)[0].tolist()
@@ -143,7 +151,7 @@ class Chain:
         lm = self.lm(language)
         seeds = seeds or list(range(len(texts)))
         prompts = [
-            lm.prompt(self.alphabet.encode(text), language, list(style)[:STYLE_TOKENS])
+            prompt(lm.config, self.alphabet.encode(text), language, list(style)[:STYLE_TOKENS])
             for text, style in zip(texts, styles or [[]] * len(texts), strict=True)
         ]
         codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)

@@ -76,7 +76,9 @@ def test_mel_has_finite_gradients_even_in_digital_silence():
     with torch.inference_mode():
         features.log_mel(wave)  # what is kept from this call must not spoil the next
     features.log_mel(wave).sum().backward()
-    assert wave.grad is not None and torch.isfinite(wave.grad).all() and wave.grad.abs().max() > 0
+    assert wave.grad is not None
+    assert torch.isfinite(wave.grad).all()
+    assert wave.grad.abs().max() > 0
 
 
 def test_a_click_appears_in_the_frame_it_belongs_to():
@@ -94,13 +96,14 @@ def test_energy_is_the_rms_level(level):
     assert (features.energy(np.zeros(1_600, dtype=np.float32)) == -80).all()
 
 
-@pytest.mark.parametrize("low, high", [(65, 90), (80, 140), (120, 240), (200, 420)])
+@pytest.mark.parametrize(("low", "high"), [(65, 90), (80, 140), (120, 240), (200, 420)])
 def test_f0_follows_a_known_melody(low, high):
     melody = glide(low, high)
     found, truth = features.f0(vowel(melody)).numpy(), melody[::320]
     assert (found > 0).mean() > 0.98
     cents = 1200 * np.log2(found[found > 0] / truth[found > 0])
-    assert np.abs(cents).max() < 50 and np.median(np.abs(cents)) < 5
+    assert np.abs(cents).max() < 50
+    assert np.median(np.abs(cents)) < 5
 
 
 def test_f0_survives_noise_and_a_fast_glide():
@@ -136,7 +139,7 @@ def test_semitones_forget_the_register():
 
 
 @pytest.mark.parametrize(
-    "wave, message",
+    ("wave", "message"),
     [
         (np.zeros(100, dtype=np.float32), "100 samples where one frame needs 320"),
         (np.zeros((2, 3, 400), dtype=np.float32), "found shape"),

@@ -38,4 +38,6 @@ def test_cosine_times_are_short_first() -> None:
 def test_guidance_of_strength_zero_is_the_condition_and_one_worked_value() -> None:
     conditional, unconditional = torch.tensor([3.0]), torch.tensor([1.0])
     assert flow_matching.guided(conditional, unconditional, 0.0).item() == 3.0
-    assert math.isclose(flow_matching.guided(conditional, unconditional, 0.7).item(), 1.7 * 3 - 0.7, rel_tol=1e-6)
+    assert math.isclose(
+        flow_matching.guided(conditional, unconditional, 0.7).item(), 1.7 * 3 - 0.7, rel_tol=1e-6
+    )

@@ -13,7 +13,9 @@ def test_banded_convolution_equals_torchs() -> None:
         layer = TimeConvolution(6, kernel)
         x = torch.randn(2, length, 6)
         weight = rearrange(layer.weight, "1 d k -> d 1 k")
-        expected = functional.conv1d(rearrange(x, "b f d -> b d f"), weight, layer.bias, padding=kernel // 2, groups=6)
+        expected = functional.conv1d(
+            rearrange(x, "b f d -> b d f"), weight, layer.bias, padding=kernel // 2, groups=6
+        )
         torch.testing.assert_close(layer(x), rearrange(expected, "b d f -> b f d"), atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,1 @@
+"""One network a file; they see tensors, never files, sound or training."""

@@ -55,7 +55,9 @@ class FlowDecoder(nn.Module):
         self.stem = nn.Linear(2 * config.n_mels, d)
         self.codes = nn.Linear(config.dims, d)
         self.code_blocks = nn.ModuleList(ConvNeXt(d) for _ in range(2))
-        self.condition = nn.Sequential(nn.Linear(d + config.timbre_width, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.condition = nn.Sequential(
+            nn.Linear(d + config.timbre_width, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU()
+        )
         self.modulations = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(config.layers))
         self.blocks = nn.ModuleList(ConvNeXt(d) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
@@ -65,7 +67,14 @@ class FlowDecoder(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, x: Tensor, time: Tensor, digits: Tensor, prior: Tensor, timbre: Tensor, frames: Tensor, kept: Tensor
+        self,
+        x: Tensor,
+        time: Tensor,
+        digits: Tensor,
+        prior: Tensor,
+        timbre: Tensor,
+        frames: Tensor,
+        kept: Tensor,
     ) -> Tensor:
         """The velocity `(b f m)` at `x` `(b f m)` and `time` `(b,)`, in standardised mel.
 

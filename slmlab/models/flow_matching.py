@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from einops import rearrange
 from torch import Tensor
+import itertools
 
 SIGMA_MIN = 1e-6
 
@@ -34,7 +35,7 @@ def solve(velocity: Callable[[Tensor, Tensor], Tensor], source: Tensor, times: T
     `velocity` takes the state and a time `(b,)`.
     """
     states = [source]
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in itertools.pairwise(times):
         state = states[-1]
         states.append(state + (end - start) * velocity(state, start.expand(len(state))))
     return states

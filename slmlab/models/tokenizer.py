@@ -9,7 +9,7 @@ Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d wi
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, reduce
@@ -67,11 +67,11 @@ class _Reverse(torch.autograd.Function):
     """Identity forwards, sign-changed gradient backwards (Ganin et al. 2016)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override] # noqa: ANN001
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override] # noqa: ANN001
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         return -gradient
 
 
@@ -171,7 +171,11 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     reading = model.read(digits, frames)
     mask = frame_mask(frames, mel.shape[1])
     ctc = functional.ctc_loss(
-        rearrange(reading.log_probs, "b f v -> f b v"), batch["text"], frames, batch["symbols"], zero_infinity=True
+        rearrange(reading.log_probs, "b f v -> f b v"),
+        batch["text"],
+        frames,
+        batch["symbols"],
+        zero_infinity=True,
     )
     voiced = prosody[..., 1:2] * mask
     melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
@@ -181,5 +185,12 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     spectrum = ((standardise(rebuilt) - standardise(mel)).abs() * mask).mean(dim=-1).sum() / mask.sum()
     adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
     loss = ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
-    parts = {"ctc": ctc, "melody": melody, "voicing": voicing, "energy": level, "mel": spectrum, "voice": adversary}
+    parts = {
+        "ctc": ctc,
+        "melody": melody,
+        "voicing": voicing,
+        "energy": level,
+        "mel": spectrum,
+        "voice": adversary,
+    }
     return loss, {name: value.item() for name, value in parts.items()}

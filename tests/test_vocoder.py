@@ -1,0 +1,192 @@
+"""The vocoder: filters and sources a person can check, what it says untrained, and that it learns."""
+
+import math
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slmlab import features
+from slmlab.models import vocoder
+from slmlab.models.vocoder import (
+    HOP,
+    Vocoder,
+    VocoderConfig,
+    glide,
+    griffin_lim,
+    mel_filters,
+    pulse_train,
+    spectral_distance,
+    vocoder_loss,
+)
+
+SMALL = VocoderConfig(width=32, layers=2, pitch_width=32, pitch_layers=2)
+
+
+def hum(hertz: float = 150.0, frames: int = 24) -> dict[str, Tensor]:
+    """A segment of steady voice: ten harmonics falling by half, in the form of a batch of one."""
+    time = torch.arange(frames * HOP) / vocoder.SAMPLE_RATE
+    wave = sum(0.2 * 0.5**k * torch.cos(2 * math.pi * hertz * (k + 1) * time) for k in range(10))
+    wave = torch.as_tensor(wave)[None]
+    return {"wave": wave, "mel": features.log_mel(wave), "f0": torch.full((1, frames), hertz)}
+
+
+@pytest.fixture(scope="module")
+def learnt() -> tuple[Vocoder, list[float]]:
+    """A small vocoder after 150 steps on one segment, and its losses."""
+    torch.manual_seed(0)
+    model, batch = Vocoder(SMALL), hum()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(150):
+        loss, _ = vocoder_loss(model, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return model.eval(), losses
+
+
+def test_front_end_is_that_of_features() -> None:
+    assert (vocoder.SAMPLE_RATE, vocoder.N_FFT, vocoder.HOP, vocoder.LOG_FLOOR) == (
+        features.SAMPLE_RATE,
+        features.N_FFT,
+        features.HOP,
+        features.LOG_FLOOR,
+    )
+    wave = hum()["wave"]
+    torch.testing.assert_close(
+        vocoder.log_mel(wave, mel_filters(80)), features.log_mel(wave), atol=1e-3, rtol=0
+    )
+
+
+def test_mel_filters_are_librosas() -> None:
+    theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=80)
+    np.testing.assert_allclose(mel_filters(80).numpy(), theirs, atol=1e-7)
+
+
+def test_glide_draws_straight_lines_and_holds_the_end() -> None:
+    x = torch.tensor([[[0.0], [2.0], [1.0]]])
+    assert glide(x, 2).flatten().tolist() == [0.0, 1.0, 2.0, 1.5, 1.0, 1.0]
+
+
+def test_pulses_are_the_sum_of_their_harmonics() -> None:
+    f0 = torch.full((1, 5), 250.0)
+    n = torch.arange(1, 5 * HOP + 1)
+    phase = 2 * math.pi * 250.0 / 16_000 * n.double()
+    harmonics = sum(
+        torch.cos(k * phase) for k in range(1, 32)
+    )  # 31 · 250 = 7750 Hz; the 32nd would be at 8 kHz
+    share = (8000 - vocoder.GAP) / 250 - 31
+    wanted = (harmonics + share * torch.cos(32 * phase)) * math.sqrt(4 * 250 / 16_000)
+    torch.testing.assert_close(
+        pulse_train(f0, torch.zeros(1))[0].double(), torch.as_tensor(wanted), atol=2e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("hertz", [60.0, 130.0, 420.0])
+def test_pulses_are_as_strong_as_noise_of_variance_one(hertz: float) -> None:
+    pulses = pulse_train(torch.full((1, 100), hertz), torch.zeros(1))
+    assert pulses.square().mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_pulses_follow_a_moving_pitch() -> None:
+    f0 = torch.linspace(120, 240, 50)
+    heard = features.f0(pulse_train(f0[None], torch.zeros(1)))
+    torch.testing.assert_close(heard[3:-3], f0[3:-3], rtol=0.03, atol=0)
+
+
+def test_unshaped_short_time_spectrum_gives_the_wave_back() -> None:
+    model, wave = Vocoder(SMALL), torch.randn(2, 7 * HOP)
+    back = torch.istft(
+        vocoder.stft(wave, SMALL.window, SMALL.step),
+        SMALL.window,
+        SMALL.step,
+        window=model.window,
+        length=7 * HOP,
+    )
+    torch.testing.assert_close(back, wave, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33])
+def test_a_frame_is_320_samples(frames: int) -> None:
+    wave = Vocoder(SMALL).eval()(torch.full((2, frames, 80), -4.0))
+    assert wave.shape == (2, frames * HOP)
+    assert wave.isfinite().all()
+
+
+def test_alone_or_in_a_batch_the_same_wave() -> None:
+    torch.manual_seed(0)
+    model, mels = Vocoder(SMALL).eval(), torch.randn(3, 20, 80) - 4
+    with torch.no_grad():
+        together = model(mels)
+        for mel, wave in zip(mels, together, strict=True):
+            torch.testing.assert_close(model(mel[None])[0], wave, atol=1e-4, rtol=1e-4)
+
+
+def test_untrained_it_already_has_the_envelope() -> None:
+    torch.manual_seed(0)
+    mel = features.log_mel(torch.randn(1, 100 * HOP) * 0.1)
+    with torch.no_grad():
+        heard = features.log_mel(Vocoder(SMALL).eval()(mel))
+    assert (heard - mel).mean().abs() < 0.3
+
+
+def test_silence_stays_silent(learnt: tuple[Vocoder, list[float]]) -> None:
+    silence = torch.full((1, 40, 80), math.log(vocoder.LOG_FLOOR))
+    with torch.no_grad():
+        assert Vocoder(SMALL).eval()(silence).abs().max() < 1e-4
+        assert learnt[0](silence).abs().max() < 1e-3
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    model, batch = Vocoder(SMALL), hum()
+    batch["f0"][:, 12:] = 0
+    vocoder_loss(model, batch)[0].backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+def test_learns_one_segment(learnt: tuple[Vocoder, list[float]]) -> None:
+    model, losses = learnt
+    assert np.mean(losses[-10:]) < 0.4 * losses[0]
+    batch = hum()
+    with torch.no_grad():
+        wave = model(batch["mel"])
+    heard = features.f0(wave[0])
+    assert (heard[3:-3] - 150).abs().max() < 3
+    assert spectral_distance(wave, batch["wave"]) < spectral_distance(
+        griffin_lim(batch["mel"]), batch["wave"]
+    )
+
+
+def test_follows_a_given_pitch(learnt: tuple[Vocoder, list[float]]) -> None:
+    with torch.no_grad():
+        wave = learnt[0](hum()["mel"], f0=torch.full((1, 24), 190.0))
+    assert features.f0(wave[0])[3:-3].median().item() == pytest.approx(190, abs=4)
+
+
+def test_distance_to_itself_is_zero_and_grows_with_noise() -> None:
+    torch.manual_seed(0)
+    wave, noise = hum()["wave"], torch.randn(1, 24 * HOP)
+    near, far = (spectral_distance(wave + level * noise, wave).item() for level in (1e-3, 1e-1))
+    assert spectral_distance(wave, wave).item() == 0
+    assert 0 < near < far
+
+
+def test_half_the_amplitude_is_half_the_distance_plus_ln_2() -> None:
+    wave = torch.randn(1, 8 * HOP, generator=torch.Generator().manual_seed(0))
+    assert spectral_distance(wave / 2, wave).item() == pytest.approx(0.5 + math.log(2), abs=1e-2)
+
+
+def test_griffin_lim_gives_a_tone_back() -> None:
+    wave = 0.3 * torch.sin(2 * math.pi * 500 * torch.arange(40 * HOP) / 16_000)[None]
+    back = griffin_lim(features.log_mel(wave))
+    assert back.shape == wave.shape
+    inside = slice(3 * HOP, 37 * HOP)
+    spectrum = torch.fft.rfft(back[0, inside]).abs()
+    assert spectrum.argmax().item() * 16_000 / (34 * HOP) == pytest.approx(500, abs=10)
+    assert back[0, inside].square().mean().sqrt().item() == pytest.approx(0.3 / math.sqrt(2), rel=0.1)
