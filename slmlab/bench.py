@@ -199,16 +199,6 @@ class Bench:
             Row("memory.peak", summary["peak_memory_gib"], "GiB", 4, "lower", f"largest process of {how}"),
         ]
 
-    def language_model(self) -> list[Row]:
-        """Speed against `transformers` on the same model."""
-        from slmlab import bench_lm
-
-        rows = bench_lm.rows()
-        return [
-            Row(**{name: row[name] for name in ("id", "value", "unit", "bar", "better", "how")})
-            for row in rows
-        ]
-
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
         return {
@@ -220,7 +210,6 @@ class Bench:
             "clone": self.cloning,
             "corpus": self.corpus,
             "first_sound": self.first_sound,
-            "lm.": self.language_model,
             "smoke": self.smoke,
             "fresh": self.fresh,
         }

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from slmlab import __version__, audio, checkpoints, metrics, recipes, score
@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 CACHE = ROOT / "cache"
 SHIPPED = ROOT / "data" / "checkpoints"
+VOICES = "voices.json"  # written last: where it is, all checkpoints are
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
 KINDS = {
     "tokenizer": (SpeechTokenizer, TokenizerConfig),
@@ -93,13 +94,10 @@ def gather(done: dict[str, Path], folder: Path) -> Path:
     means = torch.stack([timbre[voices == voice].mean(0) for voice in range(voices.max() + 1)])
     order = means[:, -1].argsort()
     places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
-    save_file(
-        {
-            name: means[order[round(float(place))]].clone()
-            for name, place in zip(VOICE_NAMES, places, strict=True)
-        },
-        folder / "voices.safetensors",
-    )
+    chosen = {
+        name: means[order[round(float(place))]] for name, place in zip(VOICE_NAMES, places, strict=True)
+    }
+    _write_json(folder / VOICES, {name: row.tolist() for name, row in chosen.items()})
     return folder
 
 
@@ -113,7 +111,7 @@ def ship(preset_name: str) -> Path:
 def checkpoint_folder(preset_name: str = "tiny") -> Path:
     """Where the checkpoints of a preset lie: made here, shipped, or trained now."""
     for folder in (RUNS / preset_name / "checkpoints", SHIPPED / preset_name):
-        if all((folder / f"{name}.safetensors").exists() for name in KINDS):
+        if (folder / VOICES).exists():
             return folder
     return make(preset_name)
 

@@ -373,7 +373,7 @@ def stages(chain: Preset) -> list[Stage]:
             "judge_b", functools.partial(train_judge, name, "judge_b"), ("corpus.judge_b",), hears["judge_b"]
         ),
     ]
-    needs = {"backbone": ("corpus.backbone", "tokenizer")}
+    needs: dict[str, tuple[str, ...]] = {"backbone": ("corpus.backbone", "tokenizer")}
     needs |= {group: (f"corpus.{group}", "tokenizer", "lm.backbone") for group in ("vi", "sw")}
     for group, inputs in needs.items():
         part = chain.backbone if group == "backbone" else chain.lm

@@ -7,7 +7,7 @@ Axes: b batch, t positions (prompts stand at the right end, padding at the left)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def nucleus(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
 
 
 def pick(ids: Tensor, probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The id of each row `(b k)` at which the summed probability passes a number in [0, 1) `(b,)`."""
+    """The id of each row `(b k)`, likeliest first, at which the summed probability passes a number in [0, 1) `(b,)`."""
     place = (probabilities.cumsum(-1) <= rearrange(uniform, "b -> b 1")).sum(-1, keepdim=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
     return ids.gather(1, torch.minimum(place, last))[:, 0]
@@ -144,6 +144,7 @@ def generate(
     streams = np.stack([np.random.Generator(np.random.Philox(key=seed)).random((limit, 2)) for seed in seeds])
     uniforms = torch.tensor(streams, dtype=torch.float32)
     reader = _Reader(model, prompts, limit)
+    whole = replace(config, top_p=1.0, top_k=0)
     said: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts))
     history = torch.full((len(prompts), config.window), -1)
@@ -154,9 +155,7 @@ def generate(
         chosen = pick(*nucleus(logits, config), uniforms[rows, step, 0])
         looping = (history == rearrange(chosen, "b -> b 1")).sum(-1) > config.window * config.repetition
         if looping.any():
-            whole = (logits[looping] / config.temperature).softmax(-1)
-            everything = torch.arange(whole.shape[-1]).expand_as(whole)
-            chosen[looping] = pick(everything, whole, uniforms[rows[looping], step, 1])
+            chosen[looping] = pick(*nucleus(logits[looping], whole), uniforms[rows[looping], step, 1])
         going = (chosen != c.end) & (step < most[rows])
         for row, code, on in zip(
             rows.tolist(), (chosen - c.first_code).tolist(), going.tolist(), strict=True

@@ -3,13 +3,13 @@
 Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre numbers, s samples.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -64,9 +64,9 @@ class Chain:
         self.vocoder = checkpoints.load(folder / "vocoder", Vocoder, VocoderConfig)[0]
         self.speaker = checkpoints.load(folder / "speaker", SpeakerEncoder, SpeakerConfig)[0]
         self._lms: dict[str, SpeechLM] = {}
-        self.voices = (
-            load_file(folder / "voices.safetensors") if (folder / "voices.safetensors").exists() else {}
-        )
+        voices = folder / "voices.json"
+        named = json.loads(voices.read_text()) if voices.exists() else {}
+        self.voices = {name: torch.tensor(numbers) for name, numbers in named.items()}
 
     @property
     def languages(self) -> list[str]:

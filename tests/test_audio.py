@@ -119,7 +119,7 @@ def test_what_is_no_sound_is_refused(tmp_path, content):
 
 def test_a_cut_off_flac_is_refused(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 64_000)
-    with pytest.raises(LabError, match="a.flac"):
+    with pytest.raises(LabError, match=r"a.flac"):
         audio.read(cut(save(tmp_path / "a.flac", noise), 60_000))
 
 

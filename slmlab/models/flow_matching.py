@@ -3,13 +3,13 @@
 Path, target and solver know nothing of speech or networks (Lipman et al. 2023). Shapes are those of the data.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
 import torch
 from einops import rearrange
 from torch import Tensor
-import itertools
 
 SIGMA_MIN = 1e-6
 

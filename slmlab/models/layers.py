@@ -32,7 +32,7 @@ class _UnitRms(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         y, scale = ctx.saved_tensors
         along = rearrange(torch.linalg.vecdot(grad, y), "... -> ... 1")
         return torch.addcmul(grad, y, along, value=-1 / y.shape[-1]).mul_(scale)

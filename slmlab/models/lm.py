@@ -166,7 +166,7 @@ class _TargetLogProbs(torch.autograd.Function):
         return chosen
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden, table, targets, probabilities = ctx.saved_tensors
         to_hidden, to_table = torch.empty_like(hidden), torch.zeros_like(table)
         for start in range(0, len(hidden), CHUNK):

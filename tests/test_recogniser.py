@@ -1,0 +1,158 @@
+"""The judges hear what was said: alone or in a batch, in every arrangement of CTC that a person can check."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slmlab.errors import LabError
+from slmlab.models.augmentation import Augmentation
+from slmlab.models.recogniser import (
+    AttentiveConfig,
+    AttentiveJudge,
+    ConvolutionalConfig,
+    ConvolutionalJudge,
+    forced_alignment,
+    judge_loss,
+    lift_floor,
+    transcribe,
+)
+from slmlab.optim import optimisers
+from slmlab.text import TINY, for_scoring
+
+Judge = AttentiveJudge | ConvolutionalJudge
+STILL = Augmentation(tract=0, speed=0, noise=0, bands=0, gaps=0)
+TEXTS = ["Chị ơi!", "Mẹ à", "Baba yuko?", "Ng'ombe"]
+
+
+def small(which: str, stride: int = 2) -> Judge:
+    torch.manual_seed(0)
+    if which == "a":
+        a = AttentiveConfig(
+            len(TINY), width=32, blocks=2, heads=2, kernel=5, stride=stride, augmentation=STILL
+        )
+        return AttentiveJudge(a)
+    b = ConvolutionalConfig(len(TINY), width=32, kernels=(5, 9), stride=stride, augmentation=STILL)
+    return ConvolutionalJudge(b)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 5
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_tiny_judges_are_as_small_as_they_should_be(which: str) -> None:
+    judge: Judge = (
+        AttentiveJudge(AttentiveConfig(len(TINY)))
+        if which == "a"
+        else ConvolutionalJudge(ConvolutionalConfig(len(TINY)))
+    )
+    assert 0.6e6 < sum(p.numel() for p in judge.parameters()) < 1.3e6
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+@pytest.mark.parametrize("stride", [2, 4])
+def test_an_utterance_is_heard_in_a_batch_as_alone(which: str, stride: int) -> None:
+    judge, mel, frames = small(which, stride).eval(), noise(3, 57, 80), torch.tensor([57, 30, 17])
+    together = judge(mel, frames)
+    assert together.shape == (3, 57, len(TINY))
+    for row, n in enumerate(frames.tolist()):
+        alone = judge(mel[row : row + 1, :n], torch.tensor([n]))
+        torch.testing.assert_close(together[row, :n], alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_probabilities_add_up_and_loudness_does_not_matter(which: str) -> None:
+    judge, mel, frames = small(which).eval(), noise(1, 40, 80), torch.tensor([40])
+    heard = judge(mel, frames)
+    torch.testing.assert_close(heard.exp().sum(-1), torch.ones(1, 40))
+    torch.testing.assert_close(judge(mel + 2.5, frames), heard, atol=1e-4, rtol=1e-4)
+
+
+def test_digital_silence_is_lifted_to_a_common_floor() -> None:
+    mel = torch.tensor([[[-1.0, -11.5], [-4.0, -9.0], [9.0, 9.0]]])
+    lifted = lift_floor(mel, torch.tensor([[[1.0], [1.0], [0.0]]]))
+    assert lifted[0, :2].tolist() == [[-1, -8], [-4, -8]]
+
+
+def test_loss_is_minus_log_of_all_paths_per_symbol() -> None:
+    """Two frames, both at probability 1/4 for each of four symbols: a, aa, blank a, a blank are 3 of 16 paths."""
+
+    class Even(torch.nn.Module):
+        config = AttentiveConfig(4, augmentation=STILL)
+
+        def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
+            return torch.full((len(mel), mel.shape[1], 4), math.log(1 / 4))
+
+    batch = {
+        "mel": noise(1, 2, 80),
+        "frames": torch.tensor([2]),
+        "text": torch.tensor([[1]]),
+        "symbols": torch.tensor([1]),
+    }
+    loss, figures = judge_loss(Even(), batch)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(-math.log(3 / 16))
+    assert figures["ctc"].item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_learns_four_utterances_by_heart_and_moves_every_weight(which: str) -> None:
+    judge = small(which)
+    before = [p.detach().clone() for p in judge.parameters()]
+    ids = [torch.tensor(TINY.encode_spoken(text)) for text in TEXTS]
+    frames = torch.tensor([46, 34, 52, 41])
+    batch = {
+        "mel": noise(4, 52, 80),
+        "frames": frames,
+        "text": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        "symbols": torch.tensor([len(row) for row in ids]),
+    }
+    both = optimisers(judge, 5e-3, 0.03, 0.0)
+    for _ in range(90):
+        judge_loss(judge, batch)[0].backward()
+        for optimiser in both:
+            optimiser.step()
+            optimiser.zero_grad()
+    heard = transcribe(judge.eval()(batch["mel"], frames), frames, TINY)
+    assert [for_scoring(text) for text in heard] == [for_scoring(text) for text in TEXTS]
+    assert all((p != q).any() for p, q in zip(judge.parameters(), before, strict=True))
+
+
+def test_transcribe_folds_repeats_drops_blanks_and_does_not_read_padding() -> None:
+    a, e, hook, space = (
+        TINY.encode_spoken(x)[0] if x != "\u0309" else TINY.encode("ẻ")[1] for x in ("a", "e", "\u0309", "a")
+    )
+    space = TINY.encode("a a")[1]
+    path = [space, a, a, 0, a, e, hook, hook, space, space, e, e]
+    log_probs = torch.nn.functional.one_hot(torch.tensor([path]), len(TINY)).float()
+    assert transcribe(log_probs, torch.tensor([10]), TINY) == ["aaẻ"]
+
+
+def test_alignment_of_a_word_worked_by_hand() -> None:
+    """a is likeliest at frame 1, the first b at 2, the second at 4: the blank at 3 keeps the two b apart."""
+    p = np.full((6, 3), 0.1)
+    for frame, symbol in enumerate([0, 1, 2, 0, 2, 0]):
+        p[frame, symbol] = 0.8
+    assert forced_alignment(torch.tensor(p).log(), [1, 2, 2]).tolist() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("ids", [[1], [1, 2], [2, 2], [1, 2, 1], [1, 1, 2]])
+def test_alignment_is_the_best_of_all_paths(ids: list[int]) -> None:
+    for seed in range(5):
+        log_probs = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+        best, begins = -math.inf, []
+        for path in itertools.product(range(3), repeat=5):
+            starts = [f for f in range(5) if path[f] and (f == 0 or path[f] != path[f - 1])]
+            score = sum(log_probs[f, s].item() for f, s in enumerate(path))
+            if [path[f] for f in starts] == ids and score > best:
+                best, begins = score, starts
+        assert forced_alignment(log_probs, ids).tolist() == begins
+
+
+@pytest.mark.parametrize(("ids", "frames"), [([1, 1, 2], 3), ([], 4)])
+def test_alignment_names_what_does_not_fit(ids: list[int], frames: int) -> None:
+    with pytest.raises(LabError, match=f"on {frames} frames"):
+        forced_alignment(torch.zeros(frames, 3), ids)
