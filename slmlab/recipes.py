@@ -32,7 +32,7 @@ from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_fe
 from slmlab.models.vocoder import Vocoder, vocoder_loss
 from slmlab.presets import Part, Preset, preset
 from slmlab.stages import Stage
-from slmlab.text import TINY
+from slmlab.text import TARGET_LANGUAGES, TINY
 from slmlab.training import frame_batches, train
 from slmlab.voice import register
 
@@ -142,9 +142,6 @@ def _keep(
     facts = {"alphabet": list(TINY.symbols), "seed": part.train.seed, "steps": part.train.steps, **facts}
     checkpoints.save(folder / "model", model, Card(config=part.config, facts=facts, metrics=metrics))
     return metrics
-
-
-# ---- the stages
 
 
 def speak_group(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -321,62 +318,49 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
     return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
 
 
+CODE = {
+    "speaker": ("speaker", "augmentation", "frames"),
+    "tokenizer": ("tokenizer", "fsq", "frames"),
+    "vocoder": ("vocoder", "frames"),
+    "decoder": ("decoder", "flow_matching", "fsq", "frames"),
+    "judge_a": ("recogniser", "augmentation"),
+    "judge_b": ("recogniser", "augmentation"),
+    "lm": ("lm", "layers"),
+}
+"""The files of `models` that make a network stale when they change; recipes and the loop do so for all."""
+SPEECH = ("corpus.build", "corpus.engines", "corpus.prosody", "corpus.sentences", "features")
+
+
 def stages(chain: Preset) -> list[Stage]:
     """The whole chain as stages, longest way first."""
-    hears = {
-        "judge_a": "slmlab.models.recogniser",
-        "judge_b": "slmlab.models.recogniser",
-        "speaker": "slmlab.models.speaker",
-        "tokenizer": "slmlab.models.tokenizer",
-        "decoder": "slmlab.models.decoder",
-        "vocoder": "slmlab.models.vocoder",
-    }
-
-    def stage(name: str, inputs: tuple[str, ...], run: Callable, config: object, *code: str) -> Stage:
-        return Stage(name, inputs, functools.partial(run), config, code)
-
-    made = [
-        stage(
-            f"corpus.{group}",
-            (),
-            functools.partial(speak_group, chain.name, group),
-            specs,
-            "slmlab.corpus.build",
-            "slmlab.corpus.engines",
-            "slmlab.corpus.prosody",
-            "slmlab.corpus.sentences",
-            "slmlab.features",
-        )
-        for group, specs in chain.corpora.items()
-    ]
-
-    def network(name: str, run: Callable, inputs: tuple[str, ...], code: str) -> Stage:
-        return stage(name, inputs, functools.partial(run), getattr(chain, name), code, "slmlab.models.frames")
-
     name = chain.name
-    made += [
-        network("speaker", functools.partial(train_speaker, name), ("corpus.parts",), hears["speaker"]),
-        network(
-            "tokenizer",
-            functools.partial(train_tokenizer, name),
-            ("corpus.parts", "speaker"),
-            hears["tokenizer"],
-        ),
-        network("vocoder", functools.partial(train_vocoder, name), ("corpus.parts",), hears["vocoder"]),
-        network(
-            "decoder", functools.partial(train_decoder, name), ("corpus.parts", "tokenizer"), hears["decoder"]
-        ),
-        network(
-            "judge_a", functools.partial(train_judge, name, "judge_a"), ("corpus.judge_a",), hears["judge_a"]
-        ),
-        network(
-            "judge_b", functools.partial(train_judge, name, "judge_b"), ("corpus.judge_b",), hears["judge_b"]
-        ),
-    ]
-    needs: dict[str, tuple[str, ...]] = {"backbone": ("corpus.backbone", "tokenizer")}
-    needs |= {group: (f"corpus.{group}", "tokenizer", "lm.backbone") for group in ("vi", "sw")}
-    for group, inputs in needs.items():
+
+    def corpus(group: str) -> Stage:
+        code = tuple(f"slmlab.{module}" for module in SPEECH)
+        return Stage(
+            f"corpus.{group}", (), functools.partial(speak_group, name, group), chain.corpora[group], code
+        )
+
+    def network(
+        stage: str, run: Callable[..., Any], inputs: tuple[str, ...], part: Part, files: str
+    ) -> Stage:
+        code = (*(f"slmlab.models.{file}" for file in CODE[files]), "slmlab.training", "slmlab.recipes")
+        return Stage(stage, inputs, run, part, code)
+
+    parts = ("corpus.parts",)
+    made = [corpus(group) for group in chain.corpora]
+    for stage, run, inputs in (
+        ("speaker", train_speaker, parts),
+        ("tokenizer", train_tokenizer, (*parts, "speaker")),
+        ("vocoder", train_vocoder, parts),
+        ("decoder", train_decoder, (*parts, "tokenizer")),
+    ):
+        made.append(network(stage, functools.partial(run, name), inputs, getattr(chain, stage), stage))
+    for judge in ("judge_a", "judge_b"):
+        run_judge = functools.partial(train_judge, name, judge)
+        made.append(network(judge, run_judge, (f"corpus.{judge}",), getattr(chain, judge), judge))
+    for group in ("backbone", *TARGET_LANGUAGES):
+        needs = (f"corpus.{group}", "tokenizer", *(() if group == "backbone" else ("lm.backbone",)))
         part = chain.backbone if group == "backbone" else chain.lm
-        run = functools.partial(train_lm, name, group)
-        made.append(stage(f"lm.{group}", inputs, run, part, "slmlab.models.lm", "slmlab.models.layers"))
+        made.append(network(f"lm.{group}", functools.partial(train_lm, name, group), needs, part, "lm"))
     return made
