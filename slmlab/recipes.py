@@ -314,6 +314,8 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
         model = SpeechLM(part.config)
     else:
         model = checkpoints.load(inputs["lm.backbone"] / "model", SpeechLM, LMConfig)[0]
+    texts = [TINY.encode(text) for text in data.column("text")]
+    model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
     _fit(part, model, lm_loss, lm_batches(part.config, data, codes, part), folder)
     return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
 

@@ -17,7 +17,7 @@ from slmlab import checkpoints, features
 from slmlab.errors import LabError
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import LMConfig, SpeechLM, prompt
 from slmlab.models.recogniser import (
     AttentiveConfig,
     AttentiveJudge,
@@ -28,7 +28,7 @@ from slmlab.models.recogniser import (
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features
 from slmlab.models.vocoder import Vocoder, VocoderConfig
-from slmlab.sampling import SamplingConfig, generate, prompt
+from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import Alphabet
 
 STYLE_TOKENS = 40

@@ -57,7 +57,7 @@ def test_loss_and_gradient_are_cross_entropys() -> None:
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     table = model.table()
-    logits = model.hidden(batch.ids, batch.positions, table).flatten(0, 1)[batch.places] @ table.t()
+    logits = model.hidden(batch.ids, table).flatten(0, 1)[batch.places] @ table.t()
     expected = functional.cross_entropy(logits, batch.targets)
     expected.backward()
     torch.testing.assert_close(loss, expected)
@@ -85,3 +85,21 @@ def test_learns_by_heart() -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.1
+
+
+def test_the_clock_of_a_worked_example() -> None:
+    model = model_of()
+    model.pace[1] = torch.tensor([0.0, 2.0, 3.0, 0.0, 0.0, 0.0])
+    ids = assemble(CONFIG, [[1, 2]], [[0, 8]], ["sw"], [[5]]).ids
+    # tag, <style>, z | two symbols of 2 and 3 tokens | <speech> and its tokens, back where the text began
+    assert model.positions(ids).tolist() == [[0, 1, 2, 3, 5, 3, 4, 5]]
+    assert model.expected_tokens(ids).tolist() == [5]
+
+
+def test_pace_is_found() -> None:
+    torch.manual_seed(0)
+    model = model_of()
+    pace = [0, 1, 2, 3, 4, 5]
+    texts = [torch.randint(1, 6, (8,)).tolist() for _ in range(400)]
+    model.fit_pace(texts, [sum(pace[i] for i in text) for text in texts], ["vi"] * 400, ridge=1e-3)
+    torch.testing.assert_close(model.pace[0, 1:], torch.tensor([1.0, 2, 3, 4, 5]), atol=1e-2, rtol=1e-2)

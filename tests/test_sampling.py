@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.sampling import SamplingConfig, generate, nucleus, pick, prompt
+from slmlab.models.lm import LMConfig, SpeechLM, prompt
+from slmlab.sampling import SamplingConfig, candidates, generate, pick, uniforms
 
 CONFIG = LMConfig(
     alphabet_size=6,
@@ -34,13 +34,22 @@ def test_prompt_of_a_worked_example() -> None:
         prompt(CONFIG, [1], "xx")
 
 
-def test_nucleus_and_pick_of_a_worked_example() -> None:
+def test_candidates_and_pick_of_a_worked_example() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    ids, probabilities = nucleus(logits, SamplingConfig(temperature=1.0, top_p=0.7, top_k=3))
+    ids, weights = candidates(logits, SamplingConfig(temperature=1.0, top_p=0.5, top_k=3))
     assert ids.tolist() == [[0, 1, 2]]
-    torch.testing.assert_close(probabilities, torch.tensor([[0.625, 0.375, 0.0]]))
-    for uniform, expected in ((0.0, 0), (0.62, 0), (0.63, 1), (0.9999999, 1)):
-        assert pick(ids, probabilities, torch.tensor([uniform])).item() == expected
+    # 0.5 / 0.95 of the top three passes one half at once: the nucleus is the first alone
+    torch.testing.assert_close(weights, torch.tensor([[0.5 / 0.95, 0.0, 0.0]]))
+    quarters = torch.tensor([[1.0, 0.0, 3.0]])
+    for uniform, expected in ((0.0, 0), (0.24, 0), (0.26, 2), (0.9999999, 2)):
+        assert pick(quarters, torch.tensor([uniform])).item() == expected
+
+
+def test_random_numbers_belong_to_the_utterance() -> None:
+    together, alone = uniforms([3, 4], 50), uniforms([4], 20)
+    assert (together[1, :20] == alone[0]).all()
+    assert 0 <= together.min() < 0.05 < 0.95 < together.max() < 1
+    assert abs(together.mean() - 0.5) < 0.1
 
 
 def test_an_utterance_alone_equals_itself_in_a_batch() -> None:
@@ -57,7 +66,8 @@ def test_an_utterance_alone_equals_itself_in_a_batch() -> None:
 
 
 def test_length_is_bounded_by_the_text() -> None:
-    model, sampling = model_of(), SamplingConfig(least=2.0, most=3.0)
+    model, sampling = model_of(), SamplingConfig(shortest=2.0, longest=3.0)
+    model.pace.fill_(1.0)
     for seed in range(5):
         (said,) = generate(model, [prompt(CONFIG, [1, 2, 3, 4], "vi")], sampling, [seed])
         assert 8 <= len(said) <= 12
@@ -66,9 +76,10 @@ def test_length_is_bounded_by_the_text() -> None:
 
 def test_a_loop_is_broken() -> None:
     model = model_of()
+    model.pace.fill_(1.0)
     text = prompt(CONFIG, [1, 2, 3, 4, 5], "vi")
-    always = SamplingConfig(top_k=1, repetition=1.0, window=3, least=8.0, most=8.0)
-    watched = SamplingConfig(top_k=1, repetition=0.3, window=3, least=8.0, most=8.0)
+    always = SamplingConfig(top_k=1, repetition=1.0, window=3, shortest=8.0, longest=8.0)
+    watched = SamplingConfig(top_k=1, repetition=0.3, window=3, shortest=8.0, longest=8.0)
     (stuck,) = generate(model, [text], always, [0])
     (freed,) = generate(model, [text], watched, [0])
     assert len(stuck) == len(freed) == 40

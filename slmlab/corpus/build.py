@@ -33,7 +33,7 @@ from tqdm import tqdm
 from slmlab import audio, features
 from slmlab.audio import SAMPLE_RATE, Wave
 from slmlab.corpus import manifest
-from slmlab.corpus.engines import Voice, engine_of, speak, voice_pool
+from slmlab.corpus.engines import LOUDNESS, Voice, engine_of, speak, trim, voice_pool
 from slmlab.corpus.prosody import Prosody, Recording, of_kind, transcribe
 from slmlab.corpus.sentences import from_file, sentences
 from slmlab.errors import LabError
@@ -272,6 +272,12 @@ def sound_of(wave: Wave, engine: str) -> Sound:
     return Sound(samples, mel.half().numpy(), f0.float().numpy(), energy.float().numpy(), engine)
 
 
+def recorded_wave(path: str | Path, max_seconds: float | None = None) -> Wave:
+    """A person's recording (s) as made speech is: 16 kHz, trimmed, at the same level."""
+    wave, _ = audio.read(path, max_seconds)
+    return audio.with_loudness(trim(wave), LOUDNESS)
+
+
 def checksum(samples: NDArray[np.int16]) -> str:
     """sha256 of 16-bit samples."""
     return hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
@@ -420,7 +426,7 @@ def _again(row: pd.Series, folder: Path) -> NDArray[np.int16]:
             raise LabError(
                 f"{folder / MANIFEST}, row '{row['id']}': its recording {row['file']} is gone; put it back."
             )
-        wave, _ = audio.read(row["file"])
+        wave = recorded_wave(row["file"])
     else:
         wave, _ = _say(_utterance_of(row))
     samples = _integers(wave)

@@ -137,6 +137,12 @@ def engine_of(name: str) -> Engine:
     raise LabError(f"Speech engine '{name}' is unknown; expected 'espeak-ng' or 'mms:FOLDER'.")
 
 
+def check() -> str:
+    """Name and version of espeak-ng, after it has said a word; LabError if it does not."""
+    speak("habari", "sw", Voice("check", pitch=120.0), Prosody(), 0)
+    return espeak().name
+
+
 def trim(wave: Wave) -> Wave:
     """A wave (s) without the silence at its ends, but for at most 0.15 s on each side."""
     level = float(np.abs(wave).max(initial=0.0))
@@ -181,10 +187,16 @@ class Espeak:
 
     def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
         """See `Engine`."""
-        performed = plan(text, language, prosody, seed)
-        commands = _commands(performed, language, voice, prosody.range)
+        return self.perform(plan(text, language, prosody, seed), language, voice, prosody.range, seed)
+
+    def perform(
+        self, planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float, seed: int
+    ) -> Wave:
+        """A planned sentence (s) at 16 kHz; `width` is `Prosody.range`."""
+        commands = _commands(planned, language, voice, width)
         wave = self.synthesise(commands, _voice_file(language, voice, self._data), seed)
         if not np.abs(wave).max(initial=0.0) > 0:
+            text = " ".join(word.text for word in planned)
             raise LabError(f"espeak-ng found nothing to say in '{text}' ({language}): write words of it.")
         return resample(wave, self.SAMPLE_RATE * voice.tract)
 
@@ -312,7 +324,7 @@ def _spread(index: int, dimensions: int) -> list[float]:
     return [math.fmod(0.5 + (index + 1) * ratio ** -(d + 1), 1.0) for d in range(dimensions)]
 
 
-def _commands(performed: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:
+def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
     Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute, loudness up to
@@ -321,7 +333,7 @@ def _commands(performed: tuple[PlannedWord, ...], language: str, voice: Voice, w
     """
     width_units = min(round(50 * width), 99)
     pieces: list[str] = []
-    for word in performed:
+    for word in planned:
         text = numbered_pinyin(word.text) if language == "cmn" else word.text
         pitch = min(max(round(50 + 50 * word.pitch / 12), 0), 99)
         speed = round(Espeak.USUAL_SPEED * voice.rate * word.rate / voice.tract)

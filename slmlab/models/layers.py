@@ -25,8 +25,7 @@ class _UnitRms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().mul_(1 / x.shape[-1]).add_(EPSILON).rsqrt_()
+        scale = _over_rms(x)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y
@@ -38,14 +37,21 @@ class _UnitRms(torch.autograd.Function):
         return torch.addcmul(grad, y, along, value=-1 / y.shape[-1]).mul_(scale)
 
 
+def _over_rms(x: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.square_().mul_(1 / x.shape[-1]).add_(EPSILON).rsqrt_()
+
+
 def unit_rms(x: Tensor) -> Tensor:
     """`(... d)` over its root mean square: RMSNorm (Zhang and Sennrich 2019) without its gain."""
+    if not x.requires_grad:
+        return x * _over_rms(x)
     normed: Tensor = _UnitRms.apply(x)
     return normed
 
 
 class RMSNorm(nn.Module):
-    """The gain of a norm. Nothing computes with it alone: whatever reads the norm has it folded in."""
+    """The gain of a norm; blocks fold it into the matrices that read the norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -88,7 +94,7 @@ class FusedBlock(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Parameters of grouped-query attention, Qwen2's: q, k and v have biases."""
+    """Parameters of grouped-query attention, Qwen2's: q, k and v have biases. At first it says nothing."""
 
     def __init__(self, width: int, heads: int, kv_heads: int) -> None:
         super().__init__()
@@ -97,16 +103,19 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, narrow)
         self.v_proj = nn.Linear(width, narrow)
         self.o_proj = nn.Linear(width, width, bias=False)
+        for silent in (self.q_proj.bias, self.k_proj.bias, self.v_proj.bias, self.o_proj.weight):
+            nn.init.zeros_(silent)
 
 
 class FeedForward(nn.Module):
-    """Parameters of a SwiGLU layer (Shazeer 2020)."""
+    """Parameters of a SwiGLU layer (Shazeer 2020). At first it says nothing."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(width, inner, bias=False)
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
+        nn.init.zeros_(self.down_proj.weight)
 
 
 class Block(nn.Module):
@@ -121,7 +130,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, inner)
 
     def fuse(self) -> FusedBlock:
-        """The weights for `attend` and `feed_forward`; gradients flow back through it."""
+        """The weights as the methods below take them; gradients flow back through it."""
         attention, mlp, e = self.self_attn, self.mlp, self.head_width
         q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
         qkv = torch.cat([side_by_side(q.weight, e), side_by_side(k.weight, e), v.weight])
@@ -145,11 +154,10 @@ class Block(nn.Module):
         q, k = rotate(turning, turn).split([self.heads, self.kv_heads], dim=2)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
-    def attend(self, x: Tensor, turn: Tensor, fused: FusedBlock) -> Tensor:
-        """Causal attention over `(b t d)`: what the heads say, `(b t d)`, before `fused.out`."""
-        q, k, v = self.queries_keys_values(x, turn, fused)
-        grouped = self.heads != self.kv_heads
-        said = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention: what the heads say, `(b t d)`, before `fused.out`."""
+        shared = self.heads != self.kv_heads
+        said = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
         return rearrange(said, "b h t e -> b t (h e)")
 
     def finish(self, x: Tensor, said: Tensor, fused: FusedBlock) -> Tensor:

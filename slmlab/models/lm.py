@@ -2,11 +2,16 @@
 
     [<lang>] [<style> z_1 .. z_k] text .. <speech> s_1 .. s_N <end>
 
-In shape it is Qwen2. Its table of embeddings is composed: a code of eight ternary digits is the
-sum of eight learnt vectors and a residual of its own.
+In shape it is Qwen2 (`slmlab.qwen` takes it there and back). Two things make it learn to read in minutes:
 
-Axis legend: b batch, t positions of a sequence, n targets (positions that predict speech), d width, v the vocabulary,
-j digits of a code, l levels of a digit.
+- Its embeddings are *composed*: a code of eight ternary digits is the sum of eight learnt vectors and a residual of
+  its own, so that what is learnt of one code holds for its neighbours.
+- Its positions are a *clock*. A symbol of text stands where its sound is expected, counted in speech tokens from
+  where speech begins, so that what to read next is always nearby. How long each symbol sounds, its pace, is fitted
+  to the corpus by least squares before training; no durations are needed, neither then nor later.
+
+Axis legend: b batch, t places of a sequence, n targets (places that predict speech), d width, v the vocabulary,
+j digits of a code, l levels of a digit, a symbols of the alphabet, u utterances.
 """
 
 import math
@@ -86,16 +91,17 @@ class Batch:
 
     ids: Tensor
     """`(b t)`, 0 after a sequence's end."""
-    positions: Tensor
-    """`(b t)` for RoPE."""
     places: Tensor
-    """`(n)` indices into the flattened `(b t)`: positions that predict speech."""
+    """`(n)` indices into the flattened `(b t)`: where speech is predicted."""
     targets: Tensor
     """`(n)` ids they should predict."""
 
 
 class SpeechLM(nn.Module):
     """Ids to the distribution of the next id."""
+
+    pace: Tensor
+    """`(languages a)` speech tokens that a symbol is expected to sound for."""
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
@@ -107,17 +113,17 @@ class SpeechLM(nn.Module):
         self.embed_codes = nn.Parameter(torch.zeros(c.n_codes, c.width))
         self.layers = nn.ModuleList(Block(c.width, c.heads, c.kv_heads, c.ffn) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
-        for block in self.blocks:
-            attention = block.self_attn
-            nn.init.zeros_(attention.o_proj.weight)
-            nn.init.zeros_(block.mlp.down_proj.weight)
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-                nn.init.zeros_(projection.bias)
+        self.register_buffer("pace", torch.full((len(c.languages), c.alphabet_size), 1.5))
 
     @property
     def blocks(self) -> list[Block]:
         """The blocks, as what they are."""
         return [cast(Block, block) for block in self.layers]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits `(b t v)` of what follows each of `ids` `(b t)`, sequences that may be padded at the right."""
+        table = self.table()
+        return self.hidden(ids, table) @ table.t()
 
     def table(self) -> Tensor:
         """The embeddings `(v d)` of all ids: a code's is the sum of its digits' and a residual of its own."""
@@ -126,57 +132,135 @@ class SpeechLM(nn.Module):
             codes = rearrange(rearrange(higher, "l d -> l 1 d") + codes, "l v d -> (l v) d")
         return torch.cat([self.embed_symbols, codes + self.embed_codes])
 
-    def hidden(self, ids: Tensor, positions: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
-        """What the model knows at each position, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n d)`.
+    def hidden(self, ids: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
+        """What the model knows after each id, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n d)`.
 
         Args:
             ids: `(b t)`, padded at the right: causal attention never looks there.
-            positions: `(1 t)` or `(b t)`.
             table: from `table`.
-            places: `(n)`; the last block's feed-forward is computed there only.
+            places: `(n)`; the last block's second half is computed there only.
         """
         c = self.config
-        turn = rotation(positions, c.width // c.heads, c.rope_theta)
+        turn = rotation(self.positions(ids), c.width // c.heads, c.rope_theta)
         x = functional.embedding(ids, table)
         for i, block in enumerate(self.blocks):
             fused = block.fuse()
-            said = block.attend(x, turn, fused)
+            said = block.attention(*block.queries_keys_values(x, turn, fused))
             if i == c.layers - 1 and places is not None:
-                x, said = x.flatten(0, 1)[places], said.flatten(0, 1)[places]
+                x, said = (rearrange(a, "b t d -> (b t) d").index_select(0, places) for a in (x, said))
             x = block.finish(x, said, fused)
         return unit_rms(x) * self.norm.weight
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """Where each of `ids` `(b t)` stands on the clock, `(b t)`, in speech tokens.
+
+        The tag and a style pass first, a tick each. Then the text lasts as long as its symbols are expected to
+        sound, and at <speech> the clock goes back to the text's beginning, to run again beside it.
+        """
+        text, speaking = self._parts(ids)
+        ticks = torch.where(text, self._sounding(ids), 1.0)
+        back = torch.where(text, ticks, 0.0).sum(1, keepdim=True) * speaking
+        return ticks.cumsum(1) - ticks - back
+
+    def expected_tokens(self, ids: Tensor) -> Tensor:
+        """How many speech tokens the text of each row of `ids` `(b t)` is expected to make, `(b)`."""
+        return torch.where(self._parts(ids)[0], self._sounding(ids), 0.0).sum(1)
+
+    def _sounding(self, ids: Tensor) -> Tensor:
+        language = (ids[:, :1] - self.config.alphabet_size).clamp(0, len(self.config.languages) - 1)
+        return self.pace[language, ids.clamp(max=self.config.alphabet_size - 1)]
+
+    def _parts(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Which ids are text, and which come from <speech> on (padding too)."""
+        speaking = (ids == self.config.speech).cumsum(1) > 0
+        return (ids < self.config.alphabet_size) & ~speaking, speaking
+
+    @torch.no_grad()
+    def fit_pace(
+        self,
+        texts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        languages: Sequence[str],
+        ridge: float = 3.0,
+    ) -> None:
+        """Learn how long symbols sound in the languages of a corpus: before training, once.
+
+        Least squares from the symbols of each utterance to its length, held to the language's mean by `ridge`
+        imagined tokens of each symbol, and never below 0.
+
+        Args:
+            texts: alphabet ids of each utterance.
+            lengths: its speech tokens.
+            languages: its language, one of the config's.
+            ridge: how many.
+        """
+        for language in set(languages):
+            rows = [i for i, other in enumerate(languages) if other == language]
+            size = self.config.alphabet_size
+            counts = torch.stack(
+                [torch.bincount(torch.tensor(texts[i]), minlength=size) for i in rows]
+            ).double()
+            spoken = torch.tensor([lengths[i] for i in rows]).double()
+            mean = spoken.sum() / counts.sum()
+            gram = counts.mT @ counts + ridge * torch.eye(size)
+            around = torch.linalg.solve(gram, counts.mT @ (spoken - counts.sum(1) * mean))
+            self.pace[self.config.languages.index(language)] = (around + mean).clamp(min=0).to(self.pace)
+
+    def prompt(self, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
+        """Ids up to <speech>; see `prompt`."""
+        return prompt(self.config, text, language, style)
 
 
 class _TargetLogProbs(torch.autograd.Function):
     """`(n d)` states, `(v d)` table, `(n)` targets: log-probabilities `(n)`, chunk by chunk of the n.
 
-    The softmax is kept, not the logits; the gradient is softmax less one-hot, times the table or the states.
+    The softmax is kept, not the logits; the gradient is one-hot less softmax, times the table or the states.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        probabilities = hidden.new_empty(len(hidden), len(table))
-        chosen = hidden.new_empty(len(hidden))
+        softmax = hidden.new_empty(len(hidden), len(table))
+        logits = hidden.new_empty(CHUNK, len(table))
         for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
-            log_probs = (hidden[rows] @ table.t()).log_softmax(-1)
-            chosen[rows] = log_probs.gather(1, targets[rows, None])[:, 0]
-            torch.exp(log_probs, out=probabilities[rows])
-        ctx.save_for_backward(hidden, table, targets, probabilities)
-        return chosen
+            chunk = hidden[start : start + CHUNK]
+            torch.mm(chunk, table.t(), out=logits[: len(chunk)])
+            torch.softmax(logits[: len(chunk)], -1, out=softmax[start : start + CHUNK])
+        ctx.save_for_backward(hidden, table, targets, softmax)
+        chosen = softmax.gather(1, rearrange(targets, "n -> n 1"))
+        return rearrange(chosen.clamp(min=torch.finfo(chosen.dtype).tiny).log(), "n 1 -> n")
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden, table, targets, probabilities = ctx.saved_tensors
+        hidden, table, targets, softmax = ctx.saved_tensors
         to_hidden, to_table = torch.empty_like(hidden), torch.zeros_like(table)
+        scratch = hidden.new_empty(CHUNK, len(table))
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
-            weight = grad[rows, None]
-            slope = probabilities[rows] * -weight
-            slope.scatter_add_(1, targets[rows, None], weight)
-            to_hidden[rows] = slope @ table
+            weight = rearrange(grad[rows], "n -> n 1")
+            slope = torch.mul(softmax[rows], -weight, out=scratch[: len(weight)])
+            slope.scatter_add_(1, rearrange(targets[rows], "n -> n 1"), weight)
+            torch.mm(slope, table, out=to_hidden[rows])
             to_table.addmm_(slope.t(), hidden[rows])
         return to_hidden, to_table, None
+
+
+def prompt(config: LMConfig, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
+    """Ids up to <speech>: language tag, style tokens if there are any, text.
+
+    Args:
+        config: of the model that reads it.
+        text: alphabet ids.
+        language: one of the config's.
+        style: speech tokens, 0 to n_codes - 1, of an utterance in whose manner to speak.
+
+    Raises:
+        LabError: the model has no such language.
+    """
+    if language not in config.languages:
+        known = ", ".join(config.languages)
+        raise LabError(f"The model has no tag for language {language!r}; it knows {known}.")
+    manner = [config.style, *(config.first_code + z for z in style)] if style else []
+    return [config.alphabet_size + config.languages.index(language), *manner, *text, config.speech]
 
 
 def assemble(
@@ -189,50 +273,45 @@ def assemble(
     """Sequences as at the top of this file, right-padded; an empty style leaves <style> out.
 
     Args:
+        config: of the model that learns from them.
         texts: alphabet ids of each utterance.
         codes: its speech tokens, 0 to n_codes - 1.
         languages: its language, one of the config's.
         styles: speech tokens of another utterance in whose manner it is said, or none.
+
+    Raises:
+        LabError: a language the model does not have, or a sequence too long for it.
     """
-    rows: list[list[int]] = []
-    targets: list[int] = []
-    starts: list[int] = []
-    for text, code, language, style in zip(texts, codes, languages, styles, strict=True):
-        if language not in config.languages:
-            known = ", ".join(config.languages)
-            raise LabError(f"The model has no tag for language {language!r}; it knows {known}.")
-        manner = [config.style, *(config.first_code + z for z in style)] if style else []
-        head = [config.alphabet_size + config.languages.index(language), *manner, *text, config.speech]
-        said = [config.first_code + z for z in code]
-        starts.append(len(head) - 1)
-        rows.append(head + said)
-        targets += [*said, config.end]
+    heads = [prompt(config, *row) for row in zip(texts, languages, styles, strict=True)]
+    said = [[config.first_code + code for code in row] for row in codes]
+    rows = [head + row for head, row in zip(heads, said, strict=True)]
     width = max(map(len, rows))
     if width > config.max_positions:
         raise LabError(
-            f"A sequence has {width} positions, the model takes {config.max_positions}: shorten it."
+            f"A sequence has {width} positions, more than the {config.max_positions} that the model takes: "
+            "leave that utterance out, or shorten its text or style."
         )
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     places = [
-        torch.arange(start, len(row)) + i * width
-        for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+        torch.arange(len(head) - 1, len(row)) + i * width
+        for i, (head, row) in enumerate(zip(heads, rows, strict=True))
     ]
-    return Batch(ids, rearrange(torch.arange(width), "t -> 1 t"), torch.cat(places), torch.tensor(targets))
+    targets = [target for row in said for target in (*row, config.end)]
+    return Batch(ids, torch.cat(places), torch.tensor(targets))
 
 
 def target_log_probs(model: SpeechLM, batch: Batch) -> Tensor:
-    """`(n)` log-probabilities of the speech tokens and ends."""
+    """`(n)` log-probabilities, in nats, of the speech tokens and ends."""
     table = model.table()
-    states = model.hidden(batch.ids, batch.positions, table, batch.places)
-    chosen: Tensor = _TargetLogProbs.apply(states, table, batch.targets)
+    chosen: Tensor = _TargetLogProbs.apply(model.hidden(batch.ids, table, batch.places), table, batch.targets)
     return chosen
 
 
 def log_probs(model: SpeechLM, batch: Batch) -> Tensor:
     """`(b)` summed log-probabilities of each row's speech tokens and end, as preference losses need them."""
+    each = target_log_probs(model, batch)
     row = batch.places // batch.ids.shape[1]
-    sums = torch.zeros(len(batch.ids), device=batch.ids.device)
-    return sums.index_add(0, row, target_log_probs(model, batch))
+    return torch.zeros_like(each[: len(batch.ids)]).index_add(0, row, each)
 
 
 def lm_loss(model: SpeechLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,0 +1,201 @@
+"""People's recordings become a corpus: LJSpeech folders, Common Voice folders, and plain folders of sound and text.
+
+A broken file does not stop an import: it is skipped and listed with the reason, in the result and in `corpus.json`.
+The recordings stay where they are; the ledger points to them and keeps under what terms they may be used.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from slmlab.corpus import manifest
+from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
+from slmlab.errors import LabError
+from slmlab.text import LANGUAGES, TINY, Alphabet
+
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg")
+SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
+"""Shares of the sentences when an import chooses the splits itself."""
+
+
+@dataclass(frozen=True)
+class ImportSpec:
+    """What is known about a collection of recordings."""
+
+    name: str
+    """Its name, and the beginning of its utterances' ids."""
+    language: str
+    """Code of the language spoken."""
+    consent: str
+    """Under what terms the recordings may be used: a licence, or who agreed to what and when."""
+    split: str | None = None
+    """The one split of all rows; None lets a hash of each sentence choose."""
+    keep_wave: bool = False
+    """Store the samples too; without them the recordings must stay where they are."""
+    max_seconds: float = 30.0
+    """Longer recordings are skipped."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what is said in it."""
+
+    path: Path
+    """The sound file."""
+    text: str
+    """Its transcript; empty if there is none."""
+    speaker: str
+    """Who speaks."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The corpus made, and what did not come along."""
+
+    corpus: Corpus
+    """What could be used."""
+    skipped: tuple[tuple[str, str], ...]
+    """File and reason."""
+
+
+def ljspeech(folder: str | Path) -> list[Clip]:
+    """The recordings of a folder like LJSpeech: `metadata.csv` of `id|text|text in words`, and `wavs/id.wav`."""
+    folder = Path(folder)
+    found = []
+    for i, line in enumerate(_lines(folder / "metadata.csv"), start=1):
+        fields = line.split("|")
+        if len(fields) < 2:
+            raise LabError(
+                f"{folder / 'metadata.csv'}, line {i}: found {len(fields)} field, expected id|text or "
+                "id|text|text in words, with bars between."
+            )
+        found.append(Clip(folder / "wavs" / f"{fields[0]}.wav", fields[-1].strip(), "reader"))
+    return found
+
+
+def common_voice(folder: str | Path, part: str = "validated") -> list[Clip]:
+    """The recordings of a Common Voice folder: `part`.tsv with client_id, path and sentence, and `clips/`."""
+    folder = Path(folder)
+    path = folder / f"{part}.tsv"
+    rows = list(csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
+    missing = [c for c in ("client_id", "path", "sentence") if rows and c not in rows[0]]
+    if missing:
+        raise LabError(f"{path} lacks the columns {', '.join(missing)}: is it a Common Voice table?")
+    return [
+        Clip(folder / "clips" / row["path"], (row["sentence"] or "").strip(), f"cv-{row['client_id'][:12]}")
+        for row in rows
+    ]
+
+
+def plain(folder: str | Path) -> list[Clip]:
+    """Every WAV, FLAC, MP3 and OGG file under a folder, with the text of the `.txt` file of the same name.
+
+    A subfolder is a speaker; files at the top belong to one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LabError(f"{folder} is no folder: give the one that holds the sound files.")
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS):
+        transcript = path.with_suffix(".txt")
+        text = " ".join(_lines(transcript)) if transcript.is_file() else ""
+        place = path.parent.relative_to(folder).as_posix()
+        found.append(Clip(path, text.strip(), "speaker" if place == "." else place))
+    return found
+
+
+FORMATS: dict[str, Callable[[str | Path], list[Clip]]] = {
+    "ljspeech": ljspeech,
+    "common_voice": common_voice,
+    "plain": plain,
+}
+"""Kinds of collection, by the name that people type."""
+
+
+def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path, alphabet: Alphabet = TINY) -> Imported:
+    """Make a corpus of recordings; what cannot be used is skipped and listed.
+
+    Args:
+        clips: from `ljspeech`, `common_voice` or `plain`.
+        spec: what is known about them.
+        folder: where the corpus goes.
+        alphabet: characters that the models know; other transcripts are skipped.
+
+    Raises:
+        LabError: no recording can be used, or the language or consent is missing.
+    """
+    if spec.language not in LANGUAGES:
+        raise LabError(f"Language '{spec.language}' is unknown; expected one of {', '.join(LANGUAGES)}.")
+    if not spec.consent.strip():
+        raise LabError(f"Import '{spec.name}': say under what terms these recordings may be used (consent).")
+    rows: list[dict[str, Any]] = []
+    sounds: list[Sound] = []
+    skipped: list[tuple[str, str]] = []
+    for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file")):
+        try:
+            alphabet.encode_spoken(_transcript(clip))
+            sound = sound_of(recorded_wave(clip.path, spec.max_seconds), "")
+        except LabError as error:
+            skipped.append((str(clip.path), str(error)))
+            continue
+        rows.append(_row(spec, i, clip, sound))
+        sounds.append(sound)
+    if not rows:
+        first = f"; the first: {skipped[0][1]}" if skipped else ""
+        raise LabError(f"Import '{spec.name}': none of {len(clips)} recordings can be used{first}")
+    settings = {"spec": asdict(spec), "skipped": [{"file": f, "reason": r} for f, r in skipped]}
+    save(Path(folder), manifest.table(rows), sounds, spec.keep_wave, settings)
+    return Imported(Corpus.load(folder), tuple(skipped))
+
+
+def _transcript(clip: Clip) -> str:
+    if not clip.text:
+        raise LabError(f"{clip.path} has no transcript: write what is said in it.")
+    return clip.text
+
+
+def _row(spec: ImportSpec, i: int, clip: Clip, sound: Sound) -> dict[str, Any]:
+    return {
+        "id": f"{spec.name}-{i:06d}",
+        "language": spec.language,
+        "split": spec.split or _split(clip.text),
+        "kind": manifest.RECORDED,
+        "source": spec.name,
+        "engine": "",
+        "voice": clip.speaker,
+        "seed": -1,
+        "params": "{}",
+        "text": clip.text,
+        "spoken": clip.text,
+        "seconds": sound.seconds,
+        "sha256": sound.sha256,
+        "file": str(clip.path.resolve()),
+        "consent": spec.consent,
+    }
+
+
+def _split(text: str) -> str:
+    """The split of a sentence by its hash: whoever reads it, it stays on one side."""
+    point = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
+    for split, share in SPLITS.items():
+        point -= share
+        if point < 0:
+            return split
+    return next(iter(SPLITS))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file that are not blank."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise LabError(f"{path} does not exist: is {path.parent} the right folder?") from None
+    except UnicodeDecodeError as error:
+        raise LabError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8."
+        ) from None
