@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +66,68 @@ def test_kept_waves_are_the_ones_that_would_be_made(small: Corpus, tmp_path: Pat
     assert np.array_equal(kept.wave(1), small.wave(1))
 
 
-def test_two_processes_make_what_one_makes(tmp_path: Path):
-    spec = dataclasses.replace(SMALL, kind="lively", n=CHUNK + 3)
+def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spec = dataclasses.replace(SMALL, kind="lively", n=5 * CHUNK + 3)
     one = build(spec, tmp_path / "one", workers=1)
+    monkeypatch.setattr(building, "WORTH_HELP", 0.0)
+    monkeypatch.setattr(building, "AHEAD", 3)  # this process runs ahead, then waits its turn
     two = build(spec, tmp_path / "two", workers=2)
+    assert one.rows["id"].tolist() == [f"small-{i:06d}" for i in range(5 * CHUNK + 3)]
     assert one.rows.equals(two.rows)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
+
+
+class Slow:
+    """Helpers that finish only when asked for the third time, or never."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+
+    def submit(self, _: object, chunk: list[building.Utterance]) -> object:
+        return SlowFuture(chunk, self.patience)
+
+
+class SlowFuture:
+    def __init__(self, chunk: list[building.Utterance], patience: int | None) -> None:
+        self.chunk, self.patience = chunk, patience
+
+    def done(self) -> bool:
+        if self.patience is not None:
+            self.patience -= 1
+        return self.patience is not None and self.patience < 0
+
+    def result(self) -> list[str]:
+        return [f"{u} helped" for u in self.chunk]
+
+
+@pytest.mark.parametrize("patience", [None, 0, 3, 40])
+@pytest.mark.parametrize("n", [0, 1, CHUNK, 5 * CHUNK + 1])
+def test_order_and_number_do_not_depend_on_who_is_slow(patience: int | None, n: int, monkeypatch):
+    monkeypatch.setattr(building, "AHEAD", 4)
+    monkeypatch.setattr(building, "_speak_chunk", lambda chunk: [f"{u} alone" for u in chunk])
+    spoken = list(building._spoken(iter(range(n)), Slow(patience), 2))
+    assert [u for u, _ in spoken] == list(range(n))
+    assert all(sound.split()[0] == str(u) for u, sound in spoken)
+    if patience is None:
+        assert all(sound.endswith("alone") for _, sound in spoken)
+
+
+def test_a_killed_helper_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(building, "WORTH_HELP", 0.0)
+    monkeypatch.setattr(building, "AHEAD", 10_000)
+    parent = os.getpid()
+    say = building._say
+
+    def kill(u: building.Utterance) -> object:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        assert os.getpid() == parent
+        return say(u)
+
+    monkeypatch.setattr(building, "_say", kill)
+    with pytest.raises(LabError, match="killed"):
+        build(dataclasses.replace(SMALL, kind="lively", n=8 * CHUNK), tmp_path / "c", workers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_minutes_are_filled_by_the_first_sentences(tmp_path: Path):
@@ -172,6 +230,7 @@ def test_a_text_file_is_read_aloud(tmp_path: Path):
         ({"kind": "sung"}, "sung"),
         ({"split": "train"}, "train"),
         ({"engine": "hal"}, "hal"),
+        ({"lines": "/nowhere.txt"}, "nowhere"),
     ],
 )
 def test_impossible_settings_are_named(tmp_path: Path, changes: dict, named: str):

@@ -9,13 +9,16 @@ Axis legend: f mel frames, m mel bins, s samples; F and S are those of all utter
 """
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,8 +43,14 @@ from slmlab.errors import LabError
 
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""
-CHUNK = 32
+CHUNK = 8
 """Utterances that a process takes at a time."""
+AHEAD = 32
+"""Chunks that may be spoken or waiting before their turn."""
+WORTH_HELP = 240.0
+"""Seconds of speech below which starting other processes takes longer than the work."""
+USUAL_SECONDS = 2.5
+"""Length of a short utterance, for estimates."""
 FEATURES, MANIFEST, SETTINGS = "features.safetensors", "manifest.parquet", "corpus.json"
 
 
@@ -208,8 +217,10 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
     Args:
         spec: what is wanted.
         folder: where; a corpus of other settings there is replaced once the new one is whole.
-        workers: processes that speak; 1 stays in this one.
+        workers: processes that speak, this one included.
     """
+    if workers < 1:
+        raise LabError(f"Corpus '{spec.name}': {workers} processes cannot work, give 1 or more.")
     folder = Path(folder)
     if _is_built(spec, folder):
         return Corpus.load(folder)
@@ -217,16 +228,17 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
         raise LabError(f"Corpus '{spec.name}': give either minutes or n, found {spec.minutes} and {spec.n}.")
     rows: list[dict[str, Any]] = []
     sounds: list[Sound] = []
-    wanted = spec.n if spec.minutes is None else 60 * spec.minutes
-    done = 0.0
-    unit = "utterance" if spec.minutes is None else "s"
-    with tqdm(total=round(wanted or 0), desc=spec.name, unit=unit) as bar, _speakers(workers) as speak_chunk:
-        for utterance, sound in _in_order(_utterances(spec), speak_chunk, 2 * workers):
+    wanted, unit = (60 * spec.minutes, "s") if spec.minutes is not None else (float(spec.n or 0), "utterance")
+    seconds = wanted if unit == "s" else wanted * USUAL_SECONDS
+    utterances = itertools.islice(_utterances(spec), spec.n)
+    with tqdm(total=round(wanted), desc=spec.name, unit=unit) as bar, _helpers(workers, seconds) as helpers:
+        done = 0.0
+        for utterance, sound in _spoken(utterances, helpers, 2 * (workers - 1)):
             rows.append(_row(spec, utterance, sound))
             sounds.append(sound)
-            done += 1 if spec.minutes is None else sound.seconds
-            bar.update(round(min(done, bar.total)) - bar.n)
-            if done >= (wanted or 0):
+            done += sound.seconds if unit == "s" else 1
+            bar.update(round(min(done, wanted)) - bar.n)
+            if done >= wanted:
                 break
     settings = {"digest": spec.digest(), "spec": asdict(spec)}
     save(folder, manifest.table(rows), sounds, spec.keep_wave, settings)
@@ -291,7 +303,7 @@ def _is_built(spec: CorpusSpec, folder: Path) -> bool:
 
 
 def _utterances(spec: CorpusSpec) -> Iterator[Utterance]:
-    """The corpus's utterances in order, as many as are asked for."""
+    """The corpus's utterances in order, without end where the text has none."""
     prosody, voices = spec.performance(), voice_pool(spec.pool, spec.n_voices)
     texts: list[str] = []
     for i, text in enumerate(_texts(spec)):
@@ -324,11 +336,10 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
         if spec.minutes is not None:
             raise LabError(f"{spec.lines} holds less than {spec.minutes:g} minutes of speech: ask for less.")
         return
-    given, size = 0, spec.n or 512
+    given, size = 0, spec.n or round(60 * (spec.minutes or 0) / USUAL_SECONDS) + 1
     while True:
-        batch = sentences(spec.language, spec.split, size, spec.seed)
-        yield from batch[given:]
-        given, size = size, 2 * size
+        yield from sentences(spec.language, spec.split, size, spec.seed)[given:]
+        given, size = size, size + size // 2 + CHUNK
 
 
 def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
@@ -337,30 +348,23 @@ def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") >> 1
 
 
-Speaker = Callable[[list[Utterance]], "Future[list[Sound]]"]
-
-
 @contextmanager
-def _speakers(workers: int) -> Iterator[Speaker]:
-    """Whatever takes chunks of utterances and promises their sounds: this process, or several others."""
-    if workers < 1:
-        raise LabError(f"{workers} processes cannot work: give 1 or more.")
-    if workers == 1:
-        yield _speak_here
+def _helpers(workers: int, seconds: float) -> Iterator[ProcessPoolExecutor | None]:
+    """The other processes, if they are wanted and the work is worth their start."""
+    if workers == 1 or seconds < WORTH_HELP:
+        yield None
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield lambda chunk: pool.submit(_speak_chunk, chunk)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _speak_here(chunk: list[Utterance]) -> "Future[list[Sound]]":
-    future: Future[list[Sound]] = Future()
-    future.set_result(_speak_chunk(chunk))
-    return future
+    pool = ProcessPoolExecutor(workers - 1, mp_context=context)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise LabError(
+            "A process that spoke was killed, perhaps for want of memory: free some or use one worker."
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _speak_chunk(chunk: list[Utterance]) -> list[Sound]:
@@ -381,21 +385,31 @@ def _say(u: Utterance) -> tuple[Wave, str]:
         raise LabError(f"Utterance {u.id}: {error}") from error
 
 
-def _in_order(
-    utterances: Iterator[Utterance], speak_chunk: Speaker, ahead: int
+def _spoken(
+    utterances: Iterator[Utterance], helpers: ProcessPoolExecutor | None, in_hand: int
 ) -> Iterator[tuple[Utterance, Sound]]:
-    """Utterances with their sounds, in order, while others are being spoken."""
-    waiting: list[tuple[list[Utterance], Future[list[Sound]]]] = []
-    more = True
-    while more or waiting:
-        while more and len(waiting) < ahead:
-            chunk = [u for u, _ in zip(utterances, range(CHUNK), strict=False)]
-            more = len(chunk) == CHUNK
-            if chunk:
-                waiting.append((chunk, speak_chunk(chunk)))
-        if waiting:
-            chunk, future = waiting.pop(0)
-            yield from zip(chunk, future.result(), strict=True)
+    """Utterances with their sounds, in order.
+
+    Helpers speak ahead, with up to `in_hand` chunks. This process never waits for them: it speaks the next chunk, and
+    when it is too far ahead, or there is none left, the one that is due, which comes out the same from everybody.
+    """
+    waiting: deque[tuple[list[Utterance], Future[list[Sound]]]] = deque()
+    chunks = iter(lambda: list(itertools.islice(utterances, CHUNK)), [])
+    while True:
+        while helpers and sum(not f.done() for _, f in waiting) < in_hand and (chunk := next(chunks, [])):
+            waiting.append((chunk, helpers.submit(_speak_chunk, chunk)))
+        if waiting and waiting[0][1].done():
+            due, future = waiting.popleft()
+            yield from zip(due, future.result(), strict=True)
+        elif len(waiting) < AHEAD and (chunk := next(chunks, [])):
+            own: Future[list[Sound]] = Future()
+            own.set_result(_speak_chunk(chunk))
+            waiting.append((chunk, own))
+        elif waiting:
+            due, _ = waiting.popleft()
+            yield from zip(due, _speak_chunk(due), strict=True)
+        else:
+            return
 
 
 def _row(spec: CorpusSpec, u: Utterance, sound: Sound) -> dict[str, Any]:

@@ -255,11 +255,9 @@ _CALLBACK: Callable[[Any], Any] = ctypes.CFUNCTYPE(
 class Mms:
     """An MMS-TTS model (VITS) from a local folder, spoken by `transformers`.
 
-    It has one speaker and its own intonation: of the settings it follows the pace, the pauses' absence and the seed;
-    `tract` and register are brought in by resampling, so that one model still lends several voices.
+    It has one speaker, and a melody and pauses of its own: of the settings it follows pace and seed. `Voice.tract`
+    is brought in by resampling, which moves its register too, so that one model still lends several voices.
     """
-
-    REGISTER = 140.0  # Hz; about the register of the models' speakers
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
