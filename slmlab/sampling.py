@@ -71,9 +71,8 @@ def uniforms(seeds: Sequence[int], steps: int) -> NDArray[np.float64]:
     counter = np.arange(1, 1 + steps * DRAWS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     keys = np.array([seed & (2**64 - 1) for seed in seeds], dtype=np.uint64)
     bits = _mixed(_mixed(rearrange(keys, "b -> b 1")) + counter) >> np.uint64(32)
-    fractions: NDArray[np.float64] = (bits * 2.0**-32).astype(np.float64)
-    numbers: NDArray[np.float64] = rearrange(fractions, "b (steps draws) -> b steps draws", draws=DRAWS)
-    return numbers
+    numbers = bits.astype(np.float64) * 2.0**-32
+    return rearrange(numbers, "b (steps draws) -> b steps draws", draws=DRAWS)
 
 
 def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -117,22 +116,36 @@ def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) 
     return rearrange(chosen, "b 1 -> b")
 
 
-class _Reader:
-    """A model that remembers what it has read: its weights fused once, keys and values of each block kept."""
+class _Weights:
+    """A model's weights laid out for reading one place at a time."""
 
-    def __init__(self, model: SpeechLM, prompts: Sequence[Sequence[int]], room: int) -> None:
-        c = model.config
-        self.model, self.first = model, c.end
+    def __init__(self, model: SpeechLM) -> None:
+        self.model = model
         self.table = model.table()
-        self.output = (self.table[c.end :] * model.norm.weight).t().contiguous()
-        self.blocks: list[tuple[Block, FusedBlock]] = [(block, block.fuse()) for block in model.blocks]
+        """`(v d)`, all ids."""
+        self.output = _long_rows(self.table[model.config.end :] * model.norm.weight).t()
+        """`(d v)`, from <end> on, the last norm's gain folded in."""
+        self.blocks = [(block, FusedBlock(*map(_long_rows, block.fuse()))) for block in model.blocks]
+
+
+def _long_rows(matrix: Tensor) -> Tensor:
+    """The same matrix with its longer side contiguous in memory: a few rows times it then run twice as fast."""
+    tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
+    return matrix.t().contiguous().t() if tall else matrix.contiguous()
+
+
+class _Reader:
+    """A model that remembers what it has read: keys and values of each block are kept."""
+
+    def __init__(self, weights: _Weights, prompts: Sequence[Sequence[int]], room: int) -> None:
+        self.model, c = weights.model, weights.model.config
+        self.table, self.output, self.blocks = weights.table, weights.output, weights.blocks
         lengths = torch.tensor([len(row) for row in prompts])
         self.filled, self.steps = int(lengths.max()), 0
-        ids = torch.tensor([list(row) + [0] * (self.filled - len(row)) for row in prompts]).to(
-            model.pace.device
-        )
+        padded = [list(row) + [0] * (self.filled - len(row)) for row in prompts]
+        ids = torch.tensor(padded, device=self.table.device)
         slots = self.filled + room
-        shape = (len(model.blocks), 2, len(prompts), c.kv_heads, slots, c.width // c.heads)
+        shape = (c.layers, 2, len(prompts), c.kv_heads, slots, c.width // c.heads)
         self.memory = self.table.new_zeros(shape)
         empty = torch.arange(slots) < rearrange(self.filled - lengths, "b -> b 1")
         self.mask = None
@@ -216,6 +229,7 @@ def generate(
     if len(seeds) != len(prompts):
         raise LabError(f"Sampling has {len(prompts)} prompts and {len(seeds)} seeds: give one seed for each.")
     expected = [float(model.expected_tokens(torch.tensor([row]).to(model.pace.device))) for row in prompts]
+    weights = _Weights(model)
     order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
     said: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), config.batch):
@@ -223,14 +237,14 @@ def generate(
         bounds = [
             (round(config.shortest * expected[i]), max(1, round(config.longest * expected[i]))) for i in rows
         ]
-        spoken = _batch(model, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
+        spoken = _batch(weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
         for i, codes in zip(rows, spoken, strict=True):
             said[i] = codes
     return said
 
 
 def _batch(
-    model: SpeechLM,
+    weights: _Weights,
     prompts: Sequence[Sequence[int]],
     bounds: Sequence[tuple[int, int]],
     config: SamplingConfig,
@@ -238,13 +252,11 @@ def _batch(
 ) -> list[list[int]]:
     """Codes of utterances drawn side by side, each of a length within its bounds."""
     limit, w = max(most for _, most in bounds), config.window
-    reader = _Reader(model, prompts, limit)
+    reader = _Reader(weights, prompts, limit)
     device = reader.table.device
     streams = torch.from_numpy(uniforms(seeds, limit)).to(device)
     least, most = torch.tensor(bounds, device=device).unbind(1)
-    said = torch.full(
-        (len(prompts), w + limit), -1, device=device
-    )  # places from <end> on, so that 0 is <end>
+    said = torch.full((len(prompts), w + limit), -1, device=device)  # counted from <end>, which is 0
     rows = torch.arange(len(prompts), device=device)
     going = torch.ones_like(rows, dtype=torch.bool)
     for step in range(limit):
@@ -259,7 +271,7 @@ def _batch(
             kept = torch.nonzero(going)[:, 0]
             reader.keep(kept)
             rows, chosen, going = rows[kept], chosen[kept], going[kept]
-        reader.read(chosen + reader.first)
+        reader.read(chosen + weights.model.config.end)
     return [_codes(row[w : w + n]) for row, n in zip(said.tolist(), most.tolist(), strict=True)]
 
 

@@ -1,95 +1,139 @@
-"""Sampling: exact draws, bounds, and the same utterance alone or in any batch."""
+"""What is drawn depends on the model, the prompt and the seed: not on the company, and within its bounds."""
 
 import pytest
 import torch
+from torch import nn
 
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM, prompt
-from slmlab.sampling import SamplingConfig, candidates, generate, pick, uniforms
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.sampling import SamplingConfig, _Reader, _Weights, candidates, draw, generate, pick, uniforms
 
-CONFIG = LMConfig(
-    alphabet_size=6,
-    languages=("vi", "sw"),
-    n_codes=9,
-    code_dims=2,
-    width=32,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    ffn=48,
-)
+CONFIG = LMConfig(20, ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=4, ffn=48)
 
 
-def model_of() -> SpeechLM:
+def lively(kv_heads: int = 4) -> SpeechLM:
+    """A model none of whose parts is silent or neutral, in double precision."""
     torch.manual_seed(0)
-    model = SpeechLM(CONFIG)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.3)
+    model = SpeechLM(
+        LMConfig(20, ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=kv_heads, ffn=48)
+    ).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
-def test_prompt_of_a_worked_example() -> None:
-    assert prompt(CONFIG, [1, 2], "sw", [3]) == [7, 8, 14, 1, 2, 9]
-    with pytest.raises(LabError, match="'xx'"):
-        prompt(CONFIG, [1], "xx")
+def prompts(model: SpeechLM) -> list[list[int]]:
+    """Texts of several lengths, some with a style."""
+    return [model.prompt(list(range(1, 1 + n)), "sw", [5, 6, 7][: 3 * (n % 2)]) for n in (5, 9, 14, 3, 19)]
 
 
-def test_candidates_and_pick_of_a_worked_example() -> None:
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    ids, weights = candidates(logits, SamplingConfig(temperature=1.0, top_p=0.5, top_k=3))
-    assert ids.tolist() == [[0, 1, 2]]
-    # 0.5 / 0.95 of the top three passes one half at once: the nucleus is the first alone
-    torch.testing.assert_close(weights, torch.tensor([[0.5 / 0.95, 0.0, 0.0]]))
-    quarters = torch.tensor([[1.0, 0.0, 3.0]])
-    for uniform, expected in ((0.0, 0), (0.24, 0), (0.26, 2), (0.9999999, 2)):
-        assert pick(quarters, torch.tensor([uniform])).item() == expected
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@torch.no_grad()
+def test_reading_step_by_step_equals_reading_at_once(kv_heads: int) -> None:
+    """Also after rows have left the batch."""
+    model = lively(kv_heads)
+    rows = prompts(model)
+    reader = _Reader(_Weights(model), rows, room=4)
+    for step in range(4):
+        for row, logits in zip(rows, reader.logits, strict=True):
+            torch.testing.assert_close(
+                logits, model(torch.tensor([row]))[0, -1, CONFIG.end :], atol=1e-6, rtol=0
+            )
+        read = reader.logits.argmax(-1) + CONFIG.end
+        if step == 1:
+            stay = torch.tensor([0, 2, 3])
+            reader.keep(stay)
+            rows, read = [rows[i] for i in stay], read[stay]
+        reader.read(read)
+        rows = [[*row, int(i)] for row, i in zip(rows, read, strict=True)]
 
 
-def test_random_numbers_belong_to_the_utterance() -> None:
-    together, alone = uniforms([3, 4], 50), uniforms([4], 20)
-    assert (together[1, :20] == alone[0]).all()
-    assert 0 <= together.min() < 0.05 < 0.95 < together.max() < 1
-    assert abs(together.mean() - 0.5) < 0.1
+def test_alone_or_in_any_batch_the_same_is_said() -> None:
+    model = lively()
+    rows, seeds = prompts(model), [11, 12, 13, 14, 15]
+    freely = SamplingConfig(temperature=1.0)
+    together = generate(model, rows, freely, seeds)
+    alone = [generate(model, [row], freely, [seed])[0] for row, seed in zip(rows, seeds, strict=True)]
+    in_pairs = generate(model, rows[::-1], SamplingConfig(temperature=1.0, batch=2), seeds[::-1])[::-1]
+    assert together == alone == in_pairs
+    assert len({len(codes) for codes in together}) > 2
+    assert generate(model, rows, freely, [s + 1 for s in seeds]) != together
 
 
-def test_an_utterance_alone_equals_itself_in_a_batch() -> None:
-    model, sampling = model_of(), SamplingConfig(temperature=1.0, top_p=1.0, top_k=0)
-    prompts = [
-        prompt(CONFIG, [1, 2, 3, 4, 5], "vi"),
-        prompt(CONFIG, [5], "sw", [1, 2]),
-        prompt(CONFIG, [2, 2], "vi"),
-    ]
-    together = generate(model, prompts, sampling, [7, 8, 9])
-    for row, seed, said in zip(prompts, (7, 8, 9), together, strict=True):
-        assert generate(model, [row], sampling, [seed]) == [said]
-    assert len({tuple(said) for said in together}) == 3
+def test_random_numbers_follow_from_seed_and_step_alone() -> None:
+    alone = uniforms([7], 50)
+    assert (uniforms([3, 7, 2**70 + 1], 80)[1, :50] == alone[0]).all()
+    many = uniforms(range(1000), 20)
+    assert many.min() >= 0
+    assert many.max() < 1
+    assert many.mean() == pytest.approx(0.5, abs=0.01)
+    assert many.var() == pytest.approx(1 / 12, abs=0.005)
+    flat = many.reshape(1000, -1)
+    neighbours = [(flat[1:] - 0.5) * (flat[:-1] - 0.5), (flat[:, 1:] - 0.5) * (flat[:, :-1] - 0.5)]
+    assert max(abs(product.mean()) * 12 for product in neighbours) < 0.02
 
 
-def test_length_is_bounded_by_the_text() -> None:
-    model, sampling = model_of(), SamplingConfig(shortest=2.0, longest=3.0)
-    model.pace.fill_(1.0)
-    for seed in range(5):
-        (said,) = generate(model, [prompt(CONFIG, [1, 2, 3, 4], "vi")], sampling, [seed])
-        assert 8 <= len(said) <= 12
-        assert all(0 <= code < 9 for code in said)
+def test_top_k_and_nucleus_by_hand() -> None:
+    """Of 0.5, 0.3, 0.15, 0.05: the nucleus is taken of what top k left."""
+    logits = torch.log(torch.tensor([[0.15, 0.5, 0.05, 0.3]]))
+
+    def left(**how: float) -> dict[int, float]:
+        ids, weights = candidates(logits, SamplingConfig(temperature=1.0, **how))  # type: ignore[arg-type]
+        return {int(i): round(float(w), 4) for i, w in zip(ids[0], weights[0], strict=True) if w > 0}
+
+    assert left(top_k=0, top_p=1.0) == {1: 0.5, 3: 0.3, 0: 0.15, 2: 0.05}
+    assert left(top_k=0, top_p=0.75) == {1: 0.5, 3: 0.3}
+    assert left(top_k=0, top_p=0.81) == {1: 0.5, 3: 0.3, 0: 0.15}
+    assert left(top_k=2, top_p=1.0) == {1: 0.625, 3: 0.375}
+    assert left(top_k=2, top_p=0.6) == {1: 0.625}
 
 
-def test_a_loop_is_broken() -> None:
-    model = model_of()
-    model.pace.fill_(1.0)
-    text = prompt(CONFIG, [1, 2, 3, 4, 5], "vi")
-    always = SamplingConfig(top_k=1, repetition=1.0, window=3, shortest=8.0, longest=8.0)
-    watched = SamplingConfig(top_k=1, repetition=0.3, window=3, shortest=8.0, longest=8.0)
-    (stuck,) = generate(model, [text], always, [0])
-    (freed,) = generate(model, [text], watched, [0])
-    assert len(stuck) == len(freed) == 40
-
-    def seen_lately(said: list[int]) -> float:
-        return sum(said[i] in said[i - 3 : i] for i in range(3, len(said))) / (len(said) - 3)
-
-    assert seen_lately(freed) < seen_lately(stuck)
+def test_a_low_temperature_is_greedy() -> None:
+    _, weights = candidates(torch.tensor([[0.0, 1.0, 0.5]]), SamplingConfig(temperature=0.01, top_p=1.0))
+    torch.testing.assert_close(weights, torch.tensor([[1.0, 0.0, 0.0]]))
 
 
-def test_unusable_settings() -> None:
-    with pytest.raises(LabError, match="temperature"):
-        SamplingConfig(temperature=0.0)
+def test_picking_inverts_the_summed_weights() -> None:
+    """Weights 2, 0, 6 of 8: the first quarter picks place 0, the rest place 2, nothing place 1."""
+    weights = torch.tensor([[2.0, 0.0, 6.0, 0.0]]).expand(5, 4)
+    numbers = torch.tensor([0.0, 0.2499, 0.25, 0.5, 1 - 2.0**-32], dtype=torch.float64)
+    assert pick(weights, numbers).tolist() == [0, 0, 2, 2, 2]
+
+
+def test_a_loop_is_drawn_again_from_all_ids() -> None:
+    """Id 2 has nine tenths; where it fills its share of the window the second number decides among all."""
+    logits = torch.log(torch.tensor([[0.04, 0.04, 0.9, 0.02]])).expand(3, 4)
+    past = torch.tensor([[-1, 1, 2, 2], [-1, 2, 2, 2], [2, 2, 2, 2]])
+    numbers = torch.tensor([[0.5, 0.05], [0.5, 0.05], [0.5, 0.5]], dtype=torch.float64)
+    how = SamplingConfig(temperature=1.0, top_p=0.8, window=4, repetition=0.75)
+    assert draw(logits, past, numbers, how).tolist() == [2, 1, 2]
+
+
+def ending(bias: float) -> SpeechLM:
+    """A model that hears nothing and ends with a likelihood set by hand."""
+    torch.manual_seed(0)
+    model = SpeechLM(CONFIG)
+    nn.init.zeros_(model.embed_digits)
+    nn.init.zeros_(model.embed_symbols)
+    model.embed_symbols.data[:, 0] = 1
+    model.embed_codes.data[:, 0] = 1
+    model.embed_symbols.data[CONFIG.end, 0] += bias
+    model.pace[:] = 2
+    return model
+
+
+@pytest.mark.parametrize(("bias", "length"), [(50.0, 5), (-50.0, 25)])
+def test_the_text_bounds_how_long_speech_lasts(bias: float, length: int) -> None:
+    """Five symbols of 2 tokens each are expected to make 10: speech lasts from 0.5 to 2.5 times that."""
+    model = ending(bias)
+    assert [len(c) for c in generate(model, [model.prompt([1] * 5, "vi")], SamplingConfig(), [0])] == [length]
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(LabError, match="temperature=0"):
+        SamplingConfig(temperature=0)
+    with pytest.raises(LabError, match="shortest=3"):
+        SamplingConfig(shortest=3)
+    model = lively()
+    with pytest.raises(LabError, match="5 prompts and 1 seeds"):
+        generate(model, prompts(model), SamplingConfig(), [0])
