@@ -5,7 +5,7 @@ part of a Qwen2: give it `model.positions(ids)` as `position_ids`, and with them
 without one transformers takes a clock that goes back for the beginning of another document.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,16 +13,12 @@ from slmlab.errors import LabError
 from slmlab.models.layers import EPSILON
 from slmlab.models.lm import LMConfig, SpeechLM
 
-if TYPE_CHECKING:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-
-def qwen_config(config: LMConfig) -> "Qwen2Config":
+def qwen_config(config: LMConfig) -> Any:
     """The shape in transformers' words."""
     from transformers import Qwen2Config
 
-    described: Any = Qwen2Config
-    config_of: Qwen2Config = described(
+    return Qwen2Config(
         vocab_size=config.vocabulary,
         hidden_size=config.width,
         intermediate_size=config.ffn,
@@ -36,13 +32,11 @@ def qwen_config(config: LMConfig) -> "Qwen2Config":
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=config.end,
-        attn_implementation="sdpa",
     )
-    return config_of
 
 
 @torch.no_grad()
-def to_qwen(model: SpeechLM) -> "Qwen2ForCausalLM":
+def to_qwen(model: SpeechLM) -> Any:
     """A Qwen2ForCausalLM with copies of the model's weights."""
     from transformers import Qwen2ForCausalLM
 
@@ -52,8 +46,7 @@ def to_qwen(model: SpeechLM) -> "Qwen2ForCausalLM":
         name: weight for name, weight in model.state_dict().items() if name.startswith(("layers.", "norm."))
     }
     peer.model.load_state_dict(state | {"embed_tokens.weight": model.table()})
-    made: Qwen2ForCausalLM = peer.eval()
-    return made
+    return peer.eval()
 
 
 @torch.no_grad()
@@ -77,6 +70,7 @@ def from_qwen(peer: Any, model: SpeechLM) -> SpeechLM:
     model.load_state_dict(state, strict=False)
     symbols, codes = table.split([model.config.first_code, model.config.n_codes])
     model.embed_symbols.copy_(symbols)
-    model.embed_digits.zero_()
+    for shared in (model.embed_digits, model.embed_low, model.embed_high):
+        shared.zero_()
     model.embed_codes.copy_(codes)
     return model

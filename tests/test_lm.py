@@ -1,105 +1,194 @@
-"""The language model: layout, targets, padding, gradients, and that it learns by heart."""
+"""The language model reads what its sequence says it reads, and its shortcuts equal the long way."""
 
+import dataclasses
+import math
+
+import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, target_log_probs
+from slmlab.errors import LabError
+from slmlab.models.layers import rotate, rotation, side_by_side, unit_rms
+from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, prompt, target_log_probs
 
-CONFIG = LMConfig(
-    alphabet_size=6,
-    languages=("vi", "sw"),
-    n_codes=9,
-    code_dims=2,
-    width=32,
-    layers=2,
-    heads=2,
-    kv_heads=2,
-    ffn=48,
-)
+CONFIG = LMConfig(10, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+TEXTS, CODES, STYLES = [[1, 2, 3], [4, 5, 6, 7, 8]], [[0, 6560], [7, 7, 7, 1]], [[], [20, 30]]
+LANGUAGES = ["vi", "sw"]
 
 
-def model_of(seed: int = 0) -> SpeechLM:
-    torch.manual_seed(seed)
-    model = SpeechLM(CONFIG)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.3)
+def lively(config: LMConfig = CONFIG, spread: float = 0.3) -> SpeechLM:
+    """A model none of whose parts is silent or neutral, in double precision."""
+    torch.manual_seed(0)
+    model = SpeechLM(config).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=spread)
+    model.pace.copy_(3 * torch.rand_like(model.pace))
     return model
 
 
-def test_layout_of_a_worked_example() -> None:
-    # ids: 0-5 text, 6 vi, 7 sw, 8 <style>, 9 <speech>, 10 <end>, 11.. codes
-    batch = assemble(CONFIG, [[1, 2], [3]], [[0, 8], [4]], ["sw", "vi"], [[5], []])
-    assert batch.ids.tolist() == [[7, 8, 16, 1, 2, 9, 11, 19], [6, 3, 9, 15, 0, 0, 0, 0]]
-    assert batch.places.tolist() == [5, 6, 7, 8 + 2, 8 + 3]
-    assert batch.targets.tolist() == [11, 19, 10, 15, 10]
+def test_a_sequence_is_laid_out_as_documented() -> None:
+    """Ids: symbols 0-9, vi 10, sw 11, <style> 12, <speech> 13, <end> 14, codes from 15 on."""
+    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    assert batch.ids.tolist() == [
+        [10, 1, 2, 3, 13, 15, 6575, 0, 0, 0, 0, 0, 0, 0],
+        [11, 12, 35, 45, 4, 5, 6, 7, 8, 13, 22, 22, 22, 16],
+    ]
+    assert batch.places.tolist() == [4, 5, 6, 23, 24, 25, 26, 27]
+    assert batch.targets.tolist() == [15, 6575, 14, 22, 22, 22, 16, 14]
+    assert CONFIG.vocabulary == 6576
 
 
-def test_code_embedding_is_the_sum_of_its_digits() -> None:
-    model = model_of()
-    code = 1 * 1 + 2 * 3  # digits (1, 2), the lowest first
-    expected = model.embed_digits[0, 1] + model.embed_digits[1, 2] + model.embed_codes[code]
-    torch.testing.assert_close(model.table()[CONFIG.first_code + code], expected)
+def test_the_prompt_is_the_sequence_up_to_speech() -> None:
+    assert prompt(CONFIG, [1, 2], "sw", [5]) == [11, 12, 20, 1, 2, 13]
+    assert SpeechLM(CONFIG).prompt([1, 2], "vi") == [10, 1, 2, 13]
 
 
-def test_a_row_does_not_depend_on_its_batch() -> None:
-    model = model_of()
-    texts, codes = [[1, 2, 3], [4]], [[0, 1, 2, 3, 4], [5]]
-    both = log_probs(model, assemble(CONFIG, texts, codes, ["vi", "vi"], [[], []]))
-    alone = log_probs(model, assemble(CONFIG, texts[1:], codes[1:], ["vi"], [[]]))
-    torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-5)
+def test_unknown_languages_and_endless_sequences_are_refused() -> None:
+    with pytest.raises(LabError, match="no tag for language 'lo'; it knows vi, sw"):
+        prompt(CONFIG, [1], "lo")
+    short = dataclasses.replace(CONFIG, max_positions=8)
+    with pytest.raises(LabError, match="14 positions, more than the 8"):
+        assemble(short, TEXTS, CODES, LANGUAGES, STYLES)
 
 
-def test_loss_and_gradient_are_cross_entropys() -> None:
-    model = model_of()
-    batch = assemble(CONFIG, [[1, 2], [3]], [[0, 8], [4]], ["sw", "vi"], [[5], []])
-    loss, _ = lm_loss(model, batch)
-    loss.backward()
-    ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    table = model.table()
-    logits = model.hidden(batch.ids, table).flatten(0, 1)[batch.places] @ table.t()
-    expected = functional.cross_entropy(logits, batch.targets)
-    expected.backward()
-    torch.testing.assert_close(loss, expected)
-    assert set(ours) == {name for name, _ in model.named_parameters()}
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(ours[name], p.grad, atol=1e-5, rtol=1e-4)
+def test_a_code_is_the_sum_of_its_digits_its_halves_and_itself() -> None:
+    """167 = 2 + 1 · 3 + 2 · 81: its digits from the lowest are 2, 1, 0, 0 and 2, 0, 0, 0, its halves 5 and 2."""
+    model = lively()
+    digits = [2, 1, 0, 0, 2, 0, 0, 0]
+    expected = sum(model.embed_digits[j, level] for j, level in enumerate(digits))
+    expected = expected + model.embed_low[5] + model.embed_high[2] + model.embed_codes[167]
+    torch.testing.assert_close(model.table()[CONFIG.first_code + 167], expected)
+    assert model.table().shape == (CONFIG.vocabulary, CONFIG.width)
 
 
-def test_the_future_is_not_seen() -> None:
-    model = model_of()
-    first = target_log_probs(model, assemble(CONFIG, [[1]], [[0, 1, 2]], ["vi"], [[]]))
-    second = target_log_probs(model, assemble(CONFIG, [[1]], [[0, 1, 7]], ["vi"], [[]]))
-    torch.testing.assert_close(first[:2], second[:2])
-    assert not torch.allclose(first[2], second[2])
+def test_the_clock_of_speech_runs_beside_the_text() -> None:
+    """Text of 2 + 0.5 + 1 tokens after a tag, and after a tag, <style> and two codes; then speech beside it."""
+    model = SpeechLM(CONFIG)
+    model.pace[:] = 0
+    model.pace[0, [1, 2, 3]] = torch.tensor([2, 0.5, 1])
+    model.pace[1, [4, 5, 6, 7, 8]] = 1.0
+    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    first, second = model.positions(batch.ids).tolist()
+    assert first[:7] == [0, 1, 3, 3.5, 1, 2, 3]
+    assert second == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8]
+    assert model.expected_tokens(batch.ids).tolist() == [3.5, 5]
 
 
-def test_learns_by_heart() -> None:
+def test_pace_is_found_again_from_lengths_alone() -> None:
+    """Symbols sound for 1, 2, 0 and 3 tokens in sw; vi was not in the corpus and keeps its pace."""
+    draw = torch.Generator().manual_seed(3)
+    texts = [torch.randint(1, 5, (12,), generator=draw).tolist() for _ in range(200)]
+    true = [0.0, 1.0, 2.0, 0.0, 3.0]
+    model = SpeechLM(CONFIG)
+    before = model.pace[0].clone()
+    model.fit_pace(texts, [int(sum(true[i] for i in text)) for text in texts], ["sw"] * 200, ridge=0.01)
+    torch.testing.assert_close(model.pace[1, 1:5], torch.tensor(true[1:]), atol=0.01, rtol=0)
+    torch.testing.assert_close(model.pace[0], before)
+
+
+def test_padding_and_neighbours_change_nothing() -> None:
+    model = lively()
+    both = model(assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES).ids)
+    for i in range(2):
+        alone = model(
+            assemble(CONFIG, TEXTS[i : i + 1], CODES[i : i + 1], LANGUAGES[i : i + 1], STYLES[i : i + 1]).ids
+        )
+        torch.testing.assert_close(both[i, : alone.shape[1]], alone[0])
+
+
+@torch.no_grad()
+def test_nothing_is_seen_before_it_is_read() -> None:
+    model = lively()
+    ids = assemble(CONFIG, TEXTS[:1], [[5, 6, 7, 8]], ["vi"], [[]]).ids
+    changed = ids.clone()
+    changed[0, 7] += 1
+    before, after = model(ids)[0], model(changed)[0]
+    torch.testing.assert_close(before[:7], after[:7])
+    assert float((before[7:] - after[7:]).abs().amax(1).min()) > 1e-3
+
+
+def plain_log_probs(model: SpeechLM, ids: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+    """The long way: all logits, then their log-softmax at the targets."""
+    return functional.log_softmax(model(ids).flatten(0, 1)[places], -1).gather(1, targets[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+def test_log_probabilities_and_gradients_equal_the_long_way(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slmlab.models.lm.CHUNK", chunk)
+    model = lively()
+    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    weights = torch.linspace(-1, 2, len(batch.targets)).double()
+    gradients = []
+    for way in (
+        target_log_probs(model, batch),
+        plain_log_probs(model, batch.ids, batch.places, batch.targets),
+    ):
+        gradients.append((way, torch.autograd.grad((way * weights).sum(), list(model.parameters()))))
+    (short, by_short), (long, by_long) = gradients
+    torch.testing.assert_close(short, long)
+    torch.testing.assert_close(by_short, by_long)
+
+
+def test_rows_add_up_their_own_targets() -> None:
+    model = lively()
+    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    each = target_log_probs(model, batch)
+    torch.testing.assert_close(log_probs(model, batch), torch.stack([each[:3].sum(), each[3:].sum()]))
+
+
+@torch.no_grad()
+def test_a_new_model_knows_nothing() -> None:
+    """Its blocks are silent, so that all ids are nearly as likely."""
+    torch.manual_seed(0)
+    loss, _ = lm_loss(SpeechLM(CONFIG), assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES))
+    assert float(loss) == pytest.approx(math.log(CONFIG.vocabulary), abs=0.2)
+
+
+def test_it_learns_two_sentences_by_heart_and_every_part_takes_part() -> None:
     torch.manual_seed(0)
     model = SpeechLM(CONFIG)
-    batch = assemble(CONFIG, [[1, 2], [3]], [[0, 8, 3], [4, 4]], ["sw", "vi"], [[], []])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(80):
-        loss, _ = lm_loss(model, batch)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(40):
         optimiser.zero_grad()
+        loss, _ = lm_loss(model, batch)
         loss.backward()
         optimiser.step()
-    assert loss.item() < 0.1
+    assert float(loss.detach()) < 0.05
+    assert [name for name, p in model.named_parameters() if torch.equal(p, start[name])] == []
 
 
-def test_the_clock_of_a_worked_example() -> None:
-    model = model_of()
-    model.pace[1] = torch.tensor([0.0, 2.0, 3.0, 0.0, 0.0, 0.0])
-    ids = assemble(CONFIG, [[1, 2]], [[0, 8]], ["sw"], [[5]]).ids
-    # tag, <style>, z | two symbols of 2 and 3 tokens | <speech> and its tokens, back where the text began
-    assert model.positions(ids).tolist() == [[0, 1, 2, 3, 5, 3, 4, 5]]
-    assert model.expected_tokens(ids).tolist() == [5]
+def test_rotation_is_qwens() -> None:
+    """Pair p of a head is numbers p and p + e / 2, turned by position / theta^(2 p / e)."""
+    x = torch.randn(1, 1, 1, 4)
+    laid = side_by_side(x.flatten(), 4).reshape(1, 1, 1, 4)
+    turned = rotate(laid, rotation(torch.tensor([[2.5]]), 4, 100.0)).flatten()
+    a, b, c, d = x.flatten().tolist()
+    fast, slow = 2.5, 2.5 / 10
+    expected = [
+        a * math.cos(fast) - c * math.sin(fast),
+        a * math.sin(fast) + c * math.cos(fast),
+        b * math.cos(slow) - d * math.sin(slow),
+        b * math.sin(slow) + d * math.cos(slow),
+    ]
+    torch.testing.assert_close(turned, torch.tensor(expected))
 
 
-def test_pace_is_found() -> None:
-    torch.manual_seed(0)
-    model = model_of()
-    pace = [0, 1, 2, 3, 4, 5]
-    texts = [torch.randint(1, 6, (8,)).tolist() for _ in range(400)]
-    model.fit_pace(texts, [sum(pace[i] for i in text) for text in texts], ["vi"] * 400, ridge=1e-3)
-    torch.testing.assert_close(model.pace[0, 1:], torch.tensor([1.0, 2, 3, 4, 5]), atol=1e-2, rtol=1e-2)
+def test_unit_rms_and_its_gradient() -> None:
+    x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(unit_rms(x), functional.rms_norm(x, (8,), eps=1e-6))
+    torch.testing.assert_close(unit_rms(x.detach()), unit_rms(x).detach())
+    assert torch.autograd.gradcheck(unit_rms, x)
+
+
+def test_the_papers_backbone_has_its_number_of_parameters() -> None:
+    """Qwen2.5-0.5B without its table of words: 494 032 768 − 151 936 · 896."""
+    config = LMConfig(60, ("th", "lo"), width=896, layers=24, heads=14, kv_heads=2, ffn=4864, rope_theta=1e6)
+    with torch.device("meta"):
+        model = SpeechLM(config)
+    blocks = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("embed"))
+    assert blocks == 357_898_112

@@ -10,7 +10,6 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM, assemble
 from slmlab.qwen import from_qwen, to_qwen
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SHARED = LMConfig(20, ("vi", "sw"), width=48, layers=3, heads=4, kv_heads=2, ffn=80)
 
 

@@ -4,8 +4,9 @@
 
 In shape it is Qwen2 (`slmlab.qwen` takes it there and back). Two things make it learn to read in minutes:
 
-- Its embeddings are *composed*: a code of eight ternary digits is the sum of eight learnt vectors and a residual of
-  its own, so that what is learnt of one code holds for its neighbours.
+- Its embeddings are *composed*: a code of eight ternary digits is the sum of what is learnt of each digit, of the
+  lower and the higher four together, and of the code itself, so that what one code teaches holds for its
+  neighbours.
 - Its positions are a *clock*. A symbol of text stands where its sound is expected, counted in speech tokens from
   where speech begins, so that what to read next is always nearby. How long each symbol sounds, its pace, is fitted
   to the corpus by least squares before training; no durations are needed, neither then nor later.
@@ -110,6 +111,9 @@ class SpeechLM(nn.Module):
         self.embed_symbols = nn.Parameter(torch.randn(c.first_code, c.width) * 0.02)
         spread = 0.02 / math.sqrt(c.code_dims)
         self.embed_digits = nn.Parameter(torch.randn(c.code_dims, c.code_levels, c.width) * spread)
+        low = c.code_dims // 2
+        self.embed_low = nn.Parameter(torch.zeros(c.code_levels**low, c.width))
+        self.embed_high = nn.Parameter(torch.zeros(c.code_levels ** (c.code_dims - low), c.width))
         self.embed_codes = nn.Parameter(torch.zeros(c.n_codes, c.width))
         self.layers = nn.ModuleList(Block(c.width, c.heads, c.kv_heads, c.ffn) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
@@ -126,11 +130,11 @@ class SpeechLM(nn.Module):
         return self.hidden(ids, table) @ table.t()
 
     def table(self) -> Tensor:
-        """The embeddings `(v d)` of all ids: a code's is the sum of its digits' and a residual of its own."""
-        codes = self.embed_digits[0]
-        for higher in self.embed_digits[1:]:
-            codes = rearrange(rearrange(higher, "l d -> l 1 d") + codes, "l v d -> (l v) d")
-        return torch.cat([self.embed_symbols, codes + self.embed_codes])
+        """The embeddings `(v d)` of all ids: a code's is the sum of its digits', its halves' and its own."""
+        middle = self.config.code_dims // 2
+        low = _sums(self.embed_digits[:middle]) + self.embed_low
+        high = _sums(self.embed_digits[middle:]) + self.embed_high
+        return torch.cat([self.embed_symbols, _sums((low, high)) + self.embed_codes])
 
     def hidden(self, ids: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
         """What the model knows after each id, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n d)`.
@@ -209,6 +213,14 @@ class SpeechLM(nn.Module):
     def prompt(self, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
         """Ids up to <speech>; see `prompt`."""
         return prompt(self.config, text, language, style)
+
+
+def _sums(tables: Sequence[Tensor] | Tensor) -> Tensor:
+    """All sums of a row of each table `(l d)`, the first table's rows following each other: `(l · l · … d)`."""
+    made = tables[0]
+    for table in tables[1:]:
+        made = rearrange(rearrange(table, "l d -> l 1 d") + made, "l v d -> (l v) d")
+    return made
 
 
 class _TargetLogProbs(torch.autograd.Function):
