@@ -5,10 +5,15 @@ phase is not learned: F0, read off the mel by a small network, drives a train of
 harmonics keep the right phase from frame to frame (the source of Wang et al. 2019, arXiv:1904.12088), and white
 noise stands beside it. The main network draws what each is multiplied by in a short-time spectrum, which the
 inverse STFT makes a wave (the head of Vocos, Siuzdak 2023, arXiv:2306.00814). The gains are corrections to the
-mel's own envelope: untrained, this is already a vocoder of the old kind, and silence stays silent.
+mel's own envelope: untrained, this is already a vocoder of the old kind, and silence stays silent. At last the
+loop is closed: the mel of the sound is measured and brought to the one that was asked for.
+
+The loss is an energy distance (Gritsenko et al. 2020, arXiv:2008.01160). A plain distance of spectra is smallest
+for something that never varies, so it says hiss with pulses, and that buzzes; the energy distance is smallest
+where sounds vary as recordings do.
 
 Axes: b batch, f mel frames (50 Hz), m mel bins, s samples (320 a frame), j short frames (a few in each mel
-frame), k frequency bins, g grid of possible F0, c the three gains, d width.
+frame), k frequency bins, g grid of possible F0, h multiples of one, c the three gains, d width.
 """
 
 import math
@@ -33,6 +38,7 @@ SIZES = (
     1024,
     2048,
 )  # windows of the loss: the short ones hear pulses and bursts, the long ones harmonics
+GATE = 4.0  # sharpness of voicing: pulses are either there or not, but come and go softly
 GAP = 100.0  # Hz left free between the highest harmonic and half the sample rate
 
 
@@ -54,10 +60,14 @@ class VocoderConfig:
     """Samples of the short-time spectrum in which sources are shaped."""
     step: int = 80
     """Samples from one short frame to the next; divides 320."""
-    pitch_width: int = 96
+    rounds: int = 3
+    """How often the sound's own mel is measured and brought to the one that was asked for."""
+    pitch_width: int = 64
     """Channels of the network that reads F0."""
-    pitch_layers: int = 3
+    pitch_layers: int = 2
     """Its ConvNeXt blocks."""
+    harmonics: int = 8
+    """Harmonics by which a possible F0 is known."""
     pitch_bins: int = 96
     """Points of the grid of possible F0, evenly spaced in octaves."""
     lowest: float = 48.0
@@ -88,23 +98,42 @@ class Trunk(nn.Module):
 
 
 class PitchReader(nn.Module):
-    """F0 and voicing from log-mel. F0 is a choice from a grid: a choice can doubt between octaves."""
+    """F0 and voicing from log-mel. F0 is a choice from a grid: a choice can doubt between octaves.
+
+    A few weights shared by all points of the grid look at the mel at the harmonics that a point would have, and
+    halfway between them; what they learn from one pitch holds for every other. A trunk then listens to the
+    neighbouring frames.
+    """
 
     grid: Tensor
     """Possible F0, log2 of Hz `(g)`."""
+    at_harmonics: Tensor
+    """Interpolates from mel bins to half, one, one and a half … times each F0: `(g h m)`."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
-        self.trunk = Trunk(
-            config.n_mels, config.pitch_bins + 1, config.pitch_width, config.pitch_layers, config.kernel, 3
-        )
         grid = torch.linspace(math.log2(config.lowest), math.log2(config.highest), config.pitch_bins)
+        multiples = torch.arange(1, 2 * config.harmonics + 1) / 2
+        hertz = einsum(grid.exp2(), multiples, "g, h -> g h")
+        comb = band_interpolation(rearrange(hertz, "g h -> (g h)"), config.n_mels)
         self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer(
+            "at_harmonics", rearrange(comb, "(g h) m -> g h m", g=config.pitch_bins), persistent=False
+        )
+        width, points = config.pitch_width, config.pitch_bins
+        self.match = nn.Sequential(
+            nn.Linear(2 * config.harmonics, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1)
+        )
+        self.trunk = Trunk(config.n_mels + points, points + 1, width, config.pitch_layers, config.kernel, 3)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """`(b f m)` → scores of each F0 `(b f g)` and of being voiced `(b f)`, both as logits."""
-        out = self.trunk(standardise(mel)).float()
-        return out[..., :-1], out[..., -1]
+        mel = standardise(mel)
+        heard = einsum(mel, self.at_harmonics, "b f m, g h m -> b f g h")
+        heard = heard - reduce(heard, "b f g h -> b f g 1", "mean")
+        scores = rearrange(self.match(heard), "b f g 1 -> b f g")
+        out = self.trunk(torch.cat((mel, scores), -1))
+        return (scores + out[..., :-1]).float(), out[..., -1].float()
 
     def f0(self, scores: Tensor) -> Tensor:
         """The best point of the grid and its neighbours, averaged: `(b f g)` → Hz `(b f)`, never 0."""
@@ -119,8 +148,12 @@ class Vocoder(nn.Module):
 
     envelope: Tensor
     """Log-mel of white noise of variance 1 `(m)`: what the mel is measured against."""
+    filters: Tensor
+    """Mel filters `(m k)`."""
     to_bins: Tensor
     """Interpolates from mel bins to the bins of the short-time spectrum `(k m)`."""
+    to_fine_bins: Tensor
+    """The same to the bins of the mel's own spectrum."""
     window: Tensor
     """Hann `(window)`."""
 
@@ -142,43 +175,64 @@ class Vocoder(nn.Module):
         filters = mel_filters(config.n_mels)
         rayleigh = math.sqrt(math.pi / 4 * torch.hann_window(N_FFT).square().sum())
         self.register_buffer("envelope", (filters.sum(1) * rayleigh).log(), persistent=False)
-        self.register_buffer("to_bins", _band_interpolation(filters, config.window), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer(
+            "to_bins", band_interpolation(_bins(config.window), config.n_mels), persistent=False
+        )
+        self.register_buffer(
+            "to_fine_bins", band_interpolation(_bins(N_FFT), config.n_mels), persistent=False
+        )
         self.register_buffer("window", torch.hann_window(config.window), persistent=False)
 
-    def forward(self, mel: Tensor, f0: Tensor | None = None) -> Tensor:
+    def forward(self, mel: Tensor) -> Tensor:
         """Speak a log-mel spectrogram; in `eval` the same mel gives the same wave, alone or in any batch.
 
         Args:
             mel: `(b f m)`, natural logarithm of magnitude mel.
-            f0: `(b f)` in Hz, to be followed where it is not 0; elsewhere, and without it, F0 is read off the mel.
 
         Returns:
             `(b s)` with s = 320 f, 16 kHz.
         """
         scores, voicing = self.pitch(mel)
-        read = self.pitch.f0(scores)
-        return self.synthesise(mel, read if f0 is None else torch.where(f0 > 0, f0, read), voicing)
+        return self.synthesise(mel, self.pitch.f0(scores), voicing)[0]
 
-    def synthesise(self, mel: Tensor, f0: Tensor, voicing: Tensor) -> Tensor:
+    def synthesise(self, mel: Tensor, f0: Tensor, voicing: Tensor, draws: int = 1) -> Tensor:
         """Shape pulses and noise as the mel says.
 
         Args:
             mel: `(b f m)`.
-            f0: `(b f)` in Hz, above 0 everywhere: where there is no voice the gains silence the pulses.
-            voicing: `(b f)`, logits.
+            f0: `(b f)` in Hz, above 0 everywhere.
+            voicing: `(b f)`, logits; where they are low the pulses fall silent.
+            draws: how many times, each with its own noise and start of the pulses.
 
         Returns:
-            `(b s)`
+            `(draws b s)`
         """
         hints = torch.stack((f0.log2() - 7, torch.tanh(voicing / 4)), -1)
         gains = self.gains(torch.cat((standardise(mel), hints), -1)).float()
         with torch.autocast(mel.device.type, enabled=False):
-            pulse_gain, noise_gain = self._spectra(mel, gains)
-            pulses, noise = self._sources(f0)
-            shaped = self._stft(pulses) * pulse_gain + self._stft(noise) * noise_gain
-            return torch.istft(
-                shaped, self.config.window, self.config.step, window=self.window, length=pulses.shape[1]
-            )
+            spectra = self._spectra(mel, gains)
+            gate = rearrange(glide(rearrange(GATE * voicing, "b f -> b f 1").sigmoid(), HOP), "b s 1 -> b s")
+            return torch.stack([self._sound(mel, f0, gate, *spectra) for _ in range(draws)])
+
+    def _sound(self, mel: Tensor, f0: Tensor, gate: Tensor, pulse_gain: Tensor, noise_gain: Tensor) -> Tensor:
+        """Sources through their gains, then corrected until their mel is the one asked for: `(b s)`."""
+        size, step = self.config.window, self.config.step
+        pulses, noise = self._sources(f0)
+        shaped = stft(gate * pulses, size, step) * pulse_gain + stft(noise, size, step) * noise_gain
+        wave = torch.istft(shaped, size, step, window=self.window, length=noise.shape[1])
+        for _ in range(self.config.rounds):
+            wave = self._corrected(wave, mel)
+        return wave
+
+    def _corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
+        """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays lacking."""
+        spectrum = stft(wave, N_FFT, HOP)
+        lack = (mel - log_mel(spectrum[..., :-1], self.filters)).clamp(max=3)
+        lack = torch.cat((lack, lack[:, -1:]), 1)
+        factor = einsum(lack, self.to_fine_bins, "b f m, k m -> b k f").exp()
+        window = torch.hann_window(N_FFT, device=wave.device)
+        return torch.istft(spectrum * factor, N_FFT, HOP, window=window, length=wave.shape[1])
 
     def _spectra(self, mel: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections `(b f (j c m))` to the envelope → gains of pulses (complex) and of noise, `(b k j)`."""
@@ -197,13 +251,9 @@ class Vocoder(nn.Module):
         noise = torch.randn(f * HOP, generator=torch.Generator().manual_seed(0)).to(f0.device)
         return pulse_train(f0, torch.zeros(b, device=f0.device)), repeat(noise, "s -> b s", b=b)
 
-    def _stft(self, wave: Tensor) -> Tensor:
-        """`(b s)` → `(b k j)`."""
-        return stft(wave, self.config.window, self.config.step)
-
 
 def vocoder_loss(model: Vocoder, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """How far a spoken segment is from the recorded one, and how wrong its F0.
+    """How far what is spoken for a segment is from what was recorded, and how wrong its F0 is.
 
     The pulses follow the given F0 where there is one: harmonics meet the target's from the first step.
 
@@ -212,25 +262,40 @@ def vocoder_loss(model: Vocoder, batch: Mapping[str, Tensor]) -> tuple[Tensor, d
         batch: `mel` `(b f m)`, `wave` `(b s)` with s = 320 f, `f0` `(b f)` in Hz, 0 where unvoiced.
 
     Returns:
-        The sum, and its parts: `spectrum`, `mel`, `pitch`, `voicing`.
+        The sum, and its parts: `spectrum`, `pitch`, `voicing`.
     """
-    mel, wave, f0 = soften(batch["mel"]), batch["wave"], batch["f0"]
+    mel, wave, f0 = batch["mel"], batch["wave"], batch["f0"]
     scores, voicing = model.pitch(mel)
     followed = torch.where(f0 > 0, f0, model.pitch.f0(scores.detach()))
-    spoken = model.synthesise(mel, followed, voicing.detach())
+    first, second = model.synthesise(mel, followed, voicing.detach(), draws=2)
     with torch.autocast(mel.device.type, enabled=False):
-        filters = mel_filters(mel.shape[-1]).to(mel.device)
         parts = {
-            "spectrum": spectral_distance(spoken, wave),
-            "mel": (log_mel(spoken, filters) - log_mel(wave, filters)).abs().mean(),
+            "spectrum": energy_distance(first, second, wave),
             "pitch": pitch_loss(scores, f0, model.pitch.grid),
             "voicing": functional.binary_cross_entropy_with_logits(voicing, (f0 > 0).float()),
         }
     return torch.stack(list(parts.values())).sum(), {name: value.detach() for name, value in parts.items()}
 
 
+def energy_distance(first: Tensor, second: Tensor, recorded: Tensor) -> Tensor:
+    """How far two draws are from the recording, less how far they are from each other, halved.
+
+    In expectation it is smallest where draws are distributed as recordings are: noise is let be noise.
+
+    Args:
+        first: `(b s)`.
+        second: `(b s)`, the same speech drawn again.
+        recorded: `(b s)`.
+
+    Returns:
+        A scalar.
+    """
+    x, y, z = _spectra(recorded), _spectra(first), _spectra(second)
+    return (_distance(y, x, x) + _distance(z, x, x) - _distance(y, z, x)) / 2
+
+
 def spectral_distance(spoken: Tensor, recorded: Tensor) -> Tensor:
-    """Multi-resolution STFT distance of Yamamoto et al. (2020, arXiv:1910.11480): convergence and log magnitude.
+    """Multi-resolution STFT distance of Yamamoto et al. (2020, arXiv:1910.11480).
 
     Args:
         spoken: `(b s)`.
@@ -239,11 +304,22 @@ def spectral_distance(spoken: Tensor, recorded: Tensor) -> Tensor:
     Returns:
         A scalar, the mean over the four sizes of `‖X - Y‖ / ‖X‖ + mean |ln X - ln Y|`.
     """
-    total = spoken.new_zeros(())
-    for size in SIZES:
-        x, y = (_magnitude(stft(wave, size, size // 2), 1e-7 * size) for wave in (recorded, spoken))
-        total = total + (x - y).norm() / x.norm() + (x.log() - y.log()).abs().mean()
-    return total / len(SIZES)
+    x = _spectra(recorded)
+    return _distance(_spectra(spoken), x, x)
+
+
+def _spectra(wave: Tensor) -> list[Tensor]:
+    """Magnitudes `(b k j)` at each of the sizes, never 0."""
+    return [_magnitude(stft(wave, size, size // 2), 1e-7 * size) for size in SIZES]
+
+
+def _distance(ones: list[Tensor], others: list[Tensor], scales: list[Tensor]) -> Tensor:
+    """Convergence, relative to the norms of `scales`, plus L1 of log magnitudes; the mean over the sizes."""
+    parts = [
+        (one - other).norm() / scale.norm() + (one.log() - other.log()).abs().mean()
+        for one, other, scale in zip(ones, others, scales, strict=True)
+    ]
+    return torch.stack(parts).mean()
 
 
 def pitch_loss(scores: Tensor, f0: Tensor, grid: Tensor) -> Tensor:
@@ -262,24 +338,6 @@ def pitch_loss(scores: Tensor, f0: Tensor, grid: Tensor) -> Tensor:
     target = (-0.5 * (distance / (grid[1] - grid[0])) ** 2).softmax(-1)
     entropy = -reduce(target * scores.log_softmax(-1), "b f g -> b f", "sum")
     return (entropy * voiced).sum() / voiced.sum().clamp(min=1)
-
-
-def soften(mel: Tensor) -> Tensor:
-    """Make a mel more like a decoder's: half of a batch is blurred, all of it is a little noisy.
-
-    Args:
-        mel: `(b f m)`.
-
-    Returns:
-        `(b f m)`; random, from torch's global generator.
-    """
-    share = torch.rand(len(mel), 1, 1, device=mel.device) * (
-        torch.rand(len(mel), 1, 1, device=mel.device) < 0.5
-    )
-    around = functional.pad(rearrange(mel, "b f m -> b 1 f m"), (1, 1, 1, 1), mode="replicate")
-    blurred = rearrange(functional.avg_pool2d(around, 3, 1), "b 1 f m -> b f m")
-    noise = 0.1 * torch.rand(len(mel), 1, 1, device=mel.device) * torch.randn_like(mel)
-    return (mel + share * (blurred - mel) + noise).clamp(min=math.log(LOG_FLOOR))
 
 
 def pulse_train(f0: Tensor, start: Tensor) -> Tensor:
@@ -323,9 +381,9 @@ def stft(wave: Tensor, size: int, hop: int) -> Tensor:
     return torch.stft(wave, size, hop, window=window, pad_mode="constant", return_complex=True)
 
 
-def log_mel(wave: Tensor, filters: Tensor) -> Tensor:
-    """The mel spectrogram of `features`, without its module: `(b s)`, `(m k)` → `(b f m)`."""
-    magnitude = _magnitude(stft(wave, N_FFT, HOP)[..., : wave.shape[-1] // HOP], 1e-12)
+def log_mel(spectrum: Tensor, filters: Tensor) -> Tensor:
+    """The mel spectrogram of `features`, from a complex spectrum `(b k f)` and filters `(m k)`: `(b f m)`."""
+    magnitude = _magnitude(spectrum, 1e-12)
     return einsum(filters, magnitude, "m k, b k f -> b f m").clamp(min=LOG_FLOOR).log()
 
 
@@ -343,6 +401,19 @@ def mel_filters(n_mels: int) -> Tensor:
     low, middle, high = (rearrange(edges[i : i + n_mels], "m -> m 1") for i in range(3))
     triangles = torch.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)).clamp(min=0)
     return (triangles * 2 / (high - low)).float()
+
+
+def band_interpolation(hertz: Tensor, n_mels: int) -> Tensor:
+    """Straight lines between the centres of mel filters, read at any frequencies: `(k)` in Hz → `(k m)`."""
+    filters = mel_filters(n_mels)
+    centres = einsum(filters, _bins(N_FFT), "m k, k -> m") / filters.sum(1)
+    above = torch.searchsorted(centres, hertz).clamp(1, n_mels - 1)
+    share = ((hertz - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
+    rows = torch.arange(len(hertz))
+    matrix = torch.zeros(len(hertz), n_mels)
+    matrix[rows, above - 1] = 1 - share
+    matrix[rows, above] = share
+    return matrix
 
 
 def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
@@ -390,15 +461,6 @@ def _magnitude(spectrum: Tensor, floor: float) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square() + floor).sqrt()
 
 
-def _band_interpolation(filters: Tensor, size: int) -> Tensor:
-    """Straight lines between centres of mel filters `(m k)`, read at the bins of a shorter STFT: `(k' m)`."""
-    bins = torch.arange(filters.shape[1]) * SAMPLE_RATE / N_FFT
-    centres = einsum(filters, bins, "m k, k -> m") / filters.sum(1)
-    hertz = torch.arange(size // 2 + 1) * SAMPLE_RATE / size
-    above = torch.searchsorted(centres, hertz).clamp(1, len(centres) - 1)
-    share = ((hertz - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
-    rows = torch.arange(len(hertz))
-    matrix = torch.zeros(len(hertz), len(centres))
-    matrix[rows, above - 1] = 1 - share
-    matrix[rows, above] = share
-    return matrix
+def _bins(size: int) -> Tensor:
+    """Hz of each bin of a spectrum: `(k)`."""
+    return torch.arange(size // 2 + 1) * SAMPLE_RATE / size
