@@ -184,19 +184,24 @@ class Vocoder(nn.Module):
         )
         self.register_buffer("window", torch.hann_window(config.window), persistent=False)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, smoothing: int = 1) -> Tensor:
         """Speak a log-mel spectrogram; in `eval` the same mel gives the same wave, alone or in any batch.
 
         Args:
             mel: `(b f m)`, natural logarithm of magnitude mel.
+            smoothing: mel bins, an odd number, over which the closing of the loop is averaged. 1 keeps every
+                detail of a recording's mel. A network's mel has washed-out harmonics, which the loop would
+                turn into hoarseness: 5 keeps its envelope alone and leaves harmonics to the pulses.
 
         Returns:
             `(b s)` with s = 320 f, 16 kHz.
         """
         scores, voicing = self.pitch(mel)
-        return self.synthesise(mel, self.pitch.f0(scores), voicing)[0]
+        return self.synthesise(mel, self.pitch.f0(scores), voicing, smoothing=smoothing)[0]
 
-    def synthesise(self, mel: Tensor, f0: Tensor, voicing: Tensor, draws: int = 1) -> Tensor:
+    def synthesise(
+        self, mel: Tensor, f0: Tensor, voicing: Tensor, draws: int = 1, smoothing: int = 1
+    ) -> Tensor:
         """Shape pulses and noise as the mel says.
 
         Args:
@@ -204,6 +209,7 @@ class Vocoder(nn.Module):
             f0: `(b f)` in Hz, above 0 everywhere.
             voicing: `(b f)`, logits; where they are low the pulses fall silent.
             draws: how many times, each with its own noise and start of the pulses.
+            smoothing: mel bins over which the closing of the loop is averaged, an odd number.
 
         Returns:
             `(draws b s)`
@@ -213,22 +219,25 @@ class Vocoder(nn.Module):
         with torch.autocast(mel.device.type, enabled=False):
             spectra = self._spectra(mel, gains)
             gate = rearrange(glide(rearrange(GATE * voicing, "b f -> b f 1").sigmoid(), HOP), "b s 1 -> b s")
-            return torch.stack([self._sound(mel, f0, gate, *spectra) for _ in range(draws)])
+            waves = [self._sound(f0, gate, *spectra) for _ in range(draws)]
+            for _ in range(self.config.rounds):
+                waves = [self._corrected(wave, mel, smoothing) for wave in waves]
+        return torch.stack(waves)
 
-    def _sound(self, mel: Tensor, f0: Tensor, gate: Tensor, pulse_gain: Tensor, noise_gain: Tensor) -> Tensor:
-        """Sources through their gains, then corrected until their mel is the one asked for: `(b s)`."""
+    def _sound(self, f0: Tensor, gate: Tensor, pulse_gain: Tensor, noise_gain: Tensor) -> Tensor:
+        """Sources through their gains: `(b s)`."""
         size, step = self.config.window, self.config.step
         pulses, noise = self._sources(f0)
         shaped = stft(gate * pulses, size, step) * pulse_gain + stft(noise, size, step) * noise_gain
-        wave = torch.istft(shaped, size, step, window=self.window, length=noise.shape[1])
-        for _ in range(self.config.rounds):
-            wave = self._corrected(wave, mel)
-        return wave
+        return torch.istft(shaped, size, step, window=self.window, length=noise.shape[1])
 
-    def _corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
+    def _corrected(self, wave: Tensor, mel: Tensor, smoothing: int) -> Tensor:
         """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays lacking."""
         spectrum = stft(wave, N_FFT, HOP)
         lack = (mel - log_mel(spectrum[..., :-1], self.filters)).clamp(max=3)
+        if smoothing > 1:
+            beside = functional.pad(lack, (smoothing // 2, smoothing // 2), mode="replicate")
+            lack = functional.avg_pool1d(beside, smoothing, 1)
         lack = torch.cat((lack, lack[:, -1:]), 1)
         factor = einsum(lack, self.to_fine_bins, "b f m, k m -> b k f").exp()
         window = torch.hann_window(N_FFT, device=wave.device)
