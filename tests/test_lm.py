@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.layers import rotate, rotation, side_by_side, unit_rms
+from slmlab.models.layers import Block, rotate, rotation, side_by_side, unit_rms
 from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, prompt, target_log_probs
 
 CONFIG = LMConfig(10, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
@@ -176,6 +176,21 @@ def test_rotation_is_qwens() -> None:
         b * math.sin(slow) + d * math.cos(slow),
     ]
     torch.testing.assert_close(turned, torch.tensor(expected))
+
+
+@torch.no_grad()
+def test_heads_look_near_before_they_have_learnt() -> None:
+    """Of two heads one looks where the clock stands, one two tokens ahead; there the score is 1.5² · sqrt(16) / 2."""
+    block = Block(32, 2, 1, 48)
+    nn.init.zeros_(block.self_attn.q_proj.weight)
+    nn.init.zeros_(block.self_attn.k_proj.weight)
+    block.look_near((0.0, 2.0), 1.5, 300.0)
+    turn = rotation(torch.arange(12.0)[None], 16, 300.0)
+    q, k, _ = block.queries_keys_values(torch.randn(1, 12, 32), turn, block.fuse())
+    scores = (q @ k.mT / 4)[0, :, 5]
+    assert scores.argmax(-1).tolist() == [5, 7]
+    torch.testing.assert_close(scores.amax(-1), torch.full((2,), 1.5**2 * 4 / 2))
+    assert float(scores[0, 8:].max()) < 0.7 * float(scores[0, 5])
 
 
 def test_unit_rms_and_its_gradient() -> None:

@@ -10,6 +10,8 @@ Axis legend: b batch, t positions, d width, h heads (q, or k and v where said), 
 o rows of a matrix.
 """
 
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import torch
@@ -128,6 +130,25 @@ class Block(nn.Module):
         self.self_attn = Attention(width, heads, kv_heads)
         self.post_attention_layernorm = RMSNorm(width)
         self.mlp = FeedForward(width, inner)
+
+    @torch.no_grad()
+    def look_near(self, ahead: Sequence[float], strength: float, theta: float) -> None:
+        """Give q and k biases whose product is greatest where a key stands `ahead` of the query, and fades around it.
+
+        The bias of each pair of numbers is one vector of length `strength`, in q turned ahead of k by as much as RoPE
+        turns in that distance, so that at that distance, and there alone, all pairs agree.
+
+        Args:
+            ahead: distances in positions, taken by one head after the other, again from the start if need be.
+            strength: scores at the best place are `strength² · sqrt(e) / 2`.
+            theta: base of the rotary positions.
+        """
+        for head, distance in zip(range(self.heads), cycle(ahead)):
+            turn = rotation(torch.tensor(distance), self.head_width, theta) * strength
+            bias = rearrange(self.self_attn.q_proj.bias, "(h two p) -> h two p", h=self.heads, two=2)
+            bias[head] = torch.stack([turn.real, turn.imag])
+        bias = rearrange(self.self_attn.k_proj.bias, "(h two p) -> h two p", h=self.kv_heads, two=2)
+        bias[:, 0], bias[:, 1] = strength, 0.0
 
     def fuse(self) -> FusedBlock:
         """The weights as the methods below take them; gradients flow back through it."""

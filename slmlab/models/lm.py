@@ -9,7 +9,8 @@ In shape it is Qwen2 (`slmlab.qwen` takes it there and back). Two things make it
   neighbours.
 - Its positions are a *clock*. A symbol of text stands where its sound is expected, counted in speech tokens from
   where speech begins, so that what to read next is always nearby. How long each symbol sounds, its pace, is fitted
-  to the corpus by least squares before training; no durations are needed, neither then nor later.
+  to the corpus by least squares before training; no durations are needed, neither then nor later. Heads begin
+  with an eye on that place: biases of q and k make them attend to what stands near on the clock.
 
 Axis legend: b batch, t places of a sequence, n targets (places that predict speech), d width, v the vocabulary,
 j digits of a code, l levels of a digit, a symbols of the alphabet, u utterances.
@@ -29,6 +30,16 @@ from slmlab.errors import LabError
 from slmlab.models.layers import Block, RMSNorm, rotation, unit_rms
 
 CHUNK = 512  # rows of logits in memory at a time
+GAZE = (
+    0.0,
+    2.0,
+    -2.0,
+    1.0,
+    -1.0,
+    4.0,
+    -4.0,
+    0.0,
+)  # where heads look at first, in speech tokens ahead of the clock
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,10 @@ class LMConfig:
     """Inner width of the feed-forward layers."""
     max_positions: int = 2048
     """Longest sequence."""
-    rope_theta: float = 10000.0
-    """Base of the rotary positions."""
+    rope_theta: float = 300.0
+    """Base of the rotary positions: the slowest pair turns once in about this many times 2 π tokens."""
+    nearness: float = 1.5
+    """How strongly heads attend, before they have learnt anything, to what stands near on the clock."""
 
     @property
     def style(self) -> int:
@@ -117,6 +130,8 @@ class SpeechLM(nn.Module):
         self.embed_codes = nn.Parameter(torch.zeros(c.n_codes, c.width))
         self.layers = nn.ModuleList(Block(c.width, c.heads, c.kv_heads, c.ffn) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
+        for block in self.blocks:
+            block.look_near(GAZE, c.nearness, c.rope_theta)
         self.register_buffer("pace", torch.full((len(c.languages), c.alphabet_size), 1.5))
 
     @property
@@ -190,7 +205,7 @@ class SpeechLM(nn.Module):
         """Learn how long symbols sound in the languages of a corpus: before training, once.
 
         Least squares from the symbols of each utterance to its length, held to the language's mean by `ridge`
-        imagined tokens of each symbol, and never below 0.
+        imagined tokens of each symbol; a symbol that would sound for less than nothing is silent.
 
         Args:
             texts: alphabet ids of each utterance.
@@ -198,17 +213,20 @@ class SpeechLM(nn.Module):
             languages: its language, one of the config's.
             ridge: how many.
         """
+        size = self.config.alphabet_size
         for language in set(languages):
             rows = [i for i, other in enumerate(languages) if other == language]
-            size = self.config.alphabet_size
             counts = torch.stack(
                 [torch.bincount(torch.tensor(texts[i]), minlength=size) for i in rows]
             ).double()
             spoken = torch.tensor([lengths[i] for i in rows]).double()
-            mean = spoken.sum() / counts.sum()
             gram = counts.mT @ counts + ridge * torch.eye(size)
-            around = torch.linalg.solve(gram, counts.mT @ (spoken - counts.sum(1) * mean))
-            self.pace[self.config.languages.index(language)] = (around + mean).clamp(min=0).to(self.pace)
+            goal = counts.mT @ spoken + ridge * spoken.sum() / counts.sum()
+            heard = torch.arange(size)
+            while bool(((sounding := torch.linalg.solve(gram[heard][:, heard], goal[heard])) < 0).any()):
+                heard = heard[sounding >= 0]
+            pace = torch.zeros(size).double().index_copy(0, heard, sounding)
+            self.pace[self.config.languages.index(language)] = pace.to(self.pace)
 
     def prompt(self, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
         """Ids up to <speech>; see `prompt`."""
