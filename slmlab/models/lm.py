@@ -30,16 +30,7 @@ from slmlab.errors import LabError
 from slmlab.models.layers import Block, RMSNorm, rotation, unit_rms
 
 CHUNK = 512  # rows of logits in memory at a time
-GAZE = (
-    0.0,
-    2.0,
-    -2.0,
-    1.0,
-    -1.0,
-    4.0,
-    -4.0,
-    0.0,
-)  # where heads look at first, in speech tokens ahead of the clock
+GAZE = (0, 2, -2, 1, -1, 4, -4, 0)  # speech tokens ahead of the clock at which heads look first
 
 
 @dataclass(frozen=True)
