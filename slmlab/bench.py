@@ -1,6 +1,7 @@
 """Every bar of the project measured: `runs/<preset>/bench.json`, one row a bar.
 
-A row is `{id, value, unit, bar, better, ok, how}`. Bars are what was asked for; a row that misses its bar says so.
+A row is `{id, value, unit, bar, better, ok, how}`. Bars are what was asked for; a row that misses its bar
+says so.
 """
 
 import json
@@ -8,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +17,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from slmlab import pipeline, score
+from slmlab.audio import SAMPLE_RATE
 from slmlab.checkpoints import replace_text
 from slmlab.corpus.build import CorpusSpec, build
+from slmlab.errors import LabError
 from slmlab.presets import preset
 from slmlab.text import TARGET_LANGUAGES
 from slmlab.voice import Chain
@@ -73,11 +76,11 @@ class Bench:
 
     def resynthesis(self) -> list[Row]:
         """Authentic stand-in test speech through tokenizer, decoder and vocoder, against itself."""
-        gaps = []
+        gaps, n = [], min(self.n, 150)
         for language in TARGET_LANGUAGES:
-            recording, again = score.resynthesise(self.chain, language, self.test[language], min(self.n, 150))
+            recording, again = score.resynthesise(self.chain, language, self.test[language], n)
             gaps.append(score.corpus_rates(again)["cer"] - score.corpus_rates(recording)["cer"])
-        how = "mean over languages, 150 recordings each, own timbre, judge B"
+        how = f"mean over languages, {n} recordings each, own timbre, judge B"
         return [Row("resynth.cer_gap", 100 * statistics.mean(gaps), "points", 5, "lower", how)]
 
     def probes(self) -> list[Row]:
@@ -85,7 +88,8 @@ class Bench:
         recordings = list(self.test.values())
         speaker = score.speaker_probe(self.chain, recordings)
         how = (
-            f"ridge probe on level histogram and covariance of codes {speaker['codes']:.3f}, on mel {speaker['mel']:.3f}, "
+            f"ridge probe on level histogram and covariance of codes {speaker['codes']:.3f}, on mel "
+            f"{speaker['mel']:.3f}, "
             f"chance {speaker['chance']:.3f}, {speaker['voices']:.0f} unseen voices"
         )
         melody = score.f0_probe(self.chain, recordings)
@@ -103,9 +107,10 @@ class Bench:
 
     def style(self) -> list[Row]:
         """The style prefix on against off, vi."""
-        effect = score.style_effect(self.chain, "vi", self.test["vi"], min(self.n, 100))
+        n = min(self.n, 100)
+        effect = score.style_effect(self.chain, "vi", self.test["vi"], n)
         how = (
-            f"vi, 100 sentences, F0 of the sound; CER on {effect['cer_on']:.3f}, off {effect['cer_off']:.3f}"
+            f"vi, {n} sentences, F0 of the sound; CER on {effect['cer_on']:.3f}, off {effect['cer_off']:.3f}"
         )
         return [
             Row("style.spread", effect["spread"], "ratio", 1.15, "higher", how),
@@ -114,9 +119,8 @@ class Bench:
 
     def cloning(self) -> list[Row]:
         """Unseen voices, both languages."""
-        shares = [
-            score.cloning(self.chain, lang, self.test[lang], min(self.n, 100)) for lang in TARGET_LANGUAGES
-        ]
+        n = min(self.n, 100)
+        shares = [score.cloning(self.chain, lang, self.test[lang], n) for lang in TARGET_LANGUAGES]
         return [
             Row(
                 "clone.sim",
@@ -124,7 +128,7 @@ class Bench:
                 "%",
                 90,
                 "higher",
-                "100 trials a language, unseen voices",
+                f"{n} trials a language, unseen voices",
             )
         ]
 
@@ -137,7 +141,7 @@ class Bench:
         for seed, text in enumerate(texts):
             started = time.perf_counter()
             speech = self.chain.say([text], "sw", timbre, seeds=[seed])[0]
-            factors.append((time.perf_counter() - started) * 16000 / len(speech.wave))
+            factors.append((time.perf_counter() - started) * SAMPLE_RATE / len(speech.wave))
         how = f"median of 6 sw sentences, {torch.get_num_threads()} threads"
         return [Row("speak.rtf", statistics.median(factors), "x real time", 0.1, "lower", how)]
 
@@ -158,6 +162,7 @@ class Bench:
         with TemporaryDirectory() as folder:
             started = time.perf_counter()
             command = [sys.executable, "-m", "slmlab.cli", "speak", text, "--out", f"{folder}/a.wav"]
+            command += ["--checkpoints", str(self.chain.folder)]
             subprocess.run(command, check=True, capture_output=True)
             took = time.perf_counter() - started
         return [
@@ -167,7 +172,7 @@ class Bench:
                 "s",
                 20,
                 "lower",
-                "a new process, shipped checkpoints, unseen sentence",
+                f"a new process, checkpoints of {self.chain.folder}, unseen sentence",
             )
         ]
 
@@ -215,20 +220,32 @@ class Bench:
         }
 
 
+def _part_of(asked: str, parts: Collection[str]) -> str:
+    """Which part measures an id, or what begins like one: the one whose name they share most of."""
+    fitting = [name for name in parts if asked.startswith(name) or name.startswith(asked)]
+    if not fitting:
+        raise LabError(f"no bar is called {asked!r}: ids begin with {', '.join(sorted(parts))}")
+    return max(fitting, key=len)
+
+
 def run(preset_name: str, only: Sequence[str] = ()) -> Path:
-    """Measure all bars, or those whose part is named in `only`; rows measured earlier are kept beside them."""
+    """Measure all bars, or those whose part is named in `only`; rows measured earlier are kept beside
+    them.
+    """
     path = pipeline.RUNS / preset_name / "bench.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {row["id"]: row for row in json.loads(path.read_text())} if path.exists() else {}
     bench = Bench(preset_name)
+    wanted = {_part_of(asked, bench.parts()) for asked in only}
     for name, part in bench.parts().items():
-        if only and name.rstrip(".") not in only:
+        if only and name not in wanted:
             continue
         for row in part():
             kept[row.id] = asdict(row) | {"ok": row.ok}
             sign = {"lower": "≤", "higher": "≥", "within": "±"}[row.better]
             print(
-                f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); {row.how}"
+                f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); "
+                f"{row.how}"
             )
         replace_text(path, json.dumps(list(kept.values()), indent=1, ensure_ascii=False) + "\n")
     return path

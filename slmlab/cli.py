@@ -1,6 +1,7 @@
 """The commands: `slmlab corpus | train | speak | measure | report | bench | doctor | run`.
 
-A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only what was asked.
+A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
+what was asked.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         ("bench", _bench, "measure every bar and write bench.json"),
     ):
         made = command(name, run, text)
-        made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
+        made.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
         if name == "train":
             made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
             made.add_argument(
@@ -154,7 +155,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     for name, values in (("--text", arguments.text), ("--reference", arguments.reference)):
         if values and len(values) != len(arguments.sounds):
             raise LabError(
-                f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each sound, in their order"
+                f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
+                f"sound, in their order"
             )
     rows = pipeline.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else pipeline.as_table(rows))

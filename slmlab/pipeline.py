@@ -1,7 +1,7 @@
 """What the commands do: find or make the checkpoints, speak, measure, score, and look after the machine.
 
-What was computed lies in three places, asked in this order: `runs/<preset>/checkpoints` (made here), `data/checkpoints/<preset>`
-(shipped), and training on the spot.
+What was computed lies in three places, asked in this order: `runs/<preset>/checkpoints` (made here),
+`data/checkpoints/<preset>` (shipped), and training on the spot.
 """
 
 import json
@@ -20,84 +20,88 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from slmlab import __version__, audio, checkpoints, metrics, recipes, score
 from slmlab.checkpoints import Card
 from slmlab.corpus.build import Corpus
-from slmlab.corpus.engines import espeak
+from slmlab.corpus.engines import check
 from slmlab.errors import LabError
-from slmlab.models.decoder import DecoderConfig, FlowDecoder
-from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
-from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
-from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
-from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
-from slmlab.stages import run_stages
+from slmlab.stages import Stage, read_done, run_stages, stage_folders
 from slmlab.text import LANGUAGE_NAMES, TARGET_LANGUAGES
-from slmlab.voice import Chain
+from slmlab.voice import KINDS, VOICES, Chain
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 CACHE = ROOT / "cache"
 SHIPPED = ROOT / "data" / "checkpoints"
-VOICES = "voices.json"  # written last: where it is, all checkpoints are
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
-KINDS = {
-    "tokenizer": (SpeechTokenizer, TokenizerConfig),
-    "decoder": (FlowDecoder, DecoderConfig),
-    "vocoder": (Vocoder, VocoderConfig),
-    "speaker": (SpeakerEncoder, SpeakerConfig),
-    "judge_a": (AttentiveJudge, AttentiveConfig),
-    "judge_b": (ConvolutionalJudge, ConvolutionalConfig),
-    "lm.backbone": (SpeechLM, LMConfig),
-    "lm.vi": (SpeechLM, LMConfig),
-    "lm.sw": (SpeechLM, LMConfig),
-}
+NETWORKS = (
+    "tokenizer",
+    "decoder",
+    "vocoder",
+    "speaker",
+    "judge_a",
+    "judge_b",
+    "lm.backbone",
+    "lm.vi",
+    "lm.sw",
+)
+ORIGIN = "made_from.json"
+
+
+def _stages(preset_name: str) -> dict[str, Stage]:
+    return {stage.name: stage for stage in recipes.stages(preset(preset_name))}
 
 
 def corpora(preset_name: str) -> dict[str, Path]:
     """Speak every corpus of a preset, or find what was spoken; their folders by stage name."""
-    wanted = [stage for stage in recipes.stages(preset(preset_name)) if stage.name.startswith("corpus.")]
+    wanted = [stage for name, stage in _stages(preset_name).items() if name.startswith("corpus.")]
     return run_stages(wanted, CACHE / preset_name)
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False) -> Path:
-    """Train a stage and all it needs, or everything; the folder of the stage, or of all checkpoints together."""
-    known = {made.name: made for made in recipes.stages(preset(preset_name))}
+    """Train a stage and all it needs, or everything; the folder of the stage, or of all checkpoints
+    together.
+    """
+    known = _stages(preset_name)
     if stage != "all" and stage not in known:
         raise LabError(f"there is no stage {stage!r}: choose one of {', '.join(known)}, or all")
-    names = list(known) if stage == "all" else _needs(known, stage)
+    names = known.keys() if stage == "all" else _needs(known, stage)
     done = run_stages([known[name] for name in known if name in names], CACHE / preset_name, fresh=fresh)
     if stage != "all":
         return done[stage]
     return gather(done, RUNS / preset_name / "checkpoints")
 
 
-def _needs(known: dict[str, Any], stage: str) -> set[str]:
+def _needs(known: dict[str, Stage], stage: str) -> set[str]:
     return {stage}.union(*(_needs(known, needed) for needed in known[stage].inputs))
 
 
 def gather(done: dict[str, Path], folder: Path) -> Path:
     """Copy every network into one folder, floats at half size, with a card each and six named voices."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (model_class, config_class) in KINDS.items():
-        model: nn.Module
-        model, card = checkpoints.load(done[name] / "model", model_class, config_class)
-        facts = json.loads((done[name] / "done.json").read_text())
-        kept = Card(config=model.config, facts=card.facts, metrics=card.metrics, seconds=facts["seconds"])
+    (folder / VOICES).unlink(missing_ok=True)
+    for name in NETWORKS:
+        made = done[name]
+        model, card = checkpoints.load(made / "model", *KINDS[name.split(".")[0]])
+        seconds = read_done(made)["seconds"]
+        kept = Card(config=model.config, facts=card.facts, metrics=card.metrics, seconds=seconds)
         checkpoints.save(folder / name, model, kept, half=True)
+    _write_json(folder / ORIGIN, {name: path.name for name, path in done.items()})
     timbre = load_file(done["tokenizer"] / "timbre.safetensors")["timbre"]
     voices = recipes.Utterances(done["corpus.parts"]).voices
     means = torch.stack([timbre[voices == voice].mean(0) for voice in range(voices.max() + 1)])
     order = means[:, -1].argsort()
     places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
-    chosen = {
-        name: means[order[round(float(place))]] for name, place in zip(VOICE_NAMES, places, strict=True)
-    }
-    _write_json(folder / VOICES, {name: row.tolist() for name, row in chosen.items()})
+    _write_json(
+        folder / VOICES,
+        {
+            name: means[order[round(float(place))]].tolist()
+            for name, place in zip(VOICE_NAMES, places, strict=True)
+        },
+    )
     return folder
 
 
@@ -109,11 +113,13 @@ def ship(preset_name: str) -> Path:
 
 
 def checkpoint_folder(preset_name: str = "tiny") -> Path:
-    """Where the checkpoints of a preset lie: made here, shipped, or trained now."""
-    for folder in (RUNS / preset_name / "checkpoints", SHIPPED / preset_name):
-        if (folder / VOICES).exists():
-            return folder
-    return make(preset_name)
+    """Where the checkpoints of a preset lie: made here by the code as it is, shipped, or trained now."""
+    here, shipped = RUNS / preset_name / "checkpoints", SHIPPED / preset_name
+    if (here / VOICES).exists() and (here / ORIGIN).exists():
+        wanted = stage_folders(list(_stages(preset_name).values()), CACHE / preset_name)
+        if json.loads((here / ORIGIN).read_text()) == {name: path.name for name, path in wanted.items()}:
+            return here
+    return shipped if (shipped / VOICES).exists() else make(preset_name)
 
 
 def speak(
@@ -192,12 +198,14 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def held_out_folder(preset_name: str) -> Path:
     """The folder of the held-out recordings, spoken now if they are not there."""
-    known = {made.name: made for made in recipes.stages(preset(preset_name))}
-    return run_stages([known["corpus.held_out"]], CACHE / preset_name)["corpus.held_out"]
+    stage = _stages(preset_name)["corpus.held_out"]
+    return run_stages([stage], CACHE / preset_name)[stage.name]
 
 
 def run(preset_name: str, fresh: bool = False) -> None:
-    """Have the chain (trained anew if asked), let it say the test sentences, score them, keep rows, figures and sounds."""
+    """Have the chain (trained anew if asked), let it say the test sentences, score them, keep rows, figures
+    and sounds.
+    """
     started = time.monotonic()
     chain = Chain(make(preset_name, fresh=fresh) if fresh else checkpoint_folder(preset_name))
     recordings = held_out_folder(preset_name)
@@ -242,7 +250,10 @@ def _write_json(path: Path, value: Any) -> None:
 
 def machine() -> str:
     """What this was measured on, in words."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
 
 
 def commit() -> str:
@@ -263,21 +274,20 @@ def doctor() -> tuple[list[str], bool]:
     """Lines on what works here, and whether all that is needed does."""
     checks: list[tuple[str, bool]] = [(machine(), True)]
     try:
-        checks.append((f"{espeak().name} speaks", True))
-    except (LabError, OSError, ImportError) as error:
+        checks.append((f"{check()} speaks", True))
+    except LabError as error:
         checks.append((f"espeak-ng does not speak: {error}", False))
-    for name in ("tiny",):
-        found = checkpoints.list_checkpoints(SHIPPED / name) if (SHIPPED / name).exists() else {}
-        missing = sorted(set(KINDS) - set(found))
-        said = (
-            f"checkpoints of {name} are here"
-            if not missing
-            else f"checkpoints of {name} lack {', '.join(missing)}"
+    shipped = (SHIPPED / "tiny" / VOICES).exists()
+    checks.append(
+        (
+            "checkpoints of tiny are shipped"
+            if shipped
+            else "no checkpoints are shipped: the first use trains",
+            True,
         )
-        checks.append((said, not missing))
+    )
     free = shutil.disk_usage(ROOT).free / 2**30
     checks.append((f"{free:.0f} GiB of disk free (2 needed)", free >= 2))
-    checks.append(
-        ("a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none", True)
-    )
+    gpu = "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none"
+    checks.append((gpu, True))
     return [f"{'✓' if good else '✗'} {line}" for line, good in checks], all(good for _, good in checks)

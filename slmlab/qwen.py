@@ -1,8 +1,9 @@
-"""The language model as transformers' Qwen2ForCausalLM, and back: the same numbers in another program's hands.
+"""The language model as transformers' Qwen2ForCausalLM, and back: the same numbers in another program's
+hands.
 
-Blocks have Qwen2's own names and layout; only the table of embeddings is written out, a row an id. Positions are not
-part of a Qwen2: give it `model.positions(ids)` as `position_ids`, and with them an `attention_mask` of ones, since
-without one transformers takes a clock that goes back for the beginning of another document.
+Blocks have Qwen2's own names and layout; only the table of embeddings is written out, a row an id. Positions
+are not part of a Qwen2: give it `model.positions(ids)` as `position_ids`, and with them an `attention_mask`
+of ones, since without one transformers takes a clock that goes back for the beginning of another document.
 """
 
 from typing import Any
@@ -64,7 +65,8 @@ def from_qwen(peer: Any, model: SpeechLM) -> SpeechLM:
     if found != expected or table.shape != model.table().shape:
         name = next((name for name in expected if found.get(name) != expected[name]), "embed_tokens.weight")
         raise LabError(
-            f"This Qwen2 does not fit the model: {name} has shape {found.get(name, tuple(table.shape))}, expected "
+            f"This Qwen2 does not fit the model: {name} has shape {found.get(name, tuple(table.shape))}, "
+            f"expected "
             f"{expected.get(name, tuple(model.table().shape))}; give both the same config."
         )
     model.load_state_dict(state, strict=False)

@@ -1,9 +1,9 @@
 """What is trained on what, in which order: the stages from nothing to speech.
 
-Each stage is a function from the folders of the stages it needs to a folder of its own, so that the runner in `stages`
-can keep, share and resume what it made. Who hears what is decided here and in `presets`: the tokenizer, the decoder, the
-vocoder and the speaker encoder hear the group `parts`; each judge hears its own; nobody hears `held_out` before it
-is scored.
+Each stage is a function from the folders of the stages it needs to a folder of its own, so that the runner in
+`stages` can keep, share and resume what it made. Who hears what is decided here and in `presets`: the
+tokenizer, the decoder, the vocoder and the speaker encoder hear the group `parts`; each judge hears its own;
+nobody hears `held_out` before it is scored.
 
 Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s samples.
 """
@@ -23,6 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from slmlab import checkpoints
 from slmlab.checkpoints import Card
 from slmlab.corpus.build import Corpus, build
+from slmlab.corpus.sentences import DATA
+from slmlab.features import HOP
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss
@@ -34,14 +36,15 @@ from slmlab.presets import Part, Preset, preset
 from slmlab.stages import Stage
 from slmlab.text import TARGET_LANGUAGES, TINY
 from slmlab.training import frame_batches, train
-from slmlab.voice import register
+from slmlab.voice import STYLE_TOKENS, register
 
-STYLE_TOKENS = 40
 Batch = dict[str, Tensor]
 
 
 class Utterances:
-    """Several corpora as one list, with what networks ask of an utterance; mel frames come in even numbers."""
+    """Several corpora as one list, with what networks ask of an utterance; mel frames come in even
+    numbers.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.corpora = [Corpus.load(path.parent) for path in sorted(folder.glob("*/manifest.parquet"))]
@@ -78,7 +81,7 @@ class Utterances:
     def wave(self, i: int) -> Tensor:
         """`(s,)`, as long as the mel."""
         corpus, j = self.places[i]
-        return torch.as_tensor(corpus.wave(j))[: 320 * int(self.frames[i])]
+        return torch.as_tensor(corpus.wave(j))[: HOP * self.frames[i]]
 
     def other(self, i: int, draw: np.random.Generator) -> int:
         """Another utterance of the same voice, or the same one where the voice has said nothing else."""
@@ -251,7 +254,7 @@ def train_vocoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
     torch.manual_seed(part.train.seed)
     model = Vocoder(part.config)
     data = Utterances(inputs["corpus.parts"])
-    segment = 40
+    segment = 32
     long_enough = np.flatnonzero(np.array(data.frames) >= segment)
 
     def batches(step: int) -> Batch:
@@ -261,7 +264,7 @@ def train_vocoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
             start = int(draw.integers(data.frames[i] - segment + 1))
             mels.append(data.mel(i)[start : start + segment])
             f0s.append(data.f0(i)[start : start + segment])
-            waves.append(data.wave(i)[320 * start : 320 * (start + segment)])
+            waves.append(data.wave(i)[HOP * start : HOP * (start + segment)])
         return {"mel": torch.stack(mels), "wave": torch.stack(waves), "f0": torch.stack(f0s)}
 
     _fit(part, model, vocoder_loss, batches, folder)
@@ -277,7 +280,9 @@ def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
 
 
 def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
-    """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice elsewhere."""
+    """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice
+    elsewhere.
+    """
     texts = [TINY.encode(text) for text in data.column("text")]
     languages = data.column("language")
     lengths = [len(t) + len(c) + STYLE_TOKENS + 4 for t, c in zip(texts, codes, strict=True)]
@@ -325,12 +330,16 @@ CODE = {
     "tokenizer": ("tokenizer", "fsq", "frames"),
     "vocoder": ("vocoder", "frames"),
     "decoder": ("decoder", "flow_matching", "fsq", "frames"),
-    "judge_a": ("recogniser", "augmentation"),
-    "judge_b": ("recogniser", "augmentation"),
+    "judge_a": ("recogniser", "augmentation", "frames"),
+    "judge_b": ("recogniser", "augmentation", "frames"),
     "lm": ("lm", "layers"),
 }
 """The files of `models` that make a network stale when they change; recipes and the loop do so for all."""
-SPEECH = ("corpus.build", "corpus.engines", "corpus.prosody", "corpus.sentences", "features")
+SPEECH = (
+    *("corpus.build", "corpus.engines", "corpus.prosody", "corpus.sentences", "corpus.manifest"),
+    *("features", "audio", "text"),
+)
+"""The files, besides models, that make a corpus stale; so do the grammars."""
 
 
 def stages(chain: Preset) -> list[Stage]:
@@ -339,14 +348,21 @@ def stages(chain: Preset) -> list[Stage]:
 
     def corpus(group: str) -> Stage:
         code = tuple(f"slmlab.{module}" for module in SPEECH)
-        return Stage(
-            f"corpus.{group}", (), functools.partial(speak_group, name, group), chain.corpora[group], code
-        )
+        specs = chain.corpora[group]
+        grammars = [(DATA / f"{spec.language}.toml").read_text(encoding="utf-8") for spec in specs]
+        run = functools.partial(speak_group, name, group)
+        return Stage(f"corpus.{group}", (), run, [specs, grammars], code)
 
     def network(
         stage: str, run: Callable[..., Any], inputs: tuple[str, ...], part: Part, files: str
     ) -> Stage:
-        code = (*(f"slmlab.models.{file}" for file in CODE[files]), "slmlab.training", "slmlab.recipes")
+        code = (
+            *(f"slmlab.models.{file}" for file in CODE[files]),
+            "slmlab.training",
+            "slmlab.optim",
+            "slmlab.voice",
+            "slmlab.recipes",
+        )
         return Stage(stage, inputs, run, part, code)
 
     parts = ("corpus.parts",)

@@ -1,4 +1,6 @@
-"""The report of a run: one HTML page that plays and shows what was said, from the rows and sounds the run left."""
+"""The report of a run: one HTML page that plays and shows what was said, from the rows and sounds the run
+left.
+"""
 
 import base64
 import html
@@ -17,17 +19,21 @@ from slmlab.errors import LabError
 from slmlab.text import LANGUAGE_NAMES
 
 STYLE = """
-body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1.5rem; color: #1d2733; }
+body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0
+1.5rem; color: #1d2733; }
 h1, h2 { line-height: 1.2; font-weight: 600; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; } th, td { padding: .4rem .8rem .4rem 0; text-align: left; }
 th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; }
-td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; } audio { width: 100%; }
+td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; }
+audio { width: 100%; }
 .note { color: #55626f; }
 """
 
 
 def write(folder: Path) -> Path:
-    """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing else."""
+    """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing
+    else.
+    """
     if not (folder / "report.json").exists():
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     summary = json.loads((folder / "report.json").read_text())
@@ -36,9 +42,11 @@ def write(folder: Path) -> Path:
         [
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
             f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
-            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, commit {_safe(summary['commit'])}, "
+            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, commit "
+            f"{_safe(summary['commit'])}, "
             f"{_safe(summary['machine'])}. {_minutes(summary)}</p>",
-            "<p class='note'>All speech here was generated. The recordings that it is compared with are a stand-in for "
+            "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
+            "stand-in for "
             "recordings of people: lively speech of a formant synthesiser, with noise and room added.</p>",
             "<h2>How well it is understood</h2>",
             _rates(summary),
@@ -130,6 +138,8 @@ def _sound(path: Path) -> str:
     image = base64.b64encode(picture.getvalue()).decode()
     sound = base64.b64encode(path.read_bytes()).decode()
     return (
-        f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls src='data:audio/wav;base64,{sound}'></audio>"
-        f"<img alt='mel spectrogram and F0 of {_safe(path.stem)}' src='data:image/png;base64,{image}'></figure>"
+        f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls "
+        f"src='data:audio/wav;base64,{sound}'></audio>"
+        f"<img alt='mel spectrogram and F0 of {_safe(path.stem)}' "
+        f"src='data:image/png;base64,{image}'></figure>"
     )

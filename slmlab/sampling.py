@@ -1,11 +1,12 @@
-"""Speech tokens drawn one by one: temperature, top k, nucleus, no loops, and an end that the length of the text bounds.
+"""Speech tokens drawn one by one: temperature, top k, nucleus, no loops, and an end that the length of the
+text bounds.
 
-Every utterance has a stream of random numbers of its own, drawn from its seed and the step alone: the same sentence
-and seed see the same numbers alone or inside any batch.
+Every utterance has a stream of random numbers of its own, drawn from its seed and the step alone: the same
+sentence and seed see the same numbers alone or inside any batch.
 
-A batch reads its prompts padded at the right, as in training, and then keeps keys and values with the prompts moved
-to the right end, so that all rows write their next token in the same slot and only the empty slots before a short
-prompt are masked.
+A batch reads its prompts padded at the right, as in training, and then keeps keys and values with the prompts
+moved to the right end, so that all rows write their next token in the same slot and only the empty slots
+before a short prompt are masked.
 
 Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k ids still in the draw, d width,
 h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w window of past tokens.
@@ -53,13 +54,15 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise LabError(
-                f"Sampling cannot take temperature={self.temperature}, top_p={self.top_p}, top_k={self.top_k}: "
+                f"Sampling cannot take temperature={self.temperature}, top_p={self.top_p}, "
+                f"top_k={self.top_k}: "
                 "temperature must be above 0, top_p above 0 and at most 1, top_k at least 0."
             )
         if not 0 <= self.shortest <= self.longest or self.batch < 1 or self.window < 0:
             raise LabError(
                 f"Sampling cannot take shortest={self.shortest}, longest={self.longest}, batch={self.batch}, "
-                f"window={self.window}: expected 0 <= shortest <= longest, batch at least 1, window at least 0."
+                f"window={self.window}: expected 0 <= shortest <= longest, batch at least 1, window at "
+                f"least 0."
             )
 
 
@@ -82,7 +85,9 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def candidates(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Ids `(b k)`, likeliest first, that may be drawn from `logits` `(b v)`, and their probabilities, others 0."""
+    """Ids `(b k)`, likeliest first, that may be drawn from `logits` `(b v)`, and their probabilities, others
+    0.
+    """
     k = config.top_k or logits.shape[-1]
     values, ids = torch.topk(logits, min(k, logits.shape[-1]))
     probabilities = torch.softmax(values / config.temperature, -1)
@@ -98,7 +103,8 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    """One id a row, `(b)`, of `logits` `(b v)`; one that fills its window already is drawn again from all ids.
+    """One id a row, `(b)`, of `logits` `(b v)`; one that fills its window already is drawn again from all
+    ids.
 
     Args:
         logits: `(b v)`.
@@ -129,7 +135,9 @@ class _Weights:
 
 
 def _long_rows(matrix: Tensor) -> Tensor:
-    """The same matrix with its longer side contiguous in memory: a few rows times it then run twice as fast."""
+    """The same matrix with its longer side contiguous in memory: a few rows times it then run twice as
+    fast.
+    """
     tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
     return matrix.t().contiguous().t() if tall else matrix.contiguous()
 
@@ -165,7 +173,9 @@ class _Reader:
         )
 
     def _prefill(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Read the prompts, right-padded, move their keys and values to the right: logits after them `(b v)`."""
+        """Read the prompts, right-padded, move their keys and values to the right: logits after them `(b
+        v)`.
+        """
         x = functional.embedding(ids, self.table)
         for i, (block, fused) in enumerate(self.blocks):
             q, k, v = block.queries_keys_values(x, self.prompt_turn, fused)

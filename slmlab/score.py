@@ -1,8 +1,11 @@
-"""Does the ground hold? What the chain says, scored by judge B, and what its tokens, styles and timbres carry.
+"""Does the ground hold? What the chain says, scored by judge B, and what its tokens, styles and timbres
+carry.
 
-Every function takes a chain and held-out utterances and returns rows or figures; nothing is trained here but linear probes.
+Every function takes a chain and held-out utterances and returns rows or figures; nothing is trained here but
+linear probes.
 
-Axes: b batch, f mel frames, t tokens, c timbre numbers, s samples, n utterances, k numbers that describe an utterance.
+Axes: b batch, f mel frames, t tokens, c timbre numbers, s samples, n utterances, k numbers that describe an
+utterance.
 """
 
 import dataclasses
@@ -192,7 +195,9 @@ def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
 
 @torch.inference_mode()
 def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
-    """Mean over utterances of the correlation between melody read from codes and true melody, voiced frames."""
+    """Mean over utterances of the correlation between melody read from codes and true melody, voiced
+    frames.
+    """
     correlations = []
     for corpus in recordings:
         for i in range(len(corpus)):

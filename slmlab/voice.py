@@ -7,13 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import checkpoints, features
+from slmlab.audio import SAMPLE_RATE
+from slmlab.checkpoints import Card
 from slmlab.errors import LabError
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
@@ -32,6 +35,24 @@ from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import Alphabet
 
 STYLE_TOKENS = 40
+SMOOTHING = 5  # mel bins over which the vocoder trusts the mel of a network; see `Vocoder.forward`
+VOICES = "voices.json"  # written last: where it is, all checkpoints are
+KINDS: dict[str, tuple[type[nn.Module], type]] = {
+    "tokenizer": (SpeechTokenizer, TokenizerConfig),
+    "decoder": (FlowDecoder, DecoderConfig),
+    "vocoder": (Vocoder, VocoderConfig),
+    "speaker": (SpeakerEncoder, SpeakerConfig),
+    "judge_a": (AttentiveJudge, AttentiveConfig),
+    "judge_b": (ConvolutionalJudge, ConvolutionalConfig),
+    "lm": (SpeechLM, LMConfig),
+}
+"""What kind of network a checkpoint holds, by its name up to the dot: `lm.vi` holds an `lm`."""
+
+
+def load_network(path: Path) -> tuple[nn.Module, Card]:
+    """A checkpoint named after what it holds, ready for inference."""
+    model_class, config_class = KINDS[path.name.split(".")[0]]
+    return checkpoints.load(path, model_class, config_class)
 
 
 def register(f0: Tensor) -> Tensor:
@@ -53,20 +74,44 @@ class Speech:
 
 
 class Chain:
-    """All parts of one preset, loaded from a folder of checkpoints when first asked for."""
+    """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` holds `tokenizer`, `decoder`, `vocoder`, `speaker`, `lm.<language>`, judges, and `voices`."""
+        """`folder` holds `tokenizer`, `decoder`, `vocoder`, `speaker`, `lm.<language>`, judges, and
+        `voices`.
+        """
         self.folder = folder
-        self.tokenizer, card = checkpoints.load(folder / "tokenizer", SpeechTokenizer, TokenizerConfig)
+        tokenizer, card = load_network(folder / "tokenizer")
+        self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
-        self.decoder = checkpoints.load(folder / "decoder", FlowDecoder, DecoderConfig)[0]
-        self.vocoder = checkpoints.load(folder / "vocoder", Vocoder, VocoderConfig)[0]
-        self.speaker = checkpoints.load(folder / "speaker", SpeakerEncoder, SpeakerConfig)[0]
-        self._lms: dict[str, SpeechLM] = {}
-        voices = folder / "voices.json"
-        named = json.loads(voices.read_text()) if voices.exists() else {}
+        voices = folder / VOICES
+        named = json.loads(voices.read_text(encoding="utf-8")) if voices.exists() else {}
         self.voices = {name: torch.tensor(numbers) for name, numbers in named.items()}
+
+    def _network(self, name: str) -> nn.Module:
+        if name not in self._networks:
+            self._networks[name] = load_network(self.folder / name)[0]
+        return self._networks[name]
+
+    @property
+    def tokenizer(self) -> SpeechTokenizer:
+        """Sound to codes, and back to a blurred mel."""
+        return cast(SpeechTokenizer, self._network("tokenizer"))
+
+    @property
+    def decoder(self) -> FlowDecoder:
+        """Codes to mel."""
+        return cast(FlowDecoder, self._network("decoder"))
+
+    @property
+    def vocoder(self) -> Vocoder:
+        """Mel to wave."""
+        return cast(Vocoder, self._network("vocoder"))
+
+    @property
+    def speaker(self) -> SpeakerEncoder:
+        """Sound to voice."""
+        return cast(SpeakerEncoder, self._network("speaker"))
 
     @property
     def languages(self) -> list[str]:
@@ -80,22 +125,11 @@ class Chain:
             raise LabError(
                 f"there is no language model for {language!r} in {self.folder}: languages here are {known}"
             )
-        if language not in self._lms:
-            self._lms[language] = checkpoints.load(self.folder / f"lm.{language}", SpeechLM, LMConfig)[0]
-        return self._lms[language]
+        return cast(SpeechLM, self._network(f"lm.{language}"))
 
     def judge(self, which: str) -> AttentiveJudge | ConvolutionalJudge:
         """Judge `a`, who filters, or `b`, who scores."""
-        if which == "a":
-            return checkpoints.load(self.folder / "judge_a", AttentiveJudge, AttentiveConfig)[0]
-        return checkpoints.load(self.folder / "judge_b", ConvolutionalJudge, ConvolutionalConfig)[0]
-
-    @torch.inference_mode()
-    def timbre(self, wave: Tensor) -> Tensor:
-        """`(c,)` of a recording `(s,)`: the speaker embedding and the register."""
-        mel, f0, _ = features.extract(wave)
-        embedding = self.speaker(rearrange(mel, "f m -> 1 f m"), torch.tensor([len(mel)]))[0]
-        return torch.cat([embedding, register(f0)])
+        return cast("AttentiveJudge | ConvolutionalJudge", self._network(f"judge_{which}"))
 
     def named_timbre(self, name: str) -> Tensor:
         """`(c,)` of a voice that came with the checkpoints."""
@@ -106,13 +140,21 @@ class Chain:
         return self.voices[name]
 
     @torch.inference_mode()
+    def timbre(self, wave: Tensor) -> Tensor:
+        """`(c,)` of a recording `(s,)`: the speaker embedding and the register."""
+        mel, f0, _ = features.extract(wave)
+        embedding = self.speaker(rearrange(mel, "f m -> 1 f m"), torch.tensor([len(mel)]))[0]
+        return torch.cat([embedding, register(f0)])
+
+    @torch.inference_mode()
     def encode(self, wave: Tensor) -> list[int]:
         """Speech tokens of a recording `(s,)`."""
         mel, f0, energy = features.extract(wave)
         n = len(mel) // 2 * 2
         if n == 0:
             raise LabError(
-                f"the sound lasts {len(wave) / 16000:.2f} s, shorter than one token: give at least 0.1 s"
+                f"the sound lasts {len(wave) / SAMPLE_RATE:.2f} s, shorter than one token: give at least "
+                f"0.1 s"
             )
         prosody = prosody_features(f0[:n], energy[:n])
         digits = self.tokenizer.encode(mel[None, :n], prosody[None], torch.tensor([n]))
@@ -134,8 +176,8 @@ class Chain:
 
     @torch.inference_mode()
     def to_wave(self, mel: Tensor) -> Tensor:
-        """`(f m)` to `(s,)`."""
-        wave: Tensor = self.vocoder(rearrange(mel, "f m -> 1 f m"))[0]
+        """A mel of the decoder `(f m)` to `(s,)`."""
+        wave: Tensor = self.vocoder(rearrange(mel, "f m -> 1 f m"), smoothing=SMOOTHING)[0]
         return wave.clamp(-1, 1)
 
     def say(
@@ -147,7 +189,9 @@ class Chain:
         styles: Sequence[Sequence[int]] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> list[Speech]:
-        """Speak texts, each in its voice `(b c)` and manner (up to 40 style tokens each; none is the plain manner)."""
+        """Speak texts, each in its voice `(b c)` and manner (up to 40 style tokens each; none is the plain
+        manner).
+        """
         lm = self.lm(language)
         seeds = seeds or list(range(len(texts)))
         prompts = [

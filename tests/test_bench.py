@@ -2,7 +2,9 @@
 
 import pytest
 
+from slmlab import bench
 from slmlab.bench import Row
+from slmlab.errors import LabError
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,12 @@ from slmlab.bench import Row
 )
 def test_bar(value: float, bar: float, better: str, ok: bool) -> None:
     assert Row("x", value, "", bar, better, "").ok is ok
+
+
+def test_what_is_asked_for_finds_its_part() -> None:
+    parts = ("speak.", "speak.rtf", "probe")
+    assert bench._part_of("speak.rtf", parts) == "speak.rtf"
+    assert bench._part_of("speak.sw.cer", parts) == "speak."
+    assert bench._part_of("probe.f0", parts) == "probe"
+    with pytest.raises(LabError, match="'lm'"):
+        bench._part_of("lm", parts)

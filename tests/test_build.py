@@ -1,4 +1,6 @@
-"""A corpus depends on its settings alone, appears whole or not at all, and can be made again from its ledger."""
+"""A corpus depends on its settings alone, appears whole or not at all, and can be made again from its
+ledger.
+"""
 
 import dataclasses
 import itertools

@@ -115,7 +115,9 @@ def test_no_voice_is_in_two_pools():
 
 
 def test_the_voices_of_a_pool_lie_apart():
-    """Each differs from its nearest neighbour by about a semitone or by 2 % of tract, or by more of one of them."""
+    """Each differs from its nearest neighbour by about a semitone or by 2 % of tract, or by more of one of
+    them.
+    """
     for name in ("test", "authentic"):
         for a, b in itertools.combinations(voice_pool(name, 20), 2):
             pitch = abs(12 * math.log2(a.pitch / b.pitch))

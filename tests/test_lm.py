@@ -53,7 +53,9 @@ def test_unknown_languages_and_endless_sequences_are_refused() -> None:
 
 
 def test_a_code_is_the_sum_of_its_digits_its_halves_and_itself() -> None:
-    """167 = 2 + 1 · 3 + 2 · 81: its digits from the lowest are 2, 1, 0, 0 and 2, 0, 0, 0, its halves 5 and 2."""
+    """167 = 2 + 1 · 3 + 2 · 81: its digits from the lowest are 2, 1, 0, 0 and 2, 0, 0, 0, its halves 5 and
+    2.
+    """
     model = lively()
     digits = [2, 1, 0, 0, 2, 0, 0, 0]
     expected = sum(model.embed_digits[j, level] for j, level in enumerate(digits))
@@ -63,7 +65,9 @@ def test_a_code_is_the_sum_of_its_digits_its_halves_and_itself() -> None:
 
 
 def test_the_clock_of_speech_runs_beside_the_text() -> None:
-    """Text of 2 + 0.5 + 1 tokens after a tag, and after a tag, <style> and two codes; then speech beside it."""
+    """Text of 2 + 0.5 + 1 tokens after a tag, and after a tag, <style> and two codes; then speech beside
+    it.
+    """
     model = SpeechLM(CONFIG)
     model.pace[:] = 0
     model.pace[0, [1, 2, 3]] = torch.tensor([2, 0.5, 1])
@@ -180,7 +184,9 @@ def test_rotation_is_qwens() -> None:
 
 @torch.no_grad()
 def test_heads_look_near_before_they_have_learnt() -> None:
-    """Of two heads one looks where the clock stands, one two tokens ahead; there the score is 1.5² · sqrt(16) / 2."""
+    """Of two heads one looks where the clock stands, one two tokens ahead; there the score is 1.5² · sqrt(16)
+    / 2.
+    """
     block = Block(32, 2, 1, 48)
     nn.init.zeros_(block.self_attn.q_proj.weight)
     nn.init.zeros_(block.self_attn.k_proj.weight)

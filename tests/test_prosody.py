@@ -1,4 +1,6 @@
-"""Flat speech is flat, lively speech moves as its text asks, recordings are as noisy as their settings say."""
+"""Flat speech is flat, lively speech moves as its text asks, recordings are as noisy as their settings
+say.
+"""
 
 import math
 from dataclasses import replace

@@ -1,7 +1,8 @@
-"""From settings to a corpus on disk: sentences chosen, spoken, and their features taken, by several processes.
+"""From settings to a corpus on disk: sentences chosen, spoken, and their features taken, by several
+processes.
 
-The result depends on the settings alone, not on how many processes worked or which finished first. A corpus is a
-folder with a ledger (`manifest.parquet`), features end to end (`features.safetensors`) and its settings
+The result depends on the settings alone, not on how many processes worked or which finished first. A corpus
+is a folder with a ledger (`manifest.parquet`), features end to end (`features.safetensors`) and its settings
 (`corpus.json`); it appears whole or not at all. Made speech need not be kept: the ledger says how to make it
 again, and a checksum proves that it is the same.
 
@@ -167,7 +168,8 @@ class Corpus:
             raise LabError(f"{folder / FEATURES} cannot be read ({error}): build it again.") from error
         if len(tensors["offsets"]) != len(rows) + 1:
             raise LabError(
-                f"{folder}: {FEATURES} holds {len(tensors['offsets']) - 1} utterances, {MANIFEST} {len(rows)}: "
+                f"{folder}: {FEATURES} holds {len(tensors['offsets']) - 1} utterances, {MANIFEST} "
+                f"{len(rows)}: "
                 "build the corpus again."
             )
         return Corpus(folder, rows, tensors)
@@ -390,8 +392,9 @@ def _spoken(
 ) -> Iterator[tuple[Utterance, Sound]]:
     """Utterances with their sounds, in order.
 
-    Helpers speak ahead, with up to `in_hand` chunks. This process never waits for them: it speaks the next chunk, and
-    when it is too far ahead, or there is none left, the one that is due, which comes out the same from everybody.
+    Helpers speak ahead, with up to `in_hand` chunks. This process never waits for them: it speaks the next
+    chunk, and when it is too far ahead, or there is none left, the one that is due, which comes out the same
+    from everybody.
     """
     waiting: deque[tuple[list[Utterance], Future[list[Sound]]]] = deque()
     chunks = iter(lambda: list(itertools.islice(utterances, CHUNK)), [])

@@ -1,11 +1,12 @@
 """From a sentence, a voice and a seed to clean speech; engines are replaceable, a ledger can call them again.
 
-espeak-ng runs inside the process. It is GPL-3 and stays at arm's length: a shared library behind `Engine`, from a
-wheel of its own, that nothing else here knows about. It keeps state between sentences (the phase of its flutter,
-its noise, its gain control), so the library is loaded anew for every utterance: 0.5 ms buys that a sentence sounds
-the same, to the bit, alone or after a thousand others.
+espeak-ng runs inside the process. It is GPL-3 and stays at arm's length: a shared library behind `Engine`,
+from a wheel of its own, that nothing else here knows about. It keeps state between sentences (the phase of
+its flutter, its noise, its gain control), so the library is loaded anew for every utterance: 0.5 ms buys that
+a sentence sounds the same, to the bit, alone or after a thousand others.
 
-MMS-TTS (VITS, through `transformers`) serves languages that espeak-ng lacks or speaks badly, Thai and Lao first.
+MMS-TTS (VITS, through `transformers`) serves languages that espeak-ng lacks or speaks badly, Thai and Lao
+first.
 
 Axis legend: s samples.
 """
@@ -77,8 +78,8 @@ TRACT_RANGE = (0.86, 1.18)
 def voice_pool(name: str, n: int) -> list[Voice]:
     """The first n voices of a pool, always the same ones.
 
-    Register and vocal tract, both log-uniform, follow a sequence of low discrepancy (Roberts's R2), so that the
-    voices of a pool, and of all pools together, lie far apart; the other traits follow a second one.
+    Register and vocal tract, both log-uniform, follow a sequence of low discrepancy (Roberts's R2), so that
+    the voices of a pool, and of all pools together, lie far apart; the other traits follow a second one.
 
     Raises:
         LabError: there is no such pool, or it holds fewer voices.
@@ -255,15 +256,17 @@ _CALLBACK: Callable[[Any], Any] = ctypes.CFUNCTYPE(
 class Mms:
     """An MMS-TTS model (VITS) from a local folder, spoken by `transformers`.
 
-    It has one speaker, and a melody and pauses of its own: of the settings it follows pace and seed. `Voice.tract`
-    is brought in by resampling, which moves its register too, so that one model still lends several voices.
+    It has one speaker, and a melody and pauses of its own: of the settings it follows pace and seed.
+    `Voice.tract` is brought in by resampling, which moves its register too, so that one model still lends
+    several voices.
     """
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise LabError(
-                f"{folder} holds no MMS-TTS model (no config.json): download one, such as facebook/mms-tts-lao."
+                f"{folder} holds no MMS-TTS model (no config.json): download one, such as "
+                f"facebook/mms-tts-lao."
             )
         from transformers import VitsModel, VitsTokenizer
 
@@ -315,7 +318,9 @@ def _voice(name: str, index: int) -> Voice:
 
 
 def _spread(index: int, dimensions: int) -> list[float]:
-    """Point `index` of Roberts's R sequence in the unit cube: multiples of powers of the generalised golden ratio."""
+    """Point `index` of Roberts's R sequence in the unit cube: multiples of powers of the generalised golden
+    ratio.
+    """
     ratio = 1.0
     for _ in range(60):
         ratio = (1 + ratio) ** (1 / (dimensions + 1))
@@ -325,9 +330,11 @@ def _spread(index: int, dimensions: int) -> list[float]:
 def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
-    Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute, loudness up to
-    200. Not SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words (in 5 % of ours more
-    than half of the sound), and at the end of `speak` it goes back to the language's own voice, too early.
+    Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute,
+    loudness up to
+    200. Not SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words (in 5 % of ours
+    more than half of the sound), and at the end of `speak` it goes back to the language's own voice, too
+    early.
     """
     width_units = min(round(50 * width), 99)
     pieces: list[str] = []

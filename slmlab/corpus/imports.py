@@ -1,7 +1,9 @@
-"""People's recordings become a corpus: LJSpeech folders, Common Voice folders, and plain folders of sound and text.
+"""People's recordings become a corpus: LJSpeech folders, Common Voice folders, and plain folders of sound and
+text.
 
-A broken file does not stop an import: it is skipped and listed with the reason, in the result and in `corpus.json`.
-The recordings stay where they are; the ledger points to them and keeps under what terms they may be used.
+A broken file does not stop an import: it is skipped and listed with the reason, in the result and in
+`corpus.json`. The recordings stay where they are; the ledger points to them and keeps under what terms they
+may be used.
 """
 
 import csv
@@ -64,7 +66,9 @@ class Imported:
 
 
 def ljspeech(folder: str | Path) -> list[Clip]:
-    """The recordings of a folder like LJSpeech: `metadata.csv` of `id|text|text in words`, and `wavs/id.wav`."""
+    """The recordings of a folder like LJSpeech: `metadata.csv` of `id|text|text in words`, and
+    `wavs/id.wav`.
+    """
     folder = Path(folder)
     found = []
     for i, line in enumerate(_lines(folder / "metadata.csv"), start=1):

@@ -1,7 +1,7 @@
 """The ledger of a corpus: one row an utterance, with all that is needed to check it or to make it again.
 
-A Parquet file, so that a study over many corpora is a table join. The columns are declared once, below; reading
-checks them, and what is wrong is named by file, row and column.
+A Parquet file, so that a study over many corpora is a table join. The columns are declared once, below;
+reading checks them, and what is wrong is named by file, row and column.
 """
 
 import os
@@ -105,7 +105,8 @@ def check(rows: pd.DataFrame, path: str | Path) -> None:
         if where.any():
             i = int(where.to_numpy().argmax())
             raise LabError(
-                f"{path}, row {i} ('{rows['id'].iloc[i]}') has {fault} ({int(where.sum())} such rows): correct or remove it."
+                f"{path}, row {i} ('{rows['id'].iloc[i]}') has {fault} ({int(where.sum())} such rows): "
+                f"correct or remove it."
             )
 
 

@@ -1,7 +1,8 @@
 """How much of the training speech is synthetic, by hours, and which of it is good enough to be used.
 
 alpha = hours of synthetic speech / hours of all speech (the paper's §3). A larger alpha keeps the synthetic
-utterances of a smaller one and adds to them, so that the points of a sweep differ in nothing but the addition.
+utterances of a smaller one and adds to them, so that the points of a sweep differ in nothing but the
+addition.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class Filtered:
     kept: NDArray[np.bool_]
     """For each row, whether it passed."""
     engines: pd.DataFrame
-    """By engine: `n`, `kept`, `acceptance`, and the shares lost to `errors`, `duration` and `loops` (may overlap)."""
+    """By engine: `n`, `kept`, `acceptance`, and the shares lost to `errors`, `duration` and `loops` (may
+    overlap).
+    """
 
 
 def mix(
@@ -50,7 +53,8 @@ def mix(
         synthetic: the same of the synthetic speech.
         alpha: wanted share, 0 to 1.
         seed: decides which utterances come first.
-        hours: speech wanted in all; without it every authentic utterance is taken (alpha must then be below 1).
+        hours: speech wanted in all; without it every authentic utterance is taken (alpha must then be below
+            1).
 
     Raises:
         LabError: alpha is no share, or there is not enough speech.
@@ -168,7 +172,8 @@ def _take(rows: pd.DataFrame, seconds: float, seed: int, what: str) -> Rows:
     slack = float(lengths.max(initial=0.0)) / 2
     if seconds > reached[-1] + slack:
         raise LabError(
-            f"The mixture needs {seconds / 3600:.3f} h of {what} speech, there is {reached[-1] / 3600:.3f} h: "
+            f"The mixture needs {seconds / 3600:.3f} h of {what} speech, there is "
+            f"{reached[-1] / 3600:.3f} h: "
             "build more of it, or ask for another alpha."
         )
     n = int(np.abs(reached - seconds).argmin())

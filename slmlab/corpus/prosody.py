@@ -1,10 +1,11 @@
-"""How a sentence is performed, and what the microphone makes of it: in these settings the arms of a study differ.
+"""How a sentence is performed, and what the microphone makes of it: in these settings the arms of a study
+differ.
 
 A performance is a plan: each word with its pitch, rate, loudness and the pause after it, drawn from the text
 (questions rise, names and numbers are stressed, statements fall) and in part from chance. It depends on the
-sentence, the settings and the seed, never on the voice, so that prosody and speaker can be told apart. Engines carry
-a plan out as far as they can. A recording adds gain, noise, a room and a microphone to the finished sound, and a
-careless transcriber to the text.
+sentence, the settings and the seed, never on the voice, so that prosody and speaker can be told apart.
+Engines carry a plan out as far as they can. A recording adds gain, noise, a room and a microphone to the
+finished sound, and a careless transcriber to the text.
 
 These are stand-ins: `authentic` here means "what crowd recordings look like to a model", not recorded people.
 Axis legend: s samples, k frequency bins.
@@ -139,7 +140,9 @@ KINDS = {
     "lively": LIVELY,
     "authentic": replace(LIVELY, recording=CROWD),
 }
-"""The three arms: flat and clean; the same text performed; performed, recorded by a crowd and transcribed in haste."""
+"""The three arms: flat and clean; the same text performed; performed, recorded by a crowd and transcribed in
+haste.
+"""
 
 
 def of_kind(kind: str) -> Prosody:

@@ -1,7 +1,7 @@
 """Speech changed before a network hears it in training, so that it serves voices and rooms it never met.
 
-Everything works on log-mel and draws from torch's global generator; lengths come with the batch, and what lies
-beyond them never reaches what lies within.
+Everything works on log-mel and draws from torch's global generator; lengths come with the batch, and what
+lies beyond them never reaches what lies within.
 
 Axes: b batch, f mel frames (50 Hz), m mel bins.
 """

@@ -1,9 +1,11 @@
 """The flow-matching decoder: codes and a timbre become the mel spectrogram of that voice saying them.
 
-The path starts at the tokenizer's own blurred mel plus noise, not at noise alone, so it is short and four Euler steps
-walk it. Timbre comes from outside the codes: the same codes with another timbre are the same speech in another voice.
+The path starts at the tokenizer's own blurred mel plus noise, not at noise alone, so it is short and four
+Euler steps walk it. Timbre comes from outside the codes: the same codes with another timbre are the same
+speech in another voice.
 
-Axes: b batch, t tokens (25 Hz), f mel frames (f = 2 t), m mel bins, j code dimensions, c timbre numbers, d width.
+Axes: b batch, t tokens (25 Hz), f mel frames (f = 2 t), m mel bins, j code dimensions, c timbre numbers, d
+width.
 """
 
 import math
@@ -33,7 +35,9 @@ class DecoderConfig:
     dims: int = 8
     """Ternary digits of a code."""
     noise: float = 0.6
-    """Standard deviation of the noise added to the tokenizer's mel where the path starts, in standardised mel."""
+    """Standard deviation of the noise added to the tokenizer's mel where the path starts, in standardised
+    mel.
+    """
     drop: float = 0.2
     """Share of training utterances whose conditions are all taken away, for classifier-free guidance."""
 
@@ -110,9 +114,11 @@ class FlowDecoder(nn.Module):
         cfg_strength: float = 0.5,
         noise: Tensor | None = None,
     ) -> list[Tensor]:
-        """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last one spoken.
+        """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last one
+        spoken.
 
-        `noise` `(b f m)` is drawn from torch's generator when it is not given; `cfg_strength` 0 means no guidance.
+        `noise` `(b f m)` is drawn from torch's generator when it is not given; `cfg_strength` 0 means no
+        guidance.
         """
         mean = standardise(prior)
         noise = torch.randn_like(mean) if noise is None else noise
@@ -133,7 +139,8 @@ class FlowDecoder(nn.Module):
 def decoder_loss(model: FlowDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Masked mean squared error of the velocity at one random time of every utterance's path.
 
-    The batch holds `mel` (b f m), `prior` (b f m) the tokenizer's mel, `digits` (b t j), `timbre` (b c), `frames` (b).
+    The batch holds `mel` (b f m), `prior` (b f m) the tokenizer's mel, `digits` (b t j), `timbre` (b c),
+    `frames` (b).
     """
     data, prior, frames = standardise(batch["mel"]), standardise(batch["prior"]), batch["frames"]
     time = torch.rand(len(data)).to(data.device)

@@ -1,4 +1,5 @@
-"""Optimal-transport conditional flow matching: a straight path from noise to data, and a solver for any velocity.
+"""Optimal-transport conditional flow matching: a straight path from noise to data, and a solver for any
+velocity.
 
 Path, target and solver know nothing of speech or networks (Lipman et al. 2023). Shapes are those of the data.
 """
@@ -15,7 +16,8 @@ SIGMA_MIN = 1e-6
 
 
 def path(source: Tensor, data: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """The point at `time` `(b,)` on the straight line from `source` to `data` `(b f m)`, and the velocity there.
+    """The point at `time` `(b,)` on the straight line from `source` to `data` `(b f m)`, and the velocity
+    there.
 
     y = (1 - (1 - σ) t) x₀ + t x₁ and u = x₁ - (1 - σ) x₀.
     """
@@ -30,7 +32,8 @@ def cosine_times(steps: int) -> Tensor:
 
 
 def solve(velocity: Callable[[Tensor, Tensor], Tensor], source: Tensor, times: Tensor) -> list[Tensor]:
-    """Euler steps of dx/dt = velocity(x, t) from `source` over `times` `(k + 1,)`: the `k + 1` states on the way.
+    """Euler steps of dx/dt = velocity(x, t) from `source` over `times` `(k + 1,)`: the `k + 1` states on the
+    way.
 
     `velocity` takes the state and a time `(b,)`.
     """

@@ -1,6 +1,7 @@
 """What tokenizer and decoder share: the scale of a mel frame, masks, and the convolutional block on frames.
 
-Axes: b batch, f frames, m mel bins, d width. Everything is `(b f d)`; only the depthwise convolution looks along f.
+Axes: b batch, f frames, m mel bins, d width. Everything is `(b f d)`; only the depthwise convolution looks
+along f.
 """
 
 import torch
@@ -33,8 +34,8 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
 class TimeConvolution(nn.Module):
     """Depthwise convolution along f of `(b f d)`, odd kernel, zeros around.
 
-    It is computed as products with small banded matrices, BLOCK frames each: forwards and backwards this takes
-    less than half the time of the depthwise kernel that torch has for processors.
+    It is computed as products with small banded matrices, BLOCK frames each: forwards and backwards this
+    takes less than half the time of the depthwise kernel that torch has for processors.
     """
 
     BLOCK = 16
@@ -45,7 +46,9 @@ class TimeConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def bands(self) -> Tensor:
-        """The kernels as matrices `(d, BLOCK + kernel - 1, BLOCK)`: column i holds the kernel from row i on."""
+        """The kernels as matrices `(d, BLOCK + kernel - 1, BLOCK)`: column i holds the kernel from row i
+        on.
+        """
         (_, _, kernel), size = self.weight.shape, self.BLOCK
         rows = functional.pad(self.weight[0], (0, size)).repeat(1, size)[:, : size * (size + kernel - 1)]
         return rearrange(rows, "d (column row) -> d row column", column=size)
@@ -60,7 +63,9 @@ class TimeConvolution(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution, normalisation, two linear layers, residual (Liu et al. 2022, in one dimension)."""
+    """Depthwise convolution, normalisation, two linear layers, residual (Liu et al. 2022, in one
+    dimension).
+    """
 
     def __init__(self, width: int, kernel: int = 7, expansion: int = 3) -> None:
         super().__init__()

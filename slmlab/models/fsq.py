@@ -1,7 +1,7 @@
 """Finite scalar quantisation: every number of a short vector is rounded to one of three levels.
 
-No codebook is learnt and none can collapse: `dims` numbers of 3 levels make 3 ** dims codes (Mentzer et al. 2023,
-the form of CosyVoice 2). Axes: b batch, t speech tokens, j dimensions of a code.
+No codebook is learnt and none can collapse: `dims` numbers of 3 levels make 3 ** dims codes (Mentzer et al.
+2023, the form of CosyVoice 2). Axes: b batch, t speech tokens, j dimensions of a code.
 """
 
 import torch
@@ -19,7 +19,8 @@ def bound(z: Tensor) -> Tensor:
 def quantise(z: Tensor) -> Tensor:
     """Round `z` of any shape to {-1, 0, 1}; the gradient passes straight through the rounding.
 
-    Values in training are exactly those used in inference; only the backward pass pretends there was no rounding.
+    Values in training are exactly those used in inference; only the backward pass pretends there was no
+    rounding.
     """
     bounded = bound(z)
     return bounded + (bounded.round() - bounded).detach()

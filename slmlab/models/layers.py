@@ -1,13 +1,13 @@
 """The pieces of a Qwen2-shaped decoder block, laid out so that a CPU spends its time in matrix products.
 
-Parameters have the names and the layout of transformers' Qwen2, so that a model goes there and back unchanged.
-Before use they are *fused*: the gain of a norm is multiplied into the matrices that read it, q, k and v become one
-matrix, gate and up another, and the two numbers that Qwen2 rotates against each other are laid side by side, where
-a rotation is one complex product. That is a pass over the weights, once a training step, instead of several passes
-over the activations, which are many times larger.
+Parameters have the names and the layout of transformers' Qwen2, so that a model goes there and back
+unchanged. Before use they are *fused*: the gain of a norm is multiplied into the matrices that read it, q, k
+and v become one matrix, gate and up another, and the two numbers that Qwen2 rotates against each other are
+laid side by side, where a rotation is one complex product. That is a pass over the weights, once a training
+step, instead of several passes over the activations, which are many times larger.
 
-Axis legend: b batch, t positions, d width, h heads (q, or k and v where said), e numbers of a head, p pairs (e = 2 p),
-o rows of a matrix.
+Axis legend: b batch, t positions, d width, h heads (q, or k and v where said), e numbers of a head, p pairs
+(e = 2 p), o rows of a matrix.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,9 @@ class RMSNorm(nn.Module):
 
 
 def rotation(positions: Tensor, head_width: int, theta: float) -> Tensor:
-    """Unit complex numbers `(... p)` for RoPE (Su et al. 2021): pair p turns by `position · theta^(-p / n_pairs)`."""
+    """Unit complex numbers `(... p)` for RoPE (Su et al. 2021): pair p turns by `position · theta^(-p /
+    n_pairs)`.
+    """
     frequencies = theta ** -(torch.arange(0, head_width, 2, device=positions.device) / head_width)
     angles = rearrange(positions, "... -> ... 1").to(frequencies) * frequencies
     return torch.polar(torch.ones_like(angles), angles)
@@ -76,7 +78,9 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def side_by_side(rows: Tensor, head_width: int) -> Tensor:
-    """Reorder the outputs of a q or k projection `(o)` or `(o d)` so that the pairs of a head lie side by side."""
+    """Reorder the outputs of a q or k projection `(o)` or `(o d)` so that the pairs of a head lie side by
+    side.
+    """
     return rearrange(rows, "(h two p) ... -> (h p two) ...", two=2, p=head_width // 2)
 
 
@@ -133,10 +137,11 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def look_near(self, ahead: Sequence[float], strength: float, theta: float) -> None:
-        """Give q and k biases whose product is greatest where a key stands `ahead` of the query, and fades around it.
+        """Give q and k biases whose product is greatest where a key stands `ahead` of the query, and fades
+        around it.
 
-        The bias of each pair of numbers is one vector of length `strength`, in q turned ahead of k by as much as RoPE
-        turns in that distance, so that at that distance, and there alone, all pairs agree.
+        The bias of each pair of numbers is one vector of length `strength`, in q turned ahead of k by as much
+        as RoPE turns in that distance, so that at that distance, and there alone, all pairs agree.
 
         Args:
             ahead: distances in positions, taken by one head after the other, again from the start if need be.

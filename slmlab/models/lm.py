@@ -4,16 +4,16 @@
 
 In shape it is Qwen2 (`slmlab.qwen` takes it there and back). Two things make it learn to read in minutes:
 
-- Its embeddings are *composed*: a code of eight ternary digits is the sum of what is learnt of each digit, of the
-  lower and the higher four together, and of the code itself, so that what one code teaches holds for its
+- Its embeddings are *composed*: a code of eight ternary digits is the sum of what is learnt of each digit, of
+  the lower and the higher four together, and of the code itself, so that what one code teaches holds for its
   neighbours.
-- Its positions are a *clock*. A symbol of text stands where its sound is expected, counted in speech tokens from
-  where speech begins, so that what to read next is always nearby. How long each symbol sounds, its pace, is fitted
-  to the corpus by least squares before training; no durations are needed, neither then nor later. Heads begin
-  with an eye on that place: biases of q and k make them attend to what stands near on the clock.
+- Its positions are a *clock*. A symbol of text stands where its sound is expected, counted in speech tokens
+  from where speech begins, so that what to read next is always nearby. How long each symbol sounds, its pace,
+  is fitted to the corpus by least squares before training; no durations are needed, neither then nor later.
+  Heads begin with an eye on that place: biases of q and k make them attend to what stands near on the clock.
 
-Axis legend: b batch, t places of a sequence, n targets (places that predict speech), d width, v the vocabulary,
-j digits of a code, l levels of a digit, a symbols of the alphabet, u utterances.
+Axis legend: b batch, t places of a sequence, n targets (places that predict speech), d width, v the
+vocabulary, j digits of a code, l levels of a digit, a symbols of the alphabet, u utterances.
 """
 
 import math
@@ -131,7 +131,9 @@ class SpeechLM(nn.Module):
         return [cast(Block, block) for block in self.layers]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits `(b t v)` of what follows each of `ids` `(b t)`, sequences that may be padded at the right."""
+        """Logits `(b t v)` of what follows each of `ids` `(b t)`, sequences that may be padded at the
+        right.
+        """
         table = self.table()
         return self.hidden(ids, table) @ table.t()
 
@@ -143,7 +145,8 @@ class SpeechLM(nn.Module):
         return torch.cat([self.embed_symbols, _sums((low, high)) + self.embed_codes])
 
     def hidden(self, ids: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
-        """What the model knows after each id, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n d)`.
+        """What the model knows after each id, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n
+        d)`.
 
         Args:
             ids: `(b t)`, padded at the right: causal attention never looks there.
@@ -164,8 +167,8 @@ class SpeechLM(nn.Module):
     def positions(self, ids: Tensor) -> Tensor:
         """Where each of `ids` `(b t)` stands on the clock, `(b t)`, in speech tokens.
 
-        The tag and a style pass first, a tick each. Then the text lasts as long as its symbols are expected to
-        sound, and at <speech> the clock goes back to the text's beginning, to run again beside it.
+        The tag and a style pass first, a tick each. Then the text lasts as long as its symbols are expected
+        to sound, and at <speech> the clock goes back to the text's beginning, to run again beside it.
         """
         text, speaking = self._parts(ids)
         ticks = torch.where(text, self._sounding(ids), 1.0)
@@ -225,7 +228,9 @@ class SpeechLM(nn.Module):
 
 
 def _sums(tables: Sequence[Tensor] | Tensor) -> Tensor:
-    """All sums of a row of each table `(l d)`, the first table's rows following each other: `(l · l · … d)`."""
+    """All sums of a row of each table `(l d)`, the first table's rows following each other: `(l · l · …
+    d)`.
+    """
     made = tables[0]
     for table in tables[1:]:
         made = rearrange(rearrange(table, "l d -> l 1 d") + made, "l v d -> (l v) d")

@@ -1,10 +1,12 @@
 """The speaker encoder: a few seconds of anybody become a point on a sphere, near to what else they say.
 
-It gives the decoder its timbre and the metrics their SIM. Trained to tell voices apart by an angle with a margin
-(AAM-softmax, Deng et al. 2019), pooled by attentive statistics (Okabe et al. 2018). What was said, in which language,
-how loudly and in which room should not show; how high a voice lies may, since it is a part of who speaks.
+It gives the decoder its timbre and the metrics their SIM. Trained to tell voices apart by an angle with a
+margin (AAM-softmax, Deng et al. 2019), pooled by attentive statistics (Okabe et al. 2018). What was said, in
+which language, how loudly and in which room should not show; how high a voice lies may, since it is a part of
+who speaks.
 
-Axes: b batch, f mel frames (50 Hz), t steps of two frames, m mel bins, d width, e numbers of an embedding, v voices.
+Axes: b batch, f mel frames (50 Hz), t steps of two frames, m mel bins, d width, e numbers of an embedding, v
+voices.
 """
 
 import math

@@ -1,11 +1,12 @@
 """The speech tokenizer: 25 codes a second that carry words and melody, and leave the voice outside.
 
-Words, because recognition (CTC) reads the codes; melody, because F0, voicing and energy are rebuilt from them; not the
-voice, because the mel is rebuilt with the timbre given for free, the input's formants are moved about at random while
-the wanted mel is not, and a small adversary that guesses the speaker from the codes is made to fail.
+Words, because recognition (CTC) reads the codes; melody, because F0, voicing and energy are rebuilt from
+them; not the voice, because the mel is rebuilt with the timbre given for free, the input's formants are moved
+about at random while the wanted mel is not, and a small adversary that guesses the speaker from the codes is
+made to fail.
 
-Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p prosody
-(melody, voicing, energy), v symbols, c timbre numbers.
+Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p
+prosody (melody, voicing, energy), v symbols, c timbre numbers.
 """
 
 from dataclasses import dataclass
@@ -50,11 +51,15 @@ class Reading(NamedTuple):
     log_probs: Tensor
     """`(b f v)` CTC log-probabilities at 50 Hz."""
     prosody: Tensor
-    """`(b f p)` melody (units of 4 semitones around the median), logit of voicing, energy (units of 10 dB)."""
+    """`(b f p)` melody (units of 4 semitones around the median), logit of voicing, energy (units of 10
+    dB).
+    """
 
 
 def prosody_features(f0: Tensor, energy: Tensor) -> Tensor:
-    """`(f,)` F0 in Hz (0 unvoiced) and energy in dB to `(f p)`: register and loudness of the speaker are removed."""
+    """`(f,)` F0 in Hz (0 unvoiced) and energy in dB to `(f p)`: register and loudness of the speaker are
+    removed.
+    """
     voiced = f0 > 0
     median = f0[voiced].median() if voiced.any() else torch.tensor(1.0)
     melody = 12 * torch.log2(f0.clamp(min=1.0) / median) / SEMITONES_UNIT
@@ -101,7 +106,8 @@ class SpeechTokenizer(nn.Module):
     def encode(self, mel: Tensor, prosody: Tensor, frames: Tensor) -> Tensor:
         """`(b f m)`, `(b f p)` and frame counts `(b,)` to digits `(b t j)` in {-1, 0, 1}; f must be even.
 
-        The mean over an utterance's frames is taken from its mel, so that microphone and long-term voice are gone.
+        The mean over an utterance's frames is taken from its mel, so that microphone and long-term voice are
+        gone.
         """
         mask = frame_mask(frames, mel.shape[1])
         scaled = standardise(mel)
@@ -149,7 +155,9 @@ class SpeechTokenizer(nn.Module):
 
 
 def warp(mel: Tensor, factors: Tensor) -> Tensor:
-    """`(b f m)` with the frequency axis stretched by `(b,)` factors around 1: another vocal tract says the same."""
+    """`(b f m)` with the frequency axis stretched by `(b,)` factors around 1: another vocal tract says the
+    same.
+    """
     bins = torch.arange(mel.shape[-1], device=mel.device)
     place = (rearrange(bins, "m -> 1 m") * rearrange(factors, "b -> b 1")).clamp(max=mel.shape[-1] - 1.001)
     low = place.floor().long()
@@ -162,8 +170,8 @@ def warp(mel: Tensor, factors: Tensor) -> Tensor:
 def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Recognition, melody, voicing, energy, mel and the adversary, summed with fixed weights.
 
-    The batch holds `mel` (b f m), `prosody` (b f p), `frames` (b), `text` (b n), `symbols` (b), `timbre` (b c) of
-    another utterance of the voice, `speaker` (b).
+    The batch holds `mel` (b f m), `prosody` (b f p), `frames` (b), `text` (b n), `symbols` (b), `timbre` (b
+    c) of another utterance of the voice, `speaker` (b).
     """
     mel, prosody, frames = batch["mel"], batch["prosody"], batch["frames"]
     factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)

@@ -2,15 +2,16 @@
 
 A regression cannot learn phase from a mel spectrogram, and adversarial training is too slow for a laptop. So
 phase is not learned: F0, read off the mel by a small network, drives a train of band-limited pulses whose
-harmonics keep the right phase from frame to frame (the source of Wang et al. 2019, arXiv:1904.12088), and white
-noise stands beside it. The main network draws what each is multiplied by in a short-time spectrum, which the
-inverse STFT makes a wave (the head of Vocos, Siuzdak 2023, arXiv:2306.00814). The gains are corrections to the
-mel's own envelope: untrained, this is already a vocoder of the old kind, and silence stays silent. At last the
-loop is closed: the mel of the sound is measured and brought to the one that was asked for.
+harmonics keep the right phase from frame to frame (the source of Wang et al. 2019, arXiv:1904.12088), and
+white noise stands beside it. The main network draws what each is multiplied by in a short-time spectrum,
+which the inverse STFT makes a wave (the head of Vocos, Siuzdak 2023, arXiv:2306.00814). The gains are
+corrections to the mel's own envelope: untrained, this is already a vocoder of the old kind, and silence stays
+silent. At last the loop is closed: the mel of the sound is measured and brought to the one that was asked
+for.
 
-The loss is an energy distance (Gritsenko et al. 2020, arXiv:2008.01160). A plain distance of spectra is smallest
-for something that never varies, so it says hiss with pulses, and that buzzes; the energy distance is smallest
-where sounds vary as recordings do.
+The loss is an energy distance (Gritsenko et al. 2020, arXiv:2008.01160). A plain distance of spectra is
+smallest for something that never varies, so it says hiss with pulses, and that buzzes; the energy distance is
+smallest where sounds vary as recordings do.
 
 Axes: b batch, f mel frames (50 Hz), m mel bins, s samples (320 a frame), j short frames (a few in each mel
 frame), k frequency bins, g grid of possible F0, h multiples of one, c the three gains, d width.
@@ -100,9 +101,9 @@ class Trunk(nn.Module):
 class PitchReader(nn.Module):
     """F0 and voicing from log-mel. F0 is a choice from a grid: a choice can doubt between octaves.
 
-    A few weights shared by all points of the grid look at the mel at the harmonics that a point would have, and
-    halfway between them; what they learn from one pitch holds for every other. A trunk then listens to the
-    neighbouring frames.
+    A few weights shared by all points of the grid look at the mel at the harmonics that a point would have,
+    and halfway between them; what they learn from one pitch holds for every other. A trunk then listens to
+    the neighbouring frames.
     """
 
     grid: Tensor
@@ -232,7 +233,9 @@ class Vocoder(nn.Module):
         return torch.istft(shaped, size, step, window=self.window, length=noise.shape[1])
 
     def _corrected(self, wave: Tensor, mel: Tensor, smoothing: int) -> Tensor:
-        """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays lacking."""
+        """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays
+        lacking.
+        """
         spectrum = stft(wave, N_FFT, HOP)
         lack = (mel - log_mel(spectrum[..., :-1], self.filters)).clamp(max=3)
         if smoothing > 1:
@@ -352,8 +355,8 @@ def pitch_loss(scores: Tensor, f0: Tensor, grid: Tensor) -> Tensor:
 def pulse_train(f0: Tensor, start: Tensor) -> Tensor:
     """Band-limited pulses: the cosines of all harmonics, as dense in power as white noise of variance 1.
 
-    Their sum has a closed form, Dirichlet's kernel `(sin((2 n + 1) π φ) / sin(π φ) - 1) / 2`; the harmonic that
-    is just coming in below half the sample rate is added with the share by which it is in.
+    Their sum has a closed form, Dirichlet's kernel `(sin((2 n + 1) π φ) / sin(π φ) - 1) / 2`; the harmonic
+    that is just coming in below half the sample rate is added with the share by which it is in.
 
     Args:
         f0: `(b f)` in Hz, above 0.

@@ -1,0 +1,64 @@
+"""Checkpoints are used only where code, config and grammars are still those that made them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slmlab import pipeline, recipes
+from slmlab.presets import preset
+from slmlab.stages import stage_folders
+from slmlab.voice import VOICES
+
+
+@pytest.fixture
+def made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pipeline, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(pipeline, "make", lambda name: Path("trained anew"))
+    folder = tmp_path / "runs" / "smoke" / "checkpoints"
+    folder.mkdir(parents=True)
+    stages = stage_folders(recipes.stages(preset("smoke")), pipeline.CACHE / "smoke")
+    (folder / pipeline.ORIGIN).write_text(json.dumps({name: path.name for name, path in stages.items()}))
+    (folder / VOICES).write_text("{}")
+    return folder
+
+
+def test_what_the_code_as_it_is_made_is_used(made_here: Path) -> None:
+    assert pipeline.checkpoint_folder("smoke") == made_here
+
+
+def test_what_other_code_made_is_not(made_here: Path) -> None:
+    origin = json.loads((made_here / pipeline.ORIGIN).read_text())
+    (made_here / pipeline.ORIGIN).write_text(json.dumps(origin | {"decoder": "decoder-0123456789ab"}))
+    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+
+
+def test_what_does_not_say_who_made_it_is_not(made_here: Path) -> None:
+    (made_here / pipeline.ORIGIN).unlink()
+    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+
+
+def test_what_was_cut_off_is_not(made_here: Path) -> None:
+    (made_here / VOICES).unlink()
+    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+
+
+def test_what_is_shipped_comes_before_training(made_here: Path) -> None:
+    (made_here / VOICES).unlink()
+    shipped = pipeline.SHIPPED / "smoke"
+    shipped.mkdir(parents=True)
+    (shipped / VOICES).write_text("{}")
+    assert pipeline.checkpoint_folder("smoke") == shipped
+
+
+def test_a_changed_grammar_makes_its_corpora_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stage_folders(recipes.stages(preset("smoke")), tmp_path)
+    for file in recipes.DATA.glob("*.toml"):
+        more = "# another word\n" if file.stem == "sw" else ""
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+    monkeypatch.setattr(recipes, "DATA", tmp_path)
+    after = stage_folders(recipes.stages(preset("smoke")), tmp_path)
+    assert before["corpus.backbone"] == after["corpus.backbone"]
+    assert before["corpus.sw"] != after["corpus.sw"]
+    assert before["tokenizer"] != after["tokenizer"]
