@@ -5,7 +5,6 @@ left.
 import base64
 import html
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from slmlab import audio, features
+from slmlab.checkpoints import read_json
 from slmlab.errors import LabError
 from slmlab.text import LANGUAGE_NAMES
 
@@ -36,8 +36,7 @@ def write(folder: Path) -> Path:
     """
     if not (folder / "report.json").exists():
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
-    summary = json.loads((folder / "report.json").read_text())
-    rows = json.loads((folder / "rows.json").read_text())
+    summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
     page = "\n".join(
         [
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
