@@ -92,7 +92,7 @@ def _judge(name: str, scale: float) -> tuple[CorpusSpec, ...]:
     return tuple(
         _spoken(name, language, kind, name, 30, name, minutes * scale)
         for language in TARGET_LANGUAGES
-        for kind, minutes in (("lively", 12), ("authentic", 10), ("synthetic", 4))
+        for kind, minutes in (("lively", 24), ("authentic", 20), ("synthetic", 8))
     )
 
 
