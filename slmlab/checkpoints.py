@@ -149,8 +149,8 @@ SCALE = ".scale"
 
 
 def _shrunk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices `(o d)` as int8 with a float16 scale `(o 1)`, so that a row's largest number is 127; other floats
-    as float16.
+    """Matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other floats as
+    float16.
     """
     small = {}
     for name, tensor in tensors.items():

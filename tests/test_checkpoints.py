@@ -117,7 +117,7 @@ class Rows(nn.Module):
 
 
 def test_a_small_matrix_keeps_every_row_s_own_scale(tmp_path: Path) -> None:
-    """The largest number of a row is 127 steps: 1 is stored in steps of 0.0079, 0.002 in steps of 0.000016."""
+    """The largest number of a row is 127 steps: 1 goes in steps of 0.0079, 0.002 in steps of 0.000016."""
     model = Rows(RowsConfig())
     checkpoints.save(tmp_path / "rows", model, Card(RowsConfig()), small=True)
     back, _ = checkpoints.load(tmp_path / "rows", Rows, RowsConfig)

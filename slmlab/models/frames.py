@@ -1,7 +1,7 @@
-"""What tokenizer and decoder share: the scale of a mel frame, masks, and the convolutional block on frames.
+"""What the networks on frames share: the scale of a mel, masks, blocks, the loss of recognition.
 
-Axes: b batch, f frames, m mel bins, d width. Everything is `(b f d)`; only the depthwise convolution looks
-along f.
+Axes: b batch, f frames, m mel bins, d width, h heads, n symbols of a text, v alphabet. Everything is `(b f
+d)`; only depthwise convolutions and attention look along f.
 """
 
 import torch
@@ -124,3 +124,17 @@ class AttentiveBlock(nn.Module):
         x = x + self.attend(self.norm_attention(x), mask)
         x = x + self.convolve(self.norm_gate(x), mask)
         return x + self.down(functional.silu(self.up(self.norm_feed(x))))
+
+
+def ctc_loss(log_probs: Tensor, frames: Tensor, text: Tensor, symbols: Tensor) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006), nats a symbol; what cannot fit is 0.
+
+    Args:
+        log_probs: `(b f v)`, blank 0.
+        frames: `(b,)` real frames.
+        text: `(b n)` ids.
+        symbols: `(b,)` real symbols.
+    """
+    along = rearrange(log_probs, "b f v -> f b v").float()
+    total = functional.ctc_loss(along, text, frames, symbols, reduction="sum", zero_infinity=True)
+    return total / symbols.sum()

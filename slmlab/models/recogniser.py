@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from slmlab.errors import LabError
 from slmlab.models.augmentation import Augmentation, augment, masked_mean
-from slmlab.models.frames import AttentiveBlock, TimeConvolution, frame_mask
+from slmlab.models.frames import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
 from slmlab.text import Alphabet
 
 BLANK = 0
@@ -220,7 +220,10 @@ class AttentiveJudge(nn.Module):
         self.config = config
         self.melody = Melody(config.mels)
         self.stem = PictureStem(config.mels, config.sketch, config.width)
-        self.blocks = nn.ModuleList(AttentiveBlock(config.width, config.heads, config.kernel, config.expansion) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            AttentiveBlock(config.width, config.heads, config.kernel, config.expansion)
+            for _ in range(config.blocks)
+        )
         self.out = Outwards(config.width, config.alphabet_size)
 
     def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
@@ -278,11 +281,7 @@ def judge_loss(
         batch: `mel` (b f m), `frames` (b,), `text` (b n) ids, `symbols` (b,) of each text.
     """
     mel, frames = augment(batch["mel"], batch["frames"], model.config.augmentation)
-    log_probs = rearrange(model(mel, frames), "b f v -> f b v").float()
-    total = functional.ctc_loss(
-        log_probs, batch["text"], frames, batch["symbols"], BLANK, reduction="sum", zero_infinity=True
-    )
-    loss = total / batch["symbols"].sum()
+    loss = ctc_loss(model(mel, frames), frames, batch["text"], batch["symbols"])
     return loss, {"ctc": loss.detach()}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models import fsq
-from slmlab.models.frames import AttentiveBlock, ConvNeXt, frame_mask, restore, standardise
+from slmlab.models.frames import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
 
 FRAMES_PER_TOKEN = 2
 N_PROSODY = 3
@@ -91,7 +91,9 @@ class SpeechTokenizer(nn.Module):
         self.config = config
         d = config.width
         self.stem = nn.Linear(3 * FRAMES_PER_TOKEN * (config.n_mels + N_PROSODY), d)
-        self.encoder = nn.ModuleList(AttentiveBlock(d, HEADS, KERNEL, EXPANSION) for _ in range(config.layers))
+        self.encoder = nn.ModuleList(
+            AttentiveBlock(d, HEADS, KERNEL, EXPANSION) for _ in range(config.layers)
+        )
         self.to_code = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, config.dims))
         self.from_code = nn.Linear(config.dims, d)
         self.trunk = nn.ModuleList(ConvNeXt(d) for _ in range(3))
@@ -202,20 +204,14 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     digits = model.encode(warp(mel, factors), prosody, frames)
     reading, rebuilt = model.decode(digits, batch["timbre"], frames)
     mask = frame_mask(frames, mel.shape[1])
-    ctc = functional.ctc_loss(
-        rearrange(reading.log_probs, "b f v -> f b v"),
-        batch["text"],
-        frames,
-        batch["symbols"],
-        zero_infinity=True,
-    )
+    ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
     voiced = prosody[..., 1:2] * mask
     melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
     voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], prosody[..., 1:2], mask)
     level = ((reading.prosody[..., 2:] - prosody[..., 2:]).abs() * mask).sum() / mask.sum()
     spectrum = ((standardise(rebuilt) - standardise(mel)).abs() * mask).mean(dim=-1).sum() / mask.sum()
     adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
-    loss = ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
+    loss = 3 * ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
     parts = {
         "ctc": ctc,
         "melody": melody,
