@@ -148,18 +148,18 @@ def tiny() -> Preset:
     return Preset(
         name="tiny",
         corpora=_corpora(1.0, 350),
-        judge_a=Part(AttentiveConfig(symbols, augmentation=mild), _train(1100), 1600),
-        judge_b=Part(ConvolutionalConfig(symbols, augmentation=mild), _train(1100), 1600),
+        judge_a=Part(AttentiveConfig(symbols, augmentation=mild), _train(2400), 1600),
+        judge_b=Part(ConvolutionalConfig(symbols, augmentation=mild), _train(2400), 1600),
         speaker=Part(speaker, _train(300), 4000),
         tokenizer=Part(
             TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
-            _train(450),
-            3200,
+            _train(1300),
+            1600,
         ),
         decoder=Part(DecoderConfig(timbre_width=timbre), _train(400, ema=0.99), 3200),
         vocoder=Part(VocoderConfig(), _train(1500, lr=5e-3, muon_lr=0.0), 128),
-        backbone=Part(lm, _train(380), 3000),
-        lm=Part(lm, _train(280, lr=2e-3, muon_lr=0.015), 3000),
+        backbone=Part(lm, _train(300), 3000),
+        lm=Part(lm, _train(300, lr=2e-3, muon_lr=0.015), 3000),
         n_test=350,
     )
 
