@@ -74,7 +74,7 @@ def _spoken(
 
 def _parts(scale: float) -> tuple[CorpusSpec, ...]:
     """What tokenizer, decoder, vocoder and speaker encoder hear: all languages, many voices."""
-    kinds = (("lively", 14), ("authentic", 8), ("synthetic", 4))
+    kinds = (("lively", 36), ("authentic", 24), ("synthetic", 8))
     return (
         *(
             _spoken("parts", language, kind, "parts", N_PARTS_VOICES, "parts", minutes * scale)
@@ -82,7 +82,7 @@ def _parts(scale: float) -> tuple[CorpusSpec, ...]:
             for kind, minutes in kinds
         ),
         *(
-            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 4 * scale)
+            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 6 * scale)
             for language in BACKBONE_LANGUAGES
         ),
     )

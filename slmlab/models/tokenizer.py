@@ -3,7 +3,7 @@
 Words, because recognition (CTC) reads the codes; melody, because F0, voicing and energy are rebuilt from
 them; not the voice, because the mel is rebuilt with the timbre given for free, the input's formants are moved
 about at random while the wanted mel is not, and a small adversary that guesses the speaker from the codes is
-made to fail.
+made to fail. Noise is laid under the input in the same way, so that codes do not learn it by heart.
 
 Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p
 prosody (melody, voicing, energy), v symbols, c timbre numbers.
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models import fsq
+from slmlab.models.augmentation import Augmentation, add_noise
 from slmlab.models.frames import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
 
 FRAMES_PER_TOKEN = 2
 N_PROSODY = 3
 SEMITONES_UNIT = 4.0
 HEADS, KERNEL, EXPANSION = 4, 7, 3  # of the encoder's blocks
+NOISE = Augmentation()  # what is laid under the input, but not under the wanted mel
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,11 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     c) of another utterance of the voice, `speaker` (b).
     """
     mel, prosody, frames = batch["mel"], batch["prosody"], batch["frames"]
-    factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
-    digits = model.encode(warp(mel, factors), prosody, frames)
-    reading, rebuilt = model.decode(digits, batch["timbre"], frames)
     mask = frame_mask(frames, mel.shape[1])
+    factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
+    heard = add_noise(warp(mel, factors), mask, NOISE.noise, NOISE.level)
+    digits = model.encode(heard, prosody, frames)
+    reading, rebuilt = model.decode(digits, batch["timbre"], frames)
     ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
     voiced = prosody[..., 1:2] * mask
     melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
