@@ -58,22 +58,23 @@ class Card:
     """Digest of the tensors and of the rest of this card; checked on loading."""
 
 
-def save(path: str | Path, model: nn.Module, card: Card, half: bool = False) -> Card:
+def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) -> Card:
     """Write `path.safetensors` and `path.json`, each whole or not at all.
 
     Args:
         path: folder and name, without suffix.
         model: the network; tied weights are stored once.
         card: what is known about it.
-        half: store floats as float16, half the size; they load as float32.
+        small: store matrices as int8 with a scale for each row and other floats as float16, about a quarter
+            of the size; they load as float32.
 
     Returns:
         The card as written.
     """
     tensors = weights(model)
-    if half:
-        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-    broken = [name for name, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    stored = _shrunk(tensors) if small else tensors
+    everything = [*tensors.items(), *stored.items()]
+    broken = [name for name, tensor in everything if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise LabError(
             f"{path} was not written: {broken[0]} of the model is not finite; train again at a lower rate."
@@ -83,10 +84,10 @@ def save(path: str | Path, model: nn.Module, card: Card, half: bool = False) -> 
         config=plain(card.config),
         kind=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
-        precision="float16" if half else "float32",
+        precision="int8 and float16" if small else "float32",
         version=__version__,
     )
-    card = Card(**write(_file(path), tensors, plain(card)))
+    card = Card(**write(_file(path), stored, plain(card)))
     replace_text(
         _file(path).with_suffix(".json"), json.dumps(plain(card), indent=2, ensure_ascii=False) + "\n"
     )
@@ -120,7 +121,7 @@ def load(
             f"{file} has another config than asked for ({unlike}); train it again or ask for its own."
         )
     model = model_class(config)
-    put(model, tensors, file)
+    put(model, _grown(tensors), file)
     return model.eval(), card
 
 
@@ -142,6 +143,33 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             own[name] = tensor.detach()
     return own
+
+
+SCALE = ".scale"
+
+
+def _shrunk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other floats as
+    float16.
+    """
+    small = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.ndim == 2:
+            scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-24).half()
+            small[name + SCALE] = scale
+            small[name] = (tensor / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        else:
+            small[name] = tensor.half() if tensor.is_floating_point() else tensor
+    return small
+
+
+def _grown(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_shrunk`, up to rounding."""
+    return {
+        name: tensor * tensors[name + SCALE].float() if name + SCALE in tensors else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(SCALE)
+    }
 
 
 @torch.no_grad()

@@ -84,7 +84,7 @@ def _needs(known: dict[str, Stage], stage: str) -> set[str]:
 
 
 def gather(done: dict[str, Path], folder: Path) -> Path:
-    """Copy every network into one folder, floats at half size, with a card each and six named voices."""
+    """Copy every network into one folder, stored small, with a card each and six named voices."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VOICES).unlink(missing_ok=True)
     for name in NETWORKS:
@@ -92,7 +92,7 @@ def gather(done: dict[str, Path], folder: Path) -> Path:
         model, card = checkpoints.load(made / "model", *KINDS[name.split(".")[0]])
         seconds = read_done(made)["seconds"]
         kept = Card(config=model.config, facts=card.facts, metrics=card.metrics, seconds=seconds)
-        checkpoints.save(folder / name, model, kept, half=True)
+        checkpoints.save(folder / name, model, kept, small=True)
     _write_json(folder / ORIGIN, {name: path.name for name, path in done.items()})
     timbre = load_file(done["tokenizer"] / "timbre.safetensors")["timbre"]
     voices = recipes.Utterances(done["corpus.parts"]).voices

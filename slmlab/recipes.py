@@ -327,7 +327,7 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
 
 CODE = {
     "speaker": ("speaker", "augmentation", "frames"),
-    "tokenizer": ("tokenizer", "fsq", "frames"),
+    "tokenizer": ("tokenizer", "fsq", "frames", "augmentation"),
     "vocoder": ("vocoder", "frames"),
     "decoder": ("decoder", "flow_matching", "fsq", "frames"),
     "judge_a": ("recogniser", "augmentation", "frames"),

@@ -62,11 +62,12 @@ class FlowDecoder(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(d + config.timbre_width, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU()
         )
-        self.modulations = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(config.layers))
+        self.modulation = nn.Linear(d, 3 * d)
+        self.offsets = nn.Parameter(torch.zeros(config.layers, 3 * d))
         self.blocks = nn.ModuleList(ConvNeXt(d) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         self.velocity = nn.Linear(d, config.n_mels)
-        for layer in [*self.modulations, self.velocity]:
+        for layer in (self.modulation, self.velocity):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -99,8 +100,9 @@ class FlowDecoder(nn.Module):
         h = h + repeat(codes * given, "b t d -> b (t k) d", k=FRAMES_PER_TOKEN)
         voice = timbre * rearrange(kept, "b -> b 1")
         condition = self.condition(torch.cat([time_features(time, self.config.width), voice], dim=-1))
-        for block, modulation in zip(self.blocks, self.modulations, strict=True):
-            h = block(h, mask, rearrange(modulation(condition), "b d -> b 1 d"))
+        modulation = rearrange(self.modulation(condition), "b d -> b 1 d")
+        for block, offset in zip(self.blocks, self.offsets, strict=True):
+            h = block(h, mask, modulation + offset)
         return self.velocity(self.norm(h)) * mask
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""What tokenizer and decoder share: the scale of a mel frame, masks, and the convolutional block on frames.
+"""What the networks on frames share: the scale of a mel, masks, blocks, the loss of recognition.
 
-Axes: b batch, f frames, m mel bins, d width. Everything is `(b f d)`; only the depthwise convolution looks
-along f.
+Axes: b batch, f frames, m mel bins, d width, h heads, n symbols of a text, v alphabet. Everything is `(b f
+d)`; only depthwise convolutions and attention look along f.
 """
 
 import torch
@@ -89,3 +89,52 @@ class ConvNeXt(nn.Module):
             return x + self.down(functional.gelu(self.up(h)))
         scale, shift, gate = modulation.chunk(3, dim=-1)
         return x + (1 + gate) * self.down(functional.gelu(self.up(h * (1 + scale) + shift)))
+
+
+class AttentiveBlock(nn.Module):
+    """Attention over the utterance, a short gated convolution, a feed-forward layer: each adds to its input.
+
+    Much as in a conformer (Gulati et al. 2020); without positions, for the convolutions tell what is near.
+    """
+
+    def __init__(self, width: int, heads: int, kernel: int, expansion: int) -> None:
+        super().__init__()
+        d, wide = width, width * expansion
+        self.heads = heads
+        self.norm_attention, self.norm_gate, self.norm_feed = (nn.LayerNorm(d) for _ in range(3))
+        self.qkv, self.attended = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False)
+        self.gate, self.conv = nn.Linear(d, 2 * d, bias=False), TimeConvolution(d, kernel)
+        self.norm_conv, self.convolved = nn.LayerNorm(d), nn.Linear(d, d, bias=False)
+        self.up, self.down = nn.Linear(d, wide), nn.Linear(wide, d, bias=False)
+
+    def attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Every step `(b t d)` looks at the real steps of its utterance, mask `(b t 1)`."""
+        q, k, v = rearrange(self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)
+        seen = rearrange(mask, "b t 1 -> b 1 1 t") > 0
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.attended(rearrange(y, "b h t d -> b t (h d)"))
+
+    def convolve(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Every step `(b t d)` looks at its neighbours, through a gate."""
+        y = self.conv(functional.glu(self.gate(x), dim=-1) * mask)
+        return self.convolved(functional.silu(self.norm_conv(y)))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`(b t d)`, mask `(b t 1)` to `(b t d)`."""
+        x = x + self.attend(self.norm_attention(x), mask)
+        x = x + self.convolve(self.norm_gate(x), mask)
+        return x + self.down(functional.silu(self.up(self.norm_feed(x))))
+
+
+def ctc_loss(log_probs: Tensor, frames: Tensor, text: Tensor, symbols: Tensor) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006), nats a symbol; what cannot fit is 0.
+
+    Args:
+        log_probs: `(b f v)`, blank 0.
+        frames: `(b,)` real frames.
+        text: `(b n)` ids.
+        symbols: `(b,)` real symbols.
+    """
+    along = rearrange(log_probs, "b f v -> f b v").float()
+    total = functional.ctc_loss(along, text, frames, symbols, reduction="sum", zero_infinity=True)
+    return total / symbols.sum()

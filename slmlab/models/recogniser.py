@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from slmlab.errors import LabError
 from slmlab.models.augmentation import Augmentation, augment, masked_mean
-from slmlab.models.frames import TimeConvolution, frame_mask
+from slmlab.models.frames import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
 from slmlab.text import Alphabet
 
 BLANK = 0
@@ -181,40 +181,6 @@ class RowStem(nn.Module):
         return self.norm(self.inwards(x)), halve(mask)
 
 
-class AttentiveBlock(nn.Module):
-    """Attention over the utterance, a short gated convolution, a feed-forward layer: each adds to its
-    input.
-    """
-
-    def __init__(self, config: AttentiveConfig) -> None:
-        super().__init__()
-        d, wide = config.width, config.width * config.expansion
-        self.heads = config.heads
-        self.norm_attention, self.norm_gate, self.norm_feed = (nn.LayerNorm(d) for _ in range(3))
-        self.qkv, self.attended = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False)
-        self.gate, self.conv = nn.Linear(d, 2 * d, bias=False), TimeConvolution(d, config.kernel)
-        self.norm_conv, self.convolved = nn.LayerNorm(d), nn.Linear(d, d, bias=False)
-        self.up, self.down = nn.Linear(d, wide), nn.Linear(wide, d, bias=False)
-
-    def attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Every step `(b t d)` looks at the real steps of its utterance, mask `(b t 1)`."""
-        q, k, v = rearrange(self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)
-        seen = rearrange(mask, "b t 1 -> b 1 1 t") > 0
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.attended(rearrange(y, "b h t d -> b t (h d)"))
-
-    def convolve(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Every step `(b t d)` looks at its neighbours, through a gate."""
-        y = self.conv(functional.glu(self.gate(x), dim=-1) * mask)
-        return self.convolved(functional.silu(self.norm_conv(y)))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`(b t d)`, mask `(b t 1)` to `(b t d)`."""
-        x = x + self.attend(self.norm_attention(x), mask)
-        x = x + self.convolve(self.norm_gate(x), mask)
-        return x + self.down(functional.silu(self.up(self.norm_feed(x))))
-
-
 class ConvolutionalBlock(nn.Module):
     """A wide depthwise convolution, its channels weighed by the whole utterance, and two pointwise layers."""
 
@@ -254,7 +220,10 @@ class AttentiveJudge(nn.Module):
         self.config = config
         self.melody = Melody(config.mels)
         self.stem = PictureStem(config.mels, config.sketch, config.width)
-        self.blocks = nn.ModuleList(AttentiveBlock(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            AttentiveBlock(config.width, config.heads, config.kernel, config.expansion)
+            for _ in range(config.blocks)
+        )
         self.out = Outwards(config.width, config.alphabet_size)
 
     def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
@@ -312,11 +281,7 @@ def judge_loss(
         batch: `mel` (b f m), `frames` (b,), `text` (b n) ids, `symbols` (b,) of each text.
     """
     mel, frames = augment(batch["mel"], batch["frames"], model.config.augmentation)
-    log_probs = rearrange(model(mel, frames), "b f v -> f b v").float()
-    total = functional.ctc_loss(
-        log_probs, batch["text"], frames, batch["symbols"], BLANK, reduction="sum", zero_infinity=True
-    )
-    loss = total / batch["symbols"].sum()
+    loss = ctc_loss(model(mel, frames), frames, batch["text"], batch["symbols"])
     return loss, {"ctc": loss.detach()}
 
 

@@ -3,7 +3,7 @@
 Words, because recognition (CTC) reads the codes; melody, because F0, voicing and energy are rebuilt from
 them; not the voice, because the mel is rebuilt with the timbre given for free, the input's formants are moved
 about at random while the wanted mel is not, and a small adversary that guesses the speaker from the codes is
-made to fail.
+made to fail. Noise is laid under the input in the same way, so that codes do not learn it by heart.
 
 Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p
 prosody (melody, voicing, energy), v symbols, c timbre numbers.
@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange, reduce
+from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models import fsq
-from slmlab.models.frames import ConvNeXt, frame_mask, restore, standardise
+from slmlab.models.augmentation import Augmentation, add_noise
+from slmlab.models.frames import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
 
 FRAMES_PER_TOKEN = 2
 N_PROSODY = 3
 SEMITONES_UNIT = 4.0
+HEADS, KERNEL, EXPANSION = 4, 7, 3  # of the encoder's blocks
+NOISE = Augmentation()  # what is laid under the input, but not under the wanted mel
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class TokenizerConfig:
     """Mel bins of a frame."""
     width: int = 160
     """Channels of every block."""
-    layers: int = 5
-    """Blocks of the encoder at 25 Hz; the trunk after the codes has three, the mel head three more."""
+    layers: int = 4
+    """Attentive blocks of the encoder; the trunk after the codes has three convolutional ones, the mel head
+    four more, half of them at 50 Hz.
+    """
     dims: int = 8
     """Ternary digits of a code: 3 ** 8 = 6561 codes, as in the paper."""
     n_speakers: int = 60
@@ -87,10 +92,10 @@ class SpeechTokenizer(nn.Module):
         super().__init__()
         self.config = config
         d = config.width
-        self.stem = nn.Linear(config.n_mels + N_PROSODY, d)
-        self.fine = nn.ModuleList(ConvNeXt(d) for _ in range(2))
-        self.merge = nn.Linear(FRAMES_PER_TOKEN * d, d)
-        self.encoder = nn.ModuleList(ConvNeXt(d) for _ in range(config.layers))
+        self.stem = nn.Linear(3 * FRAMES_PER_TOKEN * (config.n_mels + N_PROSODY), d)
+        self.encoder = nn.ModuleList(
+            AttentiveBlock(d, HEADS, KERNEL, EXPANSION) for _ in range(config.layers)
+        )
         self.to_code = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, config.dims))
         self.from_code = nn.Linear(config.dims, d)
         self.trunk = nn.ModuleList(ConvNeXt(d) for _ in range(3))
@@ -98,10 +103,12 @@ class SpeechTokenizer(nn.Module):
         self.symbols = nn.Linear(d, FRAMES_PER_TOKEN * config.alphabet_size)
         self.prosody = nn.Linear(d, FRAMES_PER_TOKEN * N_PROSODY)
         self.timbre = nn.Linear(config.timbre_width, 3 * d)
+        self.coarse = nn.ModuleList(ConvNeXt(d) for _ in range(2))
         self.split = nn.Linear(d, FRAMES_PER_TOKEN * d)
-        self.mel_blocks = nn.ModuleList(ConvNeXt(d) for _ in range(3))
+        self.fine = nn.ModuleList(ConvNeXt(d) for _ in range(2))
         self.mel = nn.Linear(d, config.n_mels)
-        self.adversary = nn.Sequential(nn.Linear(2 * d, d), nn.GELU(), nn.Linear(d, config.n_speakers))
+        moments = config.dims + config.dims * (config.dims + 1) // 2
+        self.adversary = nn.Sequential(nn.Linear(moments, d), nn.GELU(), nn.Linear(d, config.n_speakers))
 
     def encode(self, mel: Tensor, prosody: Tensor, frames: Tensor) -> Tensor:
         """`(b f m)`, `(b f p)` and frame counts `(b,)` to digits `(b t j)` in {-1, 0, 1}; f must be even.
@@ -112,46 +119,67 @@ class SpeechTokenizer(nn.Module):
         mask = frame_mask(frames, mel.shape[1])
         scaled = standardise(mel)
         mean = reduce(scaled * mask, "b f m -> b 1 m", "sum") / rearrange(frames, "b -> b 1 1")
-        h = self.stem(torch.cat([(scaled - mean) * mask, prosody * mask], dim=-1))
-        for block in self.fine:
-            h = block(h, mask)
-        h = self.merge(rearrange(h * mask, "b (t k) d -> b t (k d)", k=FRAMES_PER_TOKEN))
-        coarse = mask[:, ::FRAMES_PER_TOKEN]
+        heard = torch.cat([(scaled - mean) * mask, prosody * mask], dim=-1)
+        pairs = rearrange(heard, "b (t k) m -> b t (k m)", k=FRAMES_PER_TOKEN)
+        around = functional.pad(pairs, (0, 0, 1, 1))
+        h = self.stem(torch.cat([around[:, :-2], pairs, around[:, 2:]], dim=-1))
+        tokens = mask[:, ::FRAMES_PER_TOKEN]
         for block in self.encoder:
-            h = block(h, coarse)
+            h = block(h, tokens)
         return fsq.quantise(self.to_code(h))
 
     def _trunk(self, digits: Tensor, frames: Tensor) -> Tensor:
-        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])[:, ::FRAMES_PER_TOKEN]
+        mask = token_mask(digits, frames)
         h = self.from_code(digits) * mask
         for block in self.trunk:
             h = block(h, mask)
         return self.trunk_norm(h)
 
-    def read(self, digits: Tensor, frames: Tensor) -> Reading:
-        """Words and melody of codes `(b t j)`."""
-        h = self._trunk(digits, frames)
+    def _reading(self, h: Tensor) -> Reading:
         symbols = rearrange(self.symbols(h), "b t (k v) -> b (t k) v", k=FRAMES_PER_TOKEN)
         prosody = rearrange(self.prosody(h), "b t (k p) -> b (t k) p", k=FRAMES_PER_TOKEN)
         return Reading(symbols.log_softmax(dim=-1), prosody)
 
-    def to_mel(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
-        """Codes `(b t j)` in the voice `(b c)`: `(b f m)` log-mel, the average of what it may sound like."""
-        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])
-        h = rearrange(self.split(self._trunk(digits, frames)), "b t (k d) -> b (t k) d", k=FRAMES_PER_TOKEN)
+    def _mel(self, h: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
         modulation = rearrange(self.timbre(timbre), "b d -> b 1 d")
-        for block in self.mel_blocks:
+        mask = frame_mask(frames, FRAMES_PER_TOKEN * h.shape[1])
+        for block in self.coarse:
+            h = block(h, mask[:, ::FRAMES_PER_TOKEN], modulation)
+        h = rearrange(self.split(h), "b t (k d) -> b (t k) d", k=FRAMES_PER_TOKEN)
+        for block in self.fine:
             h = block(h, mask, modulation)
         return restore(self.mel(h))
 
+    def read(self, digits: Tensor, frames: Tensor) -> Reading:
+        """Words and melody of codes `(b t j)`."""
+        return self._reading(self._trunk(digits, frames))
+
+    def to_mel(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
+        """Codes `(b t j)` in the voice `(b c)`: `(b f m)` log-mel, the average of what it may sound like."""
+        return self._mel(self._trunk(digits, frames), timbre, frames)
+
+    def decode(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> tuple[Reading, Tensor]:
+        """`read` and `to_mel` at once."""
+        h = self._trunk(digits, frames)
+        return self._reading(h), self._mel(h, timbre, frames)
+
     def guess_speaker(self, digits: Tensor, frames: Tensor) -> Tensor:
-        """The adversary's `(b, speakers)` logits; its gradient arrives at the codes with its sign changed."""
-        mask = frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])[:, ::FRAMES_PER_TOKEN]
-        h = self._trunk(_Reverse.apply(digits), frames)
+        """The adversary's `(b, speakers)` logits from means and products of an utterance's digits `(b t j)`.
+
+        Its gradient arrives at the codes with its sign changed.
+        """
+        mask = token_mask(digits, frames)
+        digits = _Reverse.apply(digits) * mask
         n = reduce(mask, "b t 1 -> b 1", "sum")
-        mean = reduce(h * mask, "b t d -> b d", "sum") / n
-        spread = reduce((h - rearrange(mean, "b d -> b 1 d")) ** 2 * mask, "b t d -> b d", "sum") / n
-        return self.adversary(torch.cat([mean, (spread + 1e-4).sqrt()], dim=-1))
+        mean = reduce(digits, "b t j -> b j", "sum") / n
+        products = einsum(digits, digits, "b t i, b t j -> b i j") / rearrange(n, "b 1 -> b 1 1")
+        row, column = torch.triu_indices(self.config.dims, self.config.dims)
+        return self.adversary(torch.cat([mean, products[:, row, column]], dim=-1))
+
+
+def token_mask(digits: Tensor, frames: Tensor) -> Tensor:
+    """`(b t 1)`: ones at the tokens `(b t j)` that hold a real frame, zeros after."""
+    return frame_mask(frames, FRAMES_PER_TOKEN * digits.shape[1])[:, ::FRAMES_PER_TOKEN]
 
 
 def warp(mel: Tensor, factors: Tensor) -> Tensor:
@@ -174,25 +202,19 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     c) of another utterance of the voice, `speaker` (b).
     """
     mel, prosody, frames = batch["mel"], batch["prosody"], batch["frames"]
-    factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
-    digits = model.encode(warp(mel, factors), prosody, frames)
-    reading = model.read(digits, frames)
     mask = frame_mask(frames, mel.shape[1])
-    ctc = functional.ctc_loss(
-        rearrange(reading.log_probs, "b f v -> f b v"),
-        batch["text"],
-        frames,
-        batch["symbols"],
-        zero_infinity=True,
-    )
+    factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
+    heard = add_noise(warp(mel, factors), mask, NOISE.noise, NOISE.level)
+    digits = model.encode(heard, prosody, frames)
+    reading, rebuilt = model.decode(digits, batch["timbre"], frames)
+    ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
     voiced = prosody[..., 1:2] * mask
     melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
     voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], prosody[..., 1:2], mask)
     level = ((reading.prosody[..., 2:] - prosody[..., 2:]).abs() * mask).sum() / mask.sum()
-    rebuilt = model.to_mel(digits, batch["timbre"], frames)
     spectrum = ((standardise(rebuilt) - standardise(mel)).abs() * mask).mean(dim=-1).sum() / mask.sum()
     adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
-    loss = ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
+    loss = 3 * ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
     parts = {
         "ctc": ctc,
         "melody": melody,
