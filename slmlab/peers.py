@@ -32,7 +32,7 @@ WEIGHT_DECAY = 0.01
 PRODUCT = 2048  # rows and columns of the matrices that tell what the machine can do
 PLAIN_THETA = 10_000.0  # what a Qwen2 has when nobody gives it a clock
 DEV_BATCHES = 3
-PEER_RATES = (1e-3, 2e-3, 4e-3)
+PEER_RATES = (2e-3, 4e-3, 8e-3)
 """AdamW's, from which the peer's is chosen on dev."""
 
 

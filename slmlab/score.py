@@ -9,7 +9,7 @@ utterance.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def vocoders(chain: Chain, recordings: Corpus, n: int) -> dict[str, float]:
     """The vocoder and Griffin-Lim from recordings' mels: distance to the sound, and judge B's CER."""
     n = min(n, len(recordings))
     texts = list(recordings.rows["spoken"])[:n]
-    makers = {"vocoder": chain.vocoder, "griffin_lim": griffin_lim}
+    makers: dict[str, Callable[[Tensor], Tensor]] = {"vocoder": chain.vocoder, "griffin_lim": griffin_lim}
     distances: dict[str, list[float]] = {name: [] for name in makers}
     heard: dict[str, list[str]] = {name: [] for name in makers}
     for i in range(n):

@@ -52,3 +52,9 @@ def test_rows_measured_are_kept_beside_those_of_before(
     assert (rows["lm.train_ratio"]["value"], rows["lm.train_ratio"]["ok"]) == (1.2, True)
     assert (rows["lm.train_limit"]["value"], rows["lm.train_limit"]["ok"]) == (0.5, False)
     assert "✗ lm.train_limit: 0.5 share (bar ≥ 0.6)" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_is_said_with_its_last_words() -> None:
+    assert bench._seconds_of("--version") > 0
+    with pytest.raises(LabError, match=r"`slmlab nothing` ended with code 2: .*invalid choice: 'nothing'"):
+        bench._seconds_of("nothing")
