@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         ("bench", _bench, "measure every bar and write bench.json"),
     ):
         made = command(name, run, text)
-        made.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+        made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
         if name == "train":
             made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
             made.add_argument(
