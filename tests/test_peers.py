@@ -26,6 +26,7 @@ def test_turns_are_counted_after_the_first() -> None:
     assert peers.times_faster([1.0, 2.0, 4.0], [3.0, 4.0, 20.0]) == 3.0
 
 
+@torch.no_grad()
 def test_the_peer_has_our_loss_on_our_targets() -> None:
     torch.manual_seed(0)
     model = SpeechLM(SMALL)  # its blocks say nothing yet, so that other positions make no other loss
