@@ -289,7 +289,7 @@ def race_on(part: Part, data: Utterances, codes: Sequence[Tensor]) -> Race:
     texts = [TINY.encode(text) for text in data.column("text")]
     languages = data.column("language")
     lengths = [len(text) + len(row) + 4 for text, row in zip(texts, codes, strict=True)]
-    train, dev = ([i for i in range(len(data)) if (i % 20 == 0) is held] for held in (False, True))
+    train, dev = ([i for i in range(len(data)) if (i % 20 == 0) is is_dev] for is_dev in (False, True))
 
     def made(rows: Sequence[int]) -> Batch:
         said = [codes[i].tolist() for i in rows]
