@@ -1,6 +1,5 @@
-"""The figures promised for listening and labelling, measured: rows of `{id, value, unit, bar, better, how}`."""
+"""The figures promised for listening and labelling: rows of `{id, value, unit, bar, better, how}`."""
 
-import math
 import multiprocessing
 import os
 import random
@@ -184,7 +183,8 @@ def flags(n: int = 400) -> list[Row]:
         votes = simulated_votes(study, listeners.crowd(n, known, kind, seed=77))
         share[kind] = 100 * len(ranking.exclusions(votes, Rules())) / n
     careless = min(share["lazy"], share["left"])
-    how = f"{n} simulated listeners of each kind, 40 pairs + 12 gold; lazy {share['lazy']:.1f} %, left {share['left']:.1f} %"
+    found = f"lazy {share['lazy']:.1f} %, left {share['left']:.1f} %"
+    how = f"{n} simulated listeners of each kind, 40 pairs + 12 gold each; {found}"
     return [
         {
             "id": "listeners.flagged",

@@ -50,13 +50,13 @@ DROP TABLE IF EXISTS sessions;
 DROP TABLE IF EXISTS votes;
 DROP TABLE IF EXISTS given;
 CREATE TABLE sessions (
-    session TEXT PRIMARY KEY, event INTEGER, listener TEXT, task TEXT, number INTEGER, started REAL, last REAL,
-    trials INTEGER, done INTEGER, undone INTEGER
+    session TEXT PRIMARY KEY, event INTEGER, listener TEXT, task TEXT, number INTEGER,
+    started REAL, last REAL, trials INTEGER, done INTEGER, undone INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE votes (
-    session TEXT, trial INTEGER, event INTEGER, kind TEXT, item TEXT, first TEXT, second TEXT, answer TEXT,
-    repeats INTEGER, decision TEXT, tags TEXT, note TEXT, heard INTEGER, override INTEGER, plays TEXT, ms INTEGER,
-    at REAL, PRIMARY KEY (session, trial)
+    session TEXT, trial INTEGER, event INTEGER, kind TEXT, item TEXT, first TEXT, second TEXT,
+    answer TEXT, repeats INTEGER, decision TEXT, tags TEXT, note TEXT, heard INTEGER, override INTEGER,
+    plays TEXT, ms INTEGER, at REAL, PRIMARY KEY (session, trial)
 ) WITHOUT ROWID;
 CREATE TABLE given (session TEXT, item TEXT, PRIMARY KEY (session, item)) WITHOUT ROWID;
 """
@@ -151,7 +151,7 @@ class Store:
         return self._study
 
     def open_session(self, listener: str, task: str = "pair") -> str:
-        """Draw and store the schedule of a new session; its unguessable token is returned and never stored."""
+        """Draw and store the schedule of a new session; its unguessable token is returned, never stored."""
         if task not in TASKS:
             raise LabError(f"there is no task '{task[:40]}': expected {', '.join(TASKS)}")
         token = secrets.token_urlsafe(24)

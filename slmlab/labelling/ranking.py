@@ -18,7 +18,7 @@ from scipy import stats
 from slmlab.errors import LabError
 from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, Store
 from slmlab.labelling.schedule import GOLD, HIGH, MAIN, REPEAT
-from slmlab.labelling.study import GAP, Rules, Study
+from slmlab.labelling.study import Rules, Study
 
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
@@ -323,7 +323,7 @@ def _is_right(answer: str, decision: str) -> bool:
 
 
 def _repeats_same(of_one: pd.DataFrame) -> list[bool]:
-    """Whether each repeated trial got the same answer: the same clip, a tie again, a score at most 1 apart."""
+    """Whether each repeated trial got the same answer: the same clip, a tie, a score at most 1 apart."""
     by_place = {(row.session, row.trial): row for row in of_one.itertuples()}
     same = []
     for again in of_one[of_one["kind"] == REPEAT].itertuples():

@@ -12,6 +12,7 @@ import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ TAGS = ("words wrong", "melody", "speed", "noise", "another voice", "cut off")
 
 @dataclass(frozen=True)
 class Rules:
-    """When a listener's votes do not count. Stated before anybody votes; `ranking.exclusions` applies them."""
+    """When a listener's votes do not count: stated before anybody votes, applied by `ranking.exclusions`."""
 
     gold_share: float = 0.8
     """At least this share of the gold trials must be right."""
@@ -139,11 +140,7 @@ class Study:
     rules: Rules = field(default_factory=Rules)
     """When votes do not count."""
 
-    def clip(self, name: str) -> Clip:
-        """The clip of a name."""
-        return self.by_name[name]
-
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Clip]:
         """Clips by name."""
         return {clip.name: clip for clip in self.clips}
@@ -266,7 +263,7 @@ def distort(wave: Wave, seed: int) -> Wave:
 
 
 def lufs(wave: Wave) -> float:
-    """Loudness (ITU-R BS.1770); under 0.4 s, which the standard cannot measure, the RMS level in its place."""
+    """Loudness (ITU-R BS.1770); the RMS level under 0.4 s, which the standard cannot measure."""
     if len(wave) < 0.4 * SAMPLE_RATE:
         return audio.loudness(wave)
     with warnings.catch_warnings():
