@@ -167,7 +167,7 @@ def test_paired_tests_are_over_listeners_with_holm() -> None:
     rng = np.random.default_rng(0)
     given = {
         f"L{i}": {
-            "a": list(rng.integers(3, 6, 4)), "b": list(rng.integers(2, 5, 4)), "c": list(rng.integers(2, 5, 4)),
+            s: list(rng.integers(low, low + 3, 4)) for s, low in zip("abc", (3, 2, 2), strict=True)
         }
         for i in range(8)
     }  # fmt: skip

@@ -21,6 +21,33 @@ from slmlab.labelling.study import DISTORTED, GAP, Clip, Pair, Rules, Study
 Row = dict[str, Any]
 
 
+def rows() -> list[Row]:
+    """Every row, in the order of the issue; minutes, most of them spent starting and killing servers."""
+    from slmlab.labelling import load
+
+    return [
+        *total(killed_writers(), load.served(load.killed_servers)),
+        *load.served(load.waiting),
+        *load.served(load.resuming),
+        *ranks(),
+        *flags(),
+    ]
+
+
+def total(*kinds: list[Row]) -> list[Row]:
+    """Rows of one id added up, with how each part was measured."""
+    added: dict[str, Row] = {}
+    for row in (row for kind in kinds for row in kind):
+        before = added.get(row["id"])
+        both = (
+            {"value": before["value"] + row["value"], "how": f"{before['how']}; {row['how']}"}
+            if before
+            else {}
+        )
+        added[row["id"]] = row | both
+    return list(added.values())
+
+
 def paper_study(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> Study:
     """A study without sounds: names of clips, all pairs of systems at every sentence, and gold pairs."""
 
@@ -70,7 +97,7 @@ def killed_writers(kills: int = 180, seed: int = 0) -> list[Row]:
             os.kill(writer.pid or 0, signal.SIGKILL)
             writer.join()
             acknowledged += _drain(ours)
-        lost, doubled = _audit(store, acknowledged)
+        lost, doubled = audit(store, acknowledged)
     how = f"{kills} kill -9 of a writing process, {len(acknowledged)} votes acknowledged"
     return [
         {"id": "votes.lost", "value": lost, "unit": "votes", "bar": 0, "better": "lower", "how": how},
@@ -100,7 +127,7 @@ def _drain(pipe: Connection) -> list[tuple[str, int]]:
         return said
 
 
-def _audit(store: Store, acknowledged: list[tuple[str, int]]) -> tuple[int, int]:
+def audit(store: Store, acknowledged: list[tuple[str, int]]) -> tuple[int, int]:
     """Votes acknowledged but not there, and votes that are there twice; derived tables must rebuild equal."""
     before = store.dump()
     store.rebuild()
