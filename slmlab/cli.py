@@ -184,22 +184,14 @@ def _measure(arguments: argparse.Namespace) -> None:
 def _app(arguments: argparse.Namespace) -> None:
     from slmlab.labelling import app
 
-    systems = arguments.systems
-    lab = (
-        app.Lab.make(
-            arguments.folder, systems[0] if systems and len(systems) == 1 else systems, arguments.pairs
-        )
-        if systems or arguments.pairs
-        else app.Lab.open(arguments.folder)
-    )
-    app.serve(
-        lab,
-        arguments.host,
-        arguments.port,
-        arguments.password,
-        arguments.teacher_password,
-        arguments.share,
-    )
+    asked = arguments
+    allowed = app.access(asked.host, asked.share, asked.password, asked.teacher_password)
+    if asked.systems or asked.pairs:
+        systems = asked.systems[0] if asked.systems and len(asked.systems) == 1 else asked.systems
+        lab = app.Lab.make(asked.folder, systems, asked.pairs)
+    else:
+        lab = app.Lab.open(asked.folder)
+    app.serve(lab, asked.host, asked.port, asked.share, allowed)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -99,7 +99,7 @@ def test_ratings_over_http(lab: app.Lab, url: str) -> None:
 
 
 def test_a_vote_without_hearing_is_sent_back(lab: app.Lab, url: str) -> None:
-    tokens, _ = outputs(url, "start_pair", None, "", "Čeda")
+    tokens, _ = outputs(url, "start_pair", None, "Naturalness", "Čeda")
     report = {"decision": "A", "trial": 0, "attempt": 0, "heard": False, "plays": [0, 0], "ms": 5}
     page = outputs(url, "vote_pair", tokens, json.dumps(report), [], "")[0]
     assert "data-trial='0'" in page
@@ -132,7 +132,7 @@ def test_only_the_clip_folder_is_served(lab: app.Lab, url: str) -> None:
 
 
 def test_a_forged_session_is_told_so_and_changes_nothing(lab: app.Lab, url: str) -> None:
-    outputs(url, "start_pair", None, "", "Dora")
+    outputs(url, "start_pair", None, "Naturalness", "Dora")
     n = len(list(lab.store.events()))
     for forged in ("x" * 32, "", {"a": 1}, ["b"], None, 7, lab.store.table("sessions")["session"].iloc[0]):
         report = json.dumps({"decision": "A", "trial": 0, "attempt": 0, **ANSWERED})
@@ -148,7 +148,7 @@ def strange(rng: random.Random, depth: int = 0) -> object:
     if kind < 6:
         return [
             None, True, rng.randrange(-(2**70), 2**70), rng.random() * 1e300,
-            "".join(chr(rng.choice((0, 10, 34, 39, 60, 8238, 55296, rng.randrange(1, 0xD7FF)))) for _ in range(9)),
+            "".join(chr(rng.choice((0, 10, 60, 8238, 55296, rng.randrange(1, 0xD7FF)))) for _ in range(9)),
             rng.choice((EVIL, "' OR 1=1;--", "../" * 9, "A", "tie", "NaN", "{" * 500)),
         ][kind]  # fmt: skip
     if kind == 6:
@@ -192,18 +192,20 @@ def test_strange_requests_over_http_leave_the_server_standing(lab: app.Lab, url:
             "utf-8", "replace"
         )
         answer = httpx.post(
-            f"{url}gradio_api/run/{rng.choice(names)}", content=body, headers={"content-type": "application/json"},
-        )  # fmt: skip
+            f"{url}gradio_api/run/{rng.choice(names)}",
+            content=body,
+            headers={"content-type": "application/json"},
+        )
         assert answer.status_code in (200, 400, 404, 405, 422, 500)
     assert lab.store.table("votes").equals(votes)
     assert httpx.get(url).status_code == 200
 
 
 def test_names_words_and_notes_are_read_never_run(lab: app.Lab, url: str) -> None:
-    tokens, page = outputs(url, "start_pair", None, "", EVIL)
+    tokens, page = outputs(url, "start_pair", None, "Naturalness", EVIL)
     for n in range(8):
         report = json.dumps({"decision": "tie", "trial": n, "attempt": 0, **ANSWERED})
-        page = outputs(url, "vote_pair", tokens, report, [EVIL], EVIL)[0]
+        page = outputs(url, "vote_pair", tokens, report, [], EVIL)[0]
         assert "<script" not in page
     results = outputs(url, "results", "pair")[0]
     assert "<script" not in results
@@ -228,7 +230,7 @@ def test_without_the_password_nothing_is_served(lab: app.Lab, guarded: str) -> N
     clip = next(lab.clips.iterdir())
     for address in (f"gradio_api/file={clip}", "config", "gradio_api/info"):
         assert httpx.get(guarded + address).status_code == 401
-    assert call(guarded, "start_pair", None, "", "Ana").status_code == 401
+    assert call(guarded, "start_pair", None, "Naturalness", "Ana").status_code == 401
     wrong = httpx.post(f"{guarded}login", data={"username": "Ana", "password": "boss"})
     assert wrong.status_code == 400
 
@@ -243,7 +245,7 @@ def test_systems_are_named_to_the_teacher_alone(lab: app.Lab, guarded: str) -> N
         shown[name] = [
             outputs(guarded, n, w, cookies=cookies)[0] for n, w in (("results", "pair"), ("listen", "01"))
         ]
-        started = outputs(guarded, "start_pair", None, "", "somebody else", cookies=cookies)[1]
+        started = outputs(guarded, "start_pair", None, "Naturalness", "somebody else", cookies=cookies)[1]
         assert not re.search("smooth|rough", started)
     assert shown["Ana"] == ["", ""]
     assert all("smooth" in page and "rough" in page for page in shown["teacher"])
@@ -286,6 +288,8 @@ def test_the_command_explains_mistakes(tmp_path: Path, capsys: pytest.CaptureFix
     systems = make_systems(tmp_path / "systems")
     assert main(["app", str(tmp_path / "study"), "--systems", str(systems), "--host", "0.0.0.0"]) == 2
     assert "--password" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists(), "nothing is made before it is clear that it may be served"
+    app.Lab.make(tmp_path / "study", systems)
     assert main(["app", str(tmp_path / "study"), "--systems", str(systems)]) == 2
     assert "holds a study already" in capsys.readouterr().err
 

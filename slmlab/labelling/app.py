@@ -82,13 +82,13 @@ class Lab:
         """The one folder whose files are served."""
         return self.folder / "clips"
 
-    def urls(self) -> dict[str, str]:
-        """Clip name → address of its sound on the page."""
-        return {c.name: f"/gradio_api/file={self.clips / c.name}.wav" for c in self.study.clips}
+    def address(self, clip: str) -> str:
+        """Of a clip's sound on the page."""
+        return f"/gradio_api/file={self.clips / clip}.wav"
 
     def page(self, place: Place, message: str = "") -> str:
         """The trial that a session stands at."""
-        return views.trial_page(self.study, place, self.urls(), message)
+        return views.trial_page(self.study, place, self.address, message)
 
 
 def build(lab: Lab, solo: str = "") -> gr.Blocks:
@@ -127,21 +127,19 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
 
 
 def serve(
-    lab: Lab,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    password: str = "",
-    teacher_password: str = "",
-    share: bool = False,
+    lab: Lab, host: str, port: int | None, share: bool, allowed: Callable[[str, str], bool] | None
 ) -> None:
     """Serve until Ctrl-C.
 
-    Raises:
-        LabError: reachable from other machines, but without a password.
+    Args:
+        lab: the study.
+        host: address of this machine to listen on.
+        port: the first free one from 7860 on if None.
+        share: through Gradio's tunnel as well.
+        allowed: from `access`.
     """
     print(f"slmlab app: {lab.study.title}, {len(lab.study.pairs)} pairs; Ctrl-C ends it, every vote is kept")
-    auth = access(host, share, password, teacher_password)
-    build(lab).launch(server_name=host, server_port=port, share=share, auth=auth, **_launching(lab))
+    build(lab).launch(server_name=host, server_port=port, share=share, auth=allowed, **_launching(lab))
 
 
 def show(
@@ -156,7 +154,11 @@ def show(
 
 
 def access(host: str, share: bool, password: str, teacher_password: str) -> Callable[[str, str], bool] | None:
-    """Who may come in: None for anybody at this machine, otherwise a check of name and password."""
+    """Who may come in: None for anybody at this machine, otherwise a check of name and password.
+
+    Raises:
+        LabError: reachable from other machines, but without a password.
+    """
     if not password:
         if share or not _is_loopback(host):
             raise LabError(f"{'share' if share else host} lets other machines in: give a --password")
@@ -222,11 +224,7 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
                 tags = gr.CheckboxGroup(list(study.tags), show_label=False, elem_id=f"{face}-tags")
                 note = gr.Textbox(show_label=False, placeholder="in your own words", max_length=2000)
             report = gr.Textbox("{}", visible=False)
-            with gr.Row():
-                undo = gr.Button(
-                    "Undo the last (U)", size="sm", elem_id=f"{face}-undo", elem_classes="decide"
-                )
-                leave = gr.Button("Somebody else", size="sm", elem_id=f"{face}-leave")
+            undo = gr.Button("Undo the last (U)", size="sm", elem_id=f"{face}-undo", elem_classes="decide")
 
     def begin(known: Any, task: str, name: str, request: gr.Request) -> tuple[Any, str]:
         return _begun(
@@ -239,15 +237,11 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
     def undone(known: Any, report: str, tags: list[str], note: str) -> tuple[str, list[str], str]:
         return _undone(lab, known, face, report), [], ""
 
-    def left(known: Any) -> tuple[Any, str]:
-        return {**_tokens(known), face: ""}, ""
-
     asked, answer = [tokens, report, tags, note], [screen, tags, note]
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     start.click(begin, [tokens, task, name], [tokens, screen], api_name=f"start_{face}", **quick)
     gr.on([b.click for b in decide], voted, asked, answer, js=REPORT_JS, api_name=f"vote_{face}", **quick)
     undo.click(undone, asked, answer, js=REPORT_JS, api_name=f"undo_{face}", **quick)
-    leave.click(left, [tokens], [tokens, screen], api_name=f"leave_{face}", **quick)
     return screen
 
 
@@ -307,7 +301,7 @@ def _voted(lab: Lab, known: Any, face: str, report: str, tags: Any, note: Any) -
         said = _report(report)
         vote = Vote(
             decision=str(said.get("decision")),
-            tags=tuple(map(str, tags or ())),
+            tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
             note=str(note or ""),
             heard=said.get("heard") is True,
             override=said.get("override") is True,
@@ -356,7 +350,7 @@ def _listen(lab: Lab) -> None:
     def look(sentence: str, request: gr.Request) -> str:
         if not is_teacher(request) or not sentence:
             return ""
-        return views.listen_page(lab.study, sentence, lab.clips, lab.urls())
+        return views.listen_page(lab.study, sentence, lab.clips, lab.address)
 
     sentence.change(look, [sentence], [shown], queue=False, api_name="listen")
 

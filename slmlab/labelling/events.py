@@ -365,7 +365,9 @@ def clean(text: str, length: int) -> str:
 def _checked(vote: Vote, task: str, study: Study) -> Vote:
     allowed = PAIR_DECISIONS if task == "pair" else (*SCORES, SKIP)
     if vote.decision not in allowed:
-        raise LabError(f"'{str(vote.decision)[:40]}' is no answer here: expected one of {', '.join(allowed)}")
+        raise LabError(
+            f"'{clean(vote.decision, 40)}' is no answer here: expected one of {', '.join(allowed)}"
+        )
     if not (vote.heard or vote.override or vote.decision == SKIP):
         raise LabError("hear every clip to its end first, or choose 'vote without hearing'")
     return Vote(

@@ -84,10 +84,15 @@ def listen(store: Store, listener: SimulatedListener, task: str = "pair") -> str
 
 
 def crowd(
-    n: int, strengths: Mapping[str, float], kind: str = "honest", seed: int = 0
+    n: int,
+    strengths: Mapping[str, float],
+    kind: str = "honest",
+    seed: int = 0,
+    lapse: float = SimulatedListener.lapse,
+    ties: float = SimulatedListener.ties,
 ) -> list[SimulatedListener]:
     """Several simulated listeners of one mind and one kind."""
     return [
-        SimulatedListener(f"simulated {kind} {i + 1}", strengths, kind, seed=seed * 1000 + i)
+        SimulatedListener(f"simulated {kind} {i + 1}", strengths, kind, lapse, ties, seed=seed * 1000 + i)
         for i in range(n)
     ]

@@ -24,7 +24,9 @@
     if (!button || !s) return;
     const decision = button.id.split("-")[1];
     const free = decision === "skip" || decision === "undo" || heard(s) || s.dataset.override;
-    if (free && !s.dataset.sent) {
+    const first = decision === "undo" && s.dataset.trial === "0";
+    if (first) say(s, "There is nothing to undo.");
+    if (free && !first && !s.dataset.sent) {
       s.dataset.decision = decision;
       s.dataset.sent = "1";
       clips(s).forEach((a) => a.pause());

@@ -125,7 +125,8 @@ def leaderboard(
     """Bradley-Terry strengths with intervals of a bootstrap over listeners.
 
     A tie counts as half a win for either, "both bad" likewise (it says nothing of which is better); the two
-    stay apart in the tables. Fitted by evalica (Newman 2023), centred; intervals are percentiles.
+    stay apart in the tables. So ties draw the strengths together, as
+    they should. Fitted by evalica (Newman 2023), centred; intervals are percentiles.
 
     Args:
         votes: from `counting`.

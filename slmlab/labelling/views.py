@@ -6,7 +6,7 @@ Whatever a person typed passes through `html.escape`: it is read, never run.
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -34,7 +34,7 @@ RATE_KEYS: Mapping[str, str | int] = {
 }
 
 
-def trial_page(study: Study, place: Place, clip_urls: Mapping[str, str], message: str = "") -> str:
+def trial_page(study: Study, place: Place, address: Callable[[str], str], message: str = "") -> str:
     """One trial: the question, the words, a player for each clip; or thanks when all are done."""
     clips, names = study.by_name, _names(place.task)
     trial, n = place.current, len(place.trials)
@@ -47,7 +47,7 @@ def trial_page(study: Study, place: Place, clip_urls: Mapping[str, str], message
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
     by_clip = {number: key for key, number in keys.items() if isinstance(number, int)}
     players = "".join(
-        f"<audio preload='auto' src='{escape(clip_urls[clip])}'></audio>"
+        f"<audio preload='auto' src='{escape(address(clip))}'></audio>"
         f"<button type='button' data-clip='{i}'>▶ {names[i]}<kbd>{by_clip[i].upper()}</kbd></button>"
         for i, clip in enumerate(trial.shown)
     )
@@ -84,11 +84,11 @@ def _question(study: Study, task: str) -> str:
     return {"pair": study.question, "nmos": study.nmos, "smos": study.smos}[task]
 
 
-def listen_page(study: Study, sentence: str, folder: Path, clip_urls: Mapping[str, str]) -> str:
+def listen_page(study: Study, sentence: str, folder: Path, address: Callable[[str], str]) -> str:
     """One sentence by every system, side by side: sound, spectrogram with F0, words."""
     said = [c for c in study.clips if c.sentence == sentence and c.system != DISTORTED]
     cards = "".join(
-        f"<figure><h3>{escape(c.system)}</h3><audio controls src='{escape(clip_urls[c.name])}'></audio>"
+        f"<figure><h3>{escape(c.system)}</h3><audio controls src='{escape(address(c.name))}'></audio>"
         f"<img alt='spectrogram and F0' src='{spectrogram(str(folder / f'{c.name}.wav'))}'></figure>"
         for c in sorted(said, key=lambda c: c.system)
     )
