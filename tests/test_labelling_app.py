@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from slmlab import audio
 from slmlab.cli import main
 from slmlab.errors import LabError
 from slmlab.labelling import app, listeners
-from slmlab.labelling.load import CLIP, Client
+from slmlab.labelling.load import CLIP, Client, Server
 
 ANSWERED = {"heard": True, "plays": [1, 1], "ms": 2000}
 EVIL = "<script>document.title='run'</script>${1+1}{{7*7}}"
@@ -40,24 +39,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> app.Lab:
     return app.Lab.make(folder / "study", make_systems(folder / "systems"))
 
 
-def launch(lab: app.Lab, **settings: object) -> tuple[gr.Blocks, str]:
-    page = app.build(lab)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **settings, **app._launching(lab))
-    return page, url
-
-
 @pytest.fixture(scope="module")
 def url(lab: app.Lab) -> Iterator[str]:
-    page, address = launch(lab)
-    yield address
-    page.close()
+    server = Server(lab.folder)
+    yield server.url
+    server.kill()
 
 
 @pytest.fixture(scope="module")
 def guarded(lab: app.Lab) -> Iterator[str]:
-    page, address = launch(lab, auth=app.access("0.0.0.0", False, "room", "boss"))
-    yield address
-    page.close()
+    server = Server(lab.folder, ("--password", "room", "--teacher-password", "boss"))
+    yield server.url
+    server.kill()
 
 
 def call(url: str, name: str, *data: object, cookies: object = None) -> httpx.Response:

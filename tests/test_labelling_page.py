@@ -15,9 +15,10 @@ from pathlib import Path
 import httpx
 import nbformat
 import pytest
-from test_labelling_app import EVIL, launch, make_systems
+from test_labelling_app import EVIL, make_systems
 
 from slmlab.labelling import app
+from slmlab.labelling.load import Server
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,9 +38,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> app.Lab:
 
 @pytest.fixture(scope="module")
 def url(lab: app.Lab) -> Iterator[str]:
-    page, address = launch(lab)
-    yield address
-    page.close()
+    server = Server(lab.folder)
+    yield server.url
+    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,14 +74,20 @@ class Client:
 
 
 class Server:
-    """`slmlab app` as a process of its own, on one core."""
+    """`slmlab app` as a process of its own.
 
-    def __init__(self, folder: Path, core: int | None = None) -> None:
+    Args:
+        folder: of the study.
+        flags: more of the command line.
+        core: the one core it may use; None for all.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str] = (), core: int | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(self.port)]
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/"
+        command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(port), *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self.process.pid, {core})
@@ -96,7 +102,7 @@ class Server:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.process.poll() is None:
             try:
-                httpx.get(f"{self.url}/config", timeout=5).raise_for_status()
+                httpx.get(self.url, timeout=5)
                 return
             except httpx.HTTPError:
                 time.sleep(0.2)
@@ -113,7 +119,7 @@ def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
 def waiting(folder: Path, clients: int = 100, seconds: float = 60.0, pause: float = 3.0) -> list[Row]:
     """How long listeners wait between click and the next pair's clip addresses."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    server = Server(folder, cores[0] if len(cores) > 1 else None)
+    server = Server(folder, core=cores[0] if len(cores) > 1 else None)
     before = set(cores)
     try:
         if len(cores) > 1:
