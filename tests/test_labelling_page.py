@@ -181,9 +181,10 @@ def test_listen_and_results_are_readable(url: str, page: playwright.Page) -> Non
     shoot(page, "results")
     page.get_by_role("tab", name="Listen").click()
     page.get_by_label("Sentence").click()
-    page.get_by_role("option", name="01").click()
+    page.get_by_role("option", name="00").click()
     page.locator(".cards img").first.wait_for()
     shoot(page, "listen")
+    assert page.locator(".text").last.inner_text() == f"Sentence 0. {EVIL}", "words are read, never run"
     page.get_by_role("tab", name="Record").click()
     page.locator("#record-save").wait_for()
     page.locator("#record-save").click()

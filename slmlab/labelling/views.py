@@ -30,7 +30,7 @@ PAIR_KEYS: Mapping[str, str | int] = {
 }
 RATE_KEYS: Mapping[str, str | int] = {
     **{score: score for score in SCORES},
-    **{"p": -1, "r": 0, "s": SKIP, "u": "undo", "o": "override"},
+    **{"r": 0, "p": -1, "s": SKIP, "u": "undo", "o": "override"},
 }
 
 
