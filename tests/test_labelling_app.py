@@ -250,8 +250,6 @@ def test_no_analytics_and_nothing_from_elsewhere(url: str) -> None:
     config = httpx.get(f"{url}config").json()
     assert config["analytics_enabled"] is False
     assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=[\"']https?://(?!127\.0\.0\.1)", page)
-        r"(?:src|href)=[\"']https?://(?!127\.0\.0\.1|localhost)[^\"']*(?:font|analytics)", page
-    )
 
 
 def test_recording_over_the_page(lab: app.Lab) -> None:
@@ -270,7 +268,7 @@ def test_a_notebooks_listener_goes_on_where_they_left(lab: app.Lab) -> None:
     tokens, _ = app._begun(lab, {}, "pair", "pair", "", None, "me")
     lab.store.vote(tokens["pair"], 0, 0, app.Vote("A"))
     assert app._remembered(app.Lab.open(lab.folder), "me") == tokens
-    assert "data-trial='1'" in app._resumed(lab, app._remembered(lab, "me"), "pair")
+    assert "data-trial='1'" in app._resumed(lab, app._remembered(lab, "me")["pair"])
     assert app._remembered(lab, "you") == app.EMPTY_TOKENS
     assert (lab.folder / "notebook_tokens.json").stat().st_mode & 0o077 == 0
 

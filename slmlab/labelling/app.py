@@ -100,7 +100,7 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
     """
     with gr.Blocks(title=lab.study.title, analytics_enabled=False, fill_width=False) as page:
         if solo:
-            tokens: gr.components.Component = gr.State(_remembered(lab, solo))
+            tokens: gr.components.Component = gr.State(EMPTY_TOKENS)
         else:
             key = f"slmlab {lab.folder.name} {lab.study.clips[0].name}"
             tokens = gr.BrowserState(EMPTY_TOKENS, storage_key=key, secret=key)
@@ -117,12 +117,12 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
                 _results(lab)
 
         def resume(known: Any, request: gr.Request) -> tuple[Any, ...]:
+            known = _remembered(lab, solo) if solo else _tokens(known)
             shown = gr.Tab(visible=is_teacher(request))
-            return *(_resumed(lab, known, face) for face in EMPTY_TOKENS), shown, shown
+            return *(_resumed(lab, known[face]) for face in EMPTY_TOKENS), shown, shown, known
 
-        page.load(
-            resume, [tokens], [pair_screen, rate_screen, listen, results], queue=False, api_name="resume"
-        )
+        back = [pair_screen, rate_screen, listen, results, tokens]
+        page.load(resume, [tokens], back, queue=False, api_name="resume")
     return page
 
 
@@ -198,7 +198,9 @@ def _launching(lab: Lab) -> dict[str, Any]:
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
         "allowed_paths": [str(lab.clips)],
-        "blocked_paths": [str(lab.folder / name) for name in ("votes.db", "recordings", "export")],
+        "blocked_paths": [
+            str(lab.folder / name) for name in ("votes.db", "notebook_tokens.json", "recordings", "export")
+        ],
         "max_file_size": "20mb",
         "enable_monitoring": False,
         "ssr_mode": False,
@@ -227,9 +229,8 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
             undo = gr.Button("Undo the last (U)", size="sm", elem_id=f"{face}-undo", elem_classes="decide")
 
     def begin(known: Any, task: str, name: str, request: gr.Request) -> tuple[Any, str]:
-        return _begun(
-            lab, known, face, TASK_NAMES.get(task, "pair") if face == "rate" else "pair", name, request, solo
-        )
+        task = TASK_NAMES.get(task, "nmos") if face == "rate" else "pair"
+        return _begun(lab, known, face, task, name, request, solo)
 
     def voted(known: Any, report: str, tags: list[str], note: str) -> tuple[str, list[str], str]:
         return _voted(lab, known, face, report, tags, note), [], ""
@@ -284,13 +285,10 @@ def _begun(
     return tokens, lab.page(lab.store.place(token))
 
 
-def _resumed(lab: Lab, known: Any, face: str) -> str:
+def _resumed(lab: Lab, token: str) -> str:
     """The trial a returning browser left; nothing if it was never here."""
-    token = _tokens(known)[face]
-    if not token:
-        return ""
     try:
-        return lab.page(lab.store.place(token))
+        return lab.page(lab.store.place(token)) if token else ""
     except LabError:
         return ""
 
