@@ -211,15 +211,6 @@ class Store:
         with self._writing() as db:
             self._append(db, f"recording {secrets.token_hex(12)}", "recording", None, body)
 
-    def latest(self, listener: str, task: str) -> str | None:
-        """The public name of a listener's last session that is not done; None if there is none."""
-        row = self._db().execute(
-            "SELECT session FROM sessions WHERE listener = ? AND task = ? AND done < trials "
-            "ORDER BY event DESC LIMIT 1",
-            (clean(listener, NAME_LENGTH), task),
-        )
-        return next((session for (session,) in row), None)
-
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event in order, as a dictionary of id, key, kind, session, at and body."""
         for row in self._db().execute("SELECT id, key, kind, session, at, body FROM events ORDER BY id"):

@@ -179,16 +179,6 @@ def strengths(
     return logs - np.nanmean(logs)
 
 
-def win_rates(votes: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
-    """Share of votes that the row's system won against the column's, a tie being half."""
-    counts, pairs = _counts(votes, systems)
-    rates = pd.DataFrame(np.nan, index=list(systems), columns=list(systems))
-    for (one, other), (won, lost, tied) in zip(pairs, counts.sum(axis=0).reshape(-1, 3), strict=True):
-        share = (won + tied / 2) / (won + lost + tied)
-        rates.loc[one, other], rates.loc[other, one] = share, 1 - share
-    return rates
-
-
 def agreement(
     votes: pd.DataFrame, task: str = "pair", resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
