@@ -98,7 +98,7 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
         lab: the study.
         solo: in a notebook: the one listener, whose tokens are kept beside the study.
     """
-    with gr.Blocks(title=lab.study.title, analytics_enabled=False, fill_width=False) as page:
+    with gr.Blocks(title=lab.study.title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         if solo:
             tokens: gr.components.Component = gr.State(EMPTY_TOKENS)
         else:
