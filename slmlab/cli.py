@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | speak | measure | report | bench | doctor | run`.
+"""The commands: `slmlab corpus | train | speak | measure | app | report | bench | doctor | run`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -95,6 +95,25 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder"
     )
 
+    app = command("app", _app, "listen, compare, rate, record and see the results in a browser")
+    app.add_argument(
+        "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
+    )
+    app.add_argument(
+        "--systems",
+        type=Path,
+        nargs="+",
+        help="make a study of a folder of systems, or of several systems' folders",
+    )
+    app.add_argument("--pairs", type=Path, help="make a study of the pairs in a CSV or TSV file")
+    app.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets the room in; needs --password (127.0.0.1)"
+    )
+    app.add_argument("--port", type=int, help="the first free one from 7860 on")
+    app.add_argument("--password", default="", help="what listeners log in with, under any name")
+    app.add_argument("--teacher-password", default="", help="of the login 'teacher' (made up and printed)")
+    app.add_argument("--share", action="store_true", help="through Gradio's tunnel as well; needs --password")
+
     command("doctor", _doctor, "is everything here that the lab needs?")
     return parser
 
@@ -160,6 +179,19 @@ def _measure(arguments: argparse.Namespace) -> None:
             )
     rows = pipeline.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else pipeline.as_table(rows))
+
+
+def _app(arguments: argparse.Namespace) -> None:
+    from slmlab.labelling import app
+
+    asked = arguments
+    allowed = app.access(asked.host, asked.share, asked.password, asked.teacher_password)
+    if asked.systems or asked.pairs:
+        systems = asked.systems[0] if asked.systems and len(asked.systems) == 1 else asked.systems
+        lab = app.Lab.make(asked.folder, systems, asked.pairs)
+    else:
+        lab = app.Lab.open(asked.folder)
+    app.serve(lab, asked.host, asked.port, asked.share, allowed)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
