@@ -90,7 +90,8 @@ def trl_loss(four: tuple[Tensor, ...], lengths: Tensor, kinds: list[str], **sett
         gather_for_metrics = gather
 
     trl = SimpleNamespace(
-        model=SimpleNamespace(training=True), accelerator=Gatherer(), aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
+        model=SimpleNamespace(training=True), accelerator=Gatherer(), aux_loss_enabled=False,
+        ld_alpha=None, precompute_ref_logps=True,
         f_divergence_type="reverse_kl", loss_types=kinds, loss_weights=[1.0] * len(kinds), beta=0.1,
         label_smoothing=0.0, use_weighting=False, _total_train_tokens=0, _tp_size=1,
         _metrics={"train": defaultdict(list)},
@@ -151,7 +152,7 @@ def pair_of_utterances() -> tuple[SpeechLM, Any]:
 
 
 def test_speech_and_end_are_scored_and_neither_text_nor_padding() -> None:
-    """The mask's polarity, against the long way: a softmax over everything, and the places from <speech> on."""
+    """The mask's polarity, against the long way: a softmax over everything, places from <speech> on."""
     model, batch = pair_of_utterances()
     each = model(batch.ids).log_softmax(-1)
     for row, (ids, found) in enumerate(zip(batch.ids.tolist(), log_probs(model, batch), strict=True)):

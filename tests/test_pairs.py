@@ -70,17 +70,19 @@ def test_nothing_is_no_table(tmp_path: Path) -> None:
 def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
     """Strings alone, or numbers beside them; what a vote has besides stays where it is."""
     votes = [
-        {"prompt": "moja", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>", "annotator": "x", "side": "A"},
+        {"prompt": "moja", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>", "split": "train", "side": "A"},
         {"prompt": "mbili", "chosen": "?", "rejected": "?", "chosen_tokens": [5], "rejected_tokens": [6, 6]},
     ]
     (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in votes))
     assert table.read(tmp_path / "votes.jsonl", language="sw") == [
-        Pair("votes-0", "sw", "moja", (1, 2), (3,), "people"),
+        Pair("votes-0", "sw", "moja", (1, 2), (3,), "people", group="train"),
         Pair("votes-1", "sw", "mbili", (5,), (6, 6), "people"),
     ]
-    (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | {"chosen": "a.wav"}) + "\n")
-    with pytest.raises(LabError, match=r"row 0, chosen is no row of speech tokens.*'a.wav'"):
+    (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | {"chosen": "sha256:ab"}) + "\n")
+    with pytest.raises(LabError, match=r"row 0, chosen is no row of speech tokens.*'sha256:ab'"):
         table.read(tmp_path / "votes.jsonl", language="sw")
+    heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
+    assert heard[0].chosen == (8, 8)
     (tmp_path / "votes.jsonl").write_text('{"prompt": "moja"}\n')
     with pytest.raises(LabError, match="lacks chosen, rejected: it is no preference table"):
         table.read(tmp_path / "votes.jsonl")

@@ -54,7 +54,7 @@ def test_before_the_first_step_the_loss_is_ln_2() -> None:
     assert len(batches.of(range(12)).tokens) == 24
     for step in range(3):
         loss, figures = preference_loss(model, batches(step), HOW)
-        assert float(loss) == pytest.approx(math.log(2), abs=1e-5)
+        assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
         assert float(figures["margin"]) == pytest.approx(0, abs=1e-5)
 
 

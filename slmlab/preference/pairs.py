@@ -46,7 +46,7 @@ class Pair:
     style: tuple[int, ...] = ()
     """Speech tokens in whose manner both sides are scored; none is the plain manner."""
     group: str = ""
-    """Which of several sets it belongs to, such as `stability` or `expressivity`."""
+    """Which of several sets it belongs to: `stability`, `expressivity`, or `train` and `test` of votes."""
     weight: float = 1.0
     """How much its loss counts."""
     chosen_sound: str = ""
@@ -82,15 +82,6 @@ def as_string(tokens: Sequence[int]) -> str:
     '<|s_12|><|s_0|>'
     """
     return "".join(f"<|s_{token}|>" for token in tokens)
-
-
-def from_string(written: str, where: str) -> tuple[int, ...]:
-    """The inverse of `as_string`; LabError when anything else is written there."""
-    if CODE.sub("", written).strip():
-        raise LabError(
-            f"{where} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {written[:40]!r}."
-        )
-    return tuple(int(token) for token in CODE.findall(written))
 
 
 def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequence[Pair]:
@@ -161,45 +152,45 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
 
 
 def read(
-    path: str | Path, language: str = "", encode: Callable[[Path], Sequence[int]] | None = None
+    path: str | Path, language: str = "", encode: Callable[[str], Sequence[int]] | None = None
 ) -> list[Pair]:
     """The checked pairs of a table of this lab, or of the exported votes of people, Parquet or JSONL.
 
     Votes need `prompt`, `chosen` and `rejected`; what they have besides (listeners, sides, latencies) stays
-    where it is. Several votes on the same two sounds are so many pairs: what many prefer weighs more.
+    where it is, but for `split`, which becomes their group. Several votes on the same two sounds are so many
+    pairs: what many prefer weighs more.
 
     Args:
         path: `.parquet` or `.jsonl`; relative names of sounds begin at its folder.
         language: of rows that do not name one.
-        encode: gives the speech tokens of a sound file where a row has none, as of another lab's system.
+        encode: gives the speech tokens of a sound by its sha256, for sides that only name it.
     """
     path = Path(path)
-    rows = _rows(path)
     known = {field.name for field in dataclasses.fields(Pair)}
     pairs = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_rows(path)):
         where = f"{path}, row {i}"
-        if missing := [
-            name for name in ("prompt", "chosen", "rejected") if not isinstance(row.get(name), str)
-        ]:
+        missing = [name for name in ("prompt", "chosen", "rejected") if not isinstance(row.get(name), str)]
+        if missing:
             raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
-        sides = {side: _tokens(row, side, path.parent, encode, where) for side in ("chosen", "rejected")}
-        kept: dict[str, Any] = {name: row[name] for name in known if row.get(name) is not None} | sides
+        kept: dict[str, Any] = {name: row[name] for name in known if row.get(name) is not None}
+        for side in ("chosen", "rejected"):
+            kept[side] = tuple(row.get(f"{side}_tokens") or _tokens(row[side], encode, f"{where}, {side}"))
         kept |= {"text": row["prompt"], "style": tuple(row.get("style") or ())}
-        kept |= {"id": str(row.get("id") or f"{path.stem}-{i}"), "origin": row.get("origin") or "people"}
-        pairs.append(Pair(**{"language": language} | kept))
+        kept |= {"group": row.get("group") or row.get("split") or "", "origin": row.get("origin") or "people"}
+        pairs.append(Pair(**{"id": f"{path.stem}-{i}", "language": language} | kept))
     return list(check(pairs, str(path), path.parent))
 
 
-def _tokens(
-    row: dict[str, Any], side: str, folder: Path, encode: Callable[[Path], Sequence[int]] | None, where: str
-) -> tuple[int, ...]:
-    """Speech tokens of one side: as numbers, as a string, or from its sound."""
-    if row.get(f"{side}_tokens") is not None and len(row[f"{side}_tokens"]):
-        return tuple(row[f"{side}_tokens"])
-    if encode and row.get(f"{side}_sound") and not CODE.match(row[side]):
-        return tuple(encode(folder / row[f"{side}_sound"]))
-    return from_string(row[side], f"{where}, {side}")
+def _tokens(written: str, encode: Callable[[str], Sequence[int]] | None, where: str) -> Sequence[int]:
+    """Speech tokens that a string spells, or those of the sound it names."""
+    if encode and written.startswith("sha256:"):
+        return encode(written.removeprefix("sha256:"))
+    if CODE.sub("", written).strip():
+        raise LabError(
+            f"{where} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {written[:40]!r}."
+        )
+    return [int(token) for token in CODE.findall(written)]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
