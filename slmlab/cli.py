@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | speak | measure | app | report | bench | doctor | run`.
+"""The commands: `slmlab corpus | train | align | speak | measure | app | report | bench | doctor | run`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -70,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
                 "--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so"
             )
 
+    align = command("align", _align, "tune a language model by preferences: DGSA, TDSC, baselines, votes")
+    align.add_argument("method", metavar="METHOD", help="dgsa, tdsc, people, …; a wrong name lists them all")
+    align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+    align.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (0)")
+    align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
+    align.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
+    align.add_argument(
+        "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
+    )
+    align.add_argument("--votes", type=Path, help="people: the exported preference table")
+    align.add_argument("--clips", type=Path, help="people: the folder of the sounds that were judged")
+
     speak = command("speak", _speak, "say a text")
     speak.add_argument("text")
     speak.add_argument("--language", default="sw", help="sw or vi (sw)")
@@ -131,6 +143,23 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"trained: {folder}")
     if arguments.ship:
         print(f"shipped: {pipeline.ship(arguments.preset)}")
+
+
+def _align(arguments: argparse.Namespace) -> None:
+    from slmlab.align import align
+
+    for seed in arguments.seed:
+        folder = align(
+            arguments.method,
+            arguments.preset,
+            seed,
+            start=arguments.start,
+            votes=arguments.votes,
+            clips=arguments.clips,
+            language=arguments.language,
+            alpha=arguments.alpha,
+        )
+        print(f"aligned: {folder}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
