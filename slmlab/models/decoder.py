@@ -53,8 +53,8 @@ class FlowDecoder(nn.Module):
     """A network that says in which direction, at a point of the path, the speech lies.
 
     It guesses the path's end, as what the prior lacks of it, and the velocity leads there: untrained it gives
-    back the prior, and the last step leaves no noise behind. A network that gives the velocity itself must
-    cancel the noise to the last bit; after as many steps a judge misread twice as much of its speech.
+    back the prior, and the last step leaves no noise behind, as a network that gives the velocity itself must
+    learn to.
     """
 
     adamw_names = ("lacking",)
@@ -120,7 +120,7 @@ class FlowDecoder(nn.Module):
         timbre: Tensor,
         frames: Tensor,
         steps: int = 4,
-        cfg_strength: float = 0.3,
+        cfg_strength: float = 0.0,
         noise: Tensor | None = None,
     ) -> list[Tensor]:
         """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last one
