@@ -91,7 +91,7 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
     losses, asked = list[float](), list[float]()
 
     class Peer(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset  # ids already: the peer has no tokenizer of its own
 
         def compute_loss(self, *arguments: Any, **named: Any) -> Any:
