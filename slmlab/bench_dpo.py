@@ -6,7 +6,6 @@ which its defaults would have: both make it faster or more exact here.
 """
 
 import copy
-import statistics
 import time
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
@@ -81,7 +80,7 @@ def run_ours(model: SpeechLM, pairs: Sequence[Pair]) -> tuple[list[float], float
     with TemporaryDirectory() as folder:
         train(copy.deepcopy(model), lambda m, b: preference_loss(m, b, config), batches, TRAIN, folder)
         losses = [row["loss"] for row in read_log(folder)]
-    return losses, statistics.median(np.diff(asked))
+    return losses, float(np.median(np.diff(asked)))
 
 
 def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[list[float], float]:
@@ -91,8 +90,8 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
 
     losses, asked = list[float](), list[float]()
 
-    class Peer(DPOTrainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+    class Peer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset  # ids already: the peer has no tokenizer of its own
 
         def compute_loss(self, *arguments: Any, **named: Any) -> Any:
@@ -129,7 +128,7 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
             processing_class=_tokenizer(),
         )
         trainer.train()
-    return losses, statistics.median(np.diff(asked))
+    return losses, float(np.median(np.diff(asked)))
 
 
 def _ids(model: SpeechLM, pair: Pair) -> dict[str, list[int]]:

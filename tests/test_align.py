@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,12 +31,14 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     folder = tmp_path / "checkpoints"
     torch.manual_seed(0)
     tokenizer = TokenizerConfig(len(TINY), timbre_width=5, width=32, layers=1, n_speakers=2)
-    networks = {
+    networks: dict[str, Any] = {
         "tokenizer": SpeechTokenizer(tokenizer),
-        "judge_a": AttentiveJudge(AttentiveConfig(len(TINY))),
+        "judge_a": AttentiveJudge(AttentiveConfig(len(TINY), sketch=4, width=16, blocks=1, heads=2)),
         "lm.sw": SpeechLM(CONFIG),
         "lm.vi": SpeechLM(CONFIG),
     }
+    for name in ("lm.sw", "lm.vi"):
+        networks[name].pace.fill_(0.3)  # short utterances
     for name, network in networks.items():
         card = Card(network.config, {"alphabet": list(TINY.symbols)})
         checkpoints.save(folder / name, network, card)

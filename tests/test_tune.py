@@ -153,7 +153,9 @@ def test_signs_of_reward_hacking() -> None:
     start = {"wer": 0.4, "entropy": 8.0, "repetition": 0.01, "length": 1.0}
     fine = start | {"wer": 0.3, "entropy": 8.2, "rejected": -5.0}
     assert signs(fine, start, Limits()) == []
-    assert signs(fine | {"length": 1.5}, start, Limits()) == ["utterances are +50% long"]
+    assert signs(fine | {"length": 1.5}, start, Limits()) == [
+        "the mean length went from 1.00 to 1.50 of the expected"
+    ]
     assert signs(fine | {"repetition": 0.2}, start, Limits()) == ["repetition rose to 20.0%"]
     assert signs(fine | {"entropy": 7.0}, start, Limits()) == ["H_p collapsed by 1.00 bits"]
     assert signs(fine | {"rejected": -40.0}, start, Limits()) == ["rejected sides sank by 40 nats"]

@@ -185,7 +185,9 @@ def signs(now: Mapping[str, float], start: Mapping[str, float], limits: Limits) 
     change = {name: now[name] - start[name] for name in start if name in now}
     worse = change["wer"] > limits.error
     found = {
-        f"utterances are {now['length'] / start['length'] - 1:+.0%} long": abs(change["length"])
+        f"the mean length went from {start['length']:.2f} to {now['length']:.2f} of the expected": abs(
+            change["length"]
+        )
         > limits.length * start["length"],
         f"repetition rose to {now['repetition']:.1%}": change["repetition"] > limits.repetition,
         f"H_p collapsed by {-change['entropy']:.2f} bits": change["entropy"] < -limits.entropy,

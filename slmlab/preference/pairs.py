@@ -173,12 +173,13 @@ def read(
         missing = [name for name in ("prompt", "chosen", "rejected") if not isinstance(row.get(name), str)]
         if missing:
             raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
-        kept: dict[str, Any] = {name: row[name] for name in known if row.get(name) is not None}
+        kept: dict[str, Any] = {"id": f"{path.stem}-{i}", "language": language}
+        kept |= {name: row[name] for name in known if row.get(name) is not None}
         for side in ("chosen", "rejected"):
             kept[side] = tuple(row.get(f"{side}_tokens") or _tokens(row[side], encode, f"{where}, {side}"))
         kept |= {"text": row["prompt"], "style": tuple(row.get("style") or ())}
         kept |= {"group": row.get("group") or row.get("split") or "", "origin": row.get("origin") or "people"}
-        pairs.append(Pair(**{"id": f"{path.stem}-{i}", "language": language} | kept))
+        pairs.append(Pair(**kept))
     return list(check(pairs, str(path), path.parent))
 
 

@@ -30,6 +30,7 @@ from slmlab.text import TINY
 from slmlab.training import TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
 LOSSES, CHOICES = ("dpo", "ipo"), ("error", "entropy", "last")
+WATCHED = 64  # held-out pairs that are read at each validation
 ORIGIN, START, BEST = "made_from.json", "start.json", "best.safetensors"
 
 
@@ -110,7 +111,7 @@ class PairBatches:
         prompts = [len(TINY.encode(pair.text)) + len(pair.style) + 4 for pair in pairs]
         spoken = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
-        self.rows = frame_batches(sizes, batch, seed)
+        self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
         per = max(1, batch // max(sizes))
         order = sorted(range(len(pairs)), key=lambda i: sizes[i])
         self.log_probs = torch.empty(len(pairs), 2)
@@ -170,7 +171,7 @@ def tune(
     batches = PairBatches(reference, learned, config.batch, config.train.seed)
     validate = None
     if jury:
-        seen = PairBatches(reference, watched, config.batch, 0) if watched else None
+        seen = PairBatches(reference, watched[:WATCHED], config.batch, 0) if watched else None
         validate = _Monitor(reference, seen, config, folder, jury)
     loss = functools.partial(preference_loss, config=config)
     policy = train(copy.deepcopy(model), loss, batches, config.train, folder, validate)
