@@ -1,4 +1,4 @@
-"""Cells of the study on small random networks: what is mixed, what is run, what is kept, what a kill costs."""
+"""Cells of the study on small random networks: what is mixed, run and kept, and what a kill costs."""
 
 import signal
 import subprocess

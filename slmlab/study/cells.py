@@ -343,6 +343,7 @@ def noisy(codes: list[int], share: float, n_codes: int, seed: int) -> list[int]:
     return np.where(draw.random(len(codes)) < share, other, np.array(codes, dtype=np.int64)).tolist()
 
 
+@torch.inference_mode()
 def _measured(
     chain: Chain,
     wave: Tensor,
@@ -359,7 +360,7 @@ def _measured(
     path = metrics.align(mel, recordings.mel(i))
     words, letters = len(for_scoring(text).split()), len(for_scoring(text))
     lively = metrics.expressivity(f0, energy)
-    embedding = chain.speaker(mel[None], torch.tensor([len(mel)]))[0].detach()
+    embedding = chain.speaker(mel[None], torch.tensor([len(mel)]))[0]
     return {
         "text": text,
         "heard": heard,
