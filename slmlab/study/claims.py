@@ -9,6 +9,7 @@ Axis legend: k points of an arm, s seeds, d draws, n sentences, u utterances.
 
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from einops import einsum, rearrange
 from numpy.typing import NDArray
 
 from slmlab import pipeline
+from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
 from slmlab.statistics import Estimate, all_of, draws_of, holm, ranks_agree, recentred
 from slmlab.study.cells import DRAWS, ENTROPY, REAL
@@ -164,6 +166,13 @@ def ratio(above: Floats, below: Floats) -> Measured:
         return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1])
 
 
+def average(x: Floats, axis: int | None = None) -> Any:
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    defined = np.isfinite(x)
+    count = defined.sum(axis)
+    return np.where(defined, x, 0).sum(axis) / np.where(count > 0, count, np.nan)
+
+
 def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
     """Rows with `cer`, `clear` and expressivity `z`, standardised on the dev recordings."""
     names = ["f0_spread", "f0_range_semitones", "energy_std", "rate_variation"]
@@ -182,6 +191,8 @@ def half_fall(points: Floats, curve: Floats) -> float:
 
     Read from straight lines between points; the last α when it never falls.
     """
+    if not np.isfinite(curve[-1]):
+        return float("nan")
     best = int(np.nanargmax(curve))
     middle = (curve[best] + curve[-1]) / 2
     for i in range(best, len(curve) - 1):
@@ -227,7 +238,7 @@ def _bits(codes: NDArray[np.int64]) -> float:
 
 def _at(i: int, j: int | slice) -> Function:
     """Numbers (k s) → point i less point j, mean over seeds."""
-    return lambda x: float(np.nanmean(x[i]) - np.nanmean(x[j]))
+    return lambda x: float(average(x[i]) - average(x[j]))
 
 
 def scaling(results: Results, name: str) -> dict[str, list[Part]]:
@@ -245,7 +256,7 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
         return np.interp(arm.alphas()[:, : x.shape[1]], grid, curve)
 
     def falls(x: Floats, y: Floats) -> float:
-        return half_fall(points, np.nanmean(x, 1)) - half_fall(points, np.nanmean(y, 1))
+        return half_fall(points, average(x, 1)) - half_fall(points, average(y, 1))
 
     def rises(x: Floats) -> float:
         return ranks_agree(np.repeat(points, x.shape[1]), x.ravel())
@@ -254,7 +265,7 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
         return float(np.corrcoef(x.ravel(), theory(x).ravel())[0, 1])
 
     def often(x: Floats) -> float:
-        return float(np.nanmean(x[points >= 0.8]) - np.nanmean(x[half]))
+        return float(average(x[points >= 0.8]) - average(x[half]))
 
     repetition = [arm.mean(name) for name in ("repetition", "repetition_spoken")]
     pitch = [arm.mean(name, clear=True) for name in ("f0_std", "f0_range")]
@@ -334,12 +345,12 @@ def noise_effects(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(x: Floats) -> float:
-    return float(np.nanmean(x))
+    return float(average(x))
 
 
 def _correlation(by_h: Floats, by_f: Floats) -> float:
     """r from two slopes, cov / var h and cov / var f: the root of their product, signed."""
-    return float(np.nanmean(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f))))
+    return float(average(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f))))
 
 
 def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
@@ -360,9 +371,12 @@ def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
-    """Judge all claims of a family that have rows: adjusted p and verdicts."""
+    """Judge the claims of a family whose numbers are defined: adjusted p and verdicts."""
     known = {claim.id: claim for claim in declared()}
-    judged = {name: judge(known[name], parts) for name, parts in tests.items()}
+    judged = {}
+    for name, parts in tests.items():
+        with suppress(LabError):  # not defined in these rows, such as the prosody of nothing clearly said
+            judged[name] = judge(known[name], parts)
     adjusted = holm([row["p"] for row in judged.values()])
     for row, p in zip(judged.values(), adjusted, strict=True):
         row["p_adjusted"] = p

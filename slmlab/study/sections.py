@@ -20,11 +20,12 @@ from slmlab.study.cells import BUDGET, ENTROPY, REAL
 from slmlab.study.claims import (
     Arm,
     Measured,
+    average,
     complete,
-    noise_effects,
-    with_scores,
     mixture_entropies,
+    noise_effects,
     pairs,
+    with_scores,
 )
 from slmlab.study.sweep import Results
 
@@ -186,9 +187,9 @@ def prosody(results: Results) -> Section:
     lines.append(["r with F0 spread, one text and temperature", *(f"{r[name]:+.2f}" for name in names)])
     head = ["What changes", "H_p", "H_p, no silence", "melody entropy", "F0 spread", "CER"]
     text = (
-        f"{len(paired)} pairs of one text with WER matched stand behind E1–E5. Below, in standard deviations, "
-        "what temperature and noise do. An entropy of prosody should move with F0 spread and not without it: "
-        "melody entropy hears the smoothed pitch alone, so that single wrong tokens cannot raise it."
+        f"{len(paired)} pairs of one text with WER matched stand behind E1–E5. Below, in standard "
+        "deviations, what temperature and noise do. An entropy of prosody should move with F0 spread and not "
+        "without it: melody entropy hears the smoothed pitch alone, which single wrong tokens cannot raise."
     )
     return Section("Is more entropy more prosody?", text, head, lines)
 
@@ -261,8 +262,8 @@ def _name(arm: Arm) -> str:
 
 def _band(measured: Measured) -> tuple[Any, Any, Any]:
     """Mean over seeds of each point (k) with its interval."""
-    value, draws = np.nanmean(measured.value, 1), np.nanmean(measured.draws, 2)
-    low, high = np.nanquantile(draws - np.nanmean(draws, 0) + value, [0.025, 0.975], axis=0)
+    value, draws = average(measured.value, 1), average(measured.draws, 2)
+    low, high = np.quantile(draws - draws.mean(0) + value, [0.025, 0.975], axis=0)
     return value, low, high
 
 

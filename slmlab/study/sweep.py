@@ -48,7 +48,7 @@ SMOKE = {
     "authentic_minutes": 0.2,
     "helping_minutes": 0.8,
     "n_test": 8,
-    "n_dev": 4,
+    "n_dev": 8,
     "n_many": 3,
 }
 
