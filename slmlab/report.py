@@ -135,7 +135,7 @@ def _study(
             "<h2>The scaling study</h2><p>It has not been run at this preset: <code>slmlab sweep</code>.</p>"
         ]
     plots.use_style()
-    sounds = sorted(sweep.RESULTS.glob(f"{preset}-authentic.*.flac"))
+    sounds = sections.sounds_of(preset)
     return [_section(part) for part in sections.sections(results, ledger, premises, sounds)]
 
 

@@ -27,7 +27,7 @@ from slmlab.study.claims import (
     pairs,
     with_scores,
 )
-from slmlab.study.sweep import Results
+from slmlab.study.sweep import RESULTS, Results
 
 MARKS = dict(zip((*REAL, *BUDGET), "os^Dv<>", strict=True))
 PAPER = {
@@ -86,13 +86,15 @@ def ground(premises: Sequence[dict[str, Any]]) -> Section:
     return Section("Does the ground hold?", text, ["Premise", "Found", "Wanted", "", "Measured as"], lines)
 
 
-def gap(arms: Sequence[Arm]) -> Section:
-    """Figure 1: the plane of stability and expressivity, a path over α for each arm."""
+def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
+    """Figure 1: the plane of stability and expressivity, a path over α for each arm, the chosen α ringed."""
     figure, grid = plots.sheet(1, 1, 5.0)
     ax = grid[0, 0]
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
         wer, z = (_band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
-        ax.plot(100 * wer, z, color=colour, marker=MARKS[_name(arm)], label=_name(arm))
+        ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
+        at = arm.points == chosen
+        ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
         for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
             ax.annotate(
                 f"{100 * alpha:.0f} %", (x, y), textcoords="offset points", xytext=(6, 6), fontsize=10
@@ -121,11 +123,11 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
     )
     for ax, (label, scale, measure) in zip(grid.ravel(), wanted, strict=True):
         for arm, colour in zip(arms, plots.COLOURS, strict=False):
-            _curve(ax, 100 * arm.points, measure(arm), scale, colour, _name(arm))
+            _curve(ax, 100 * arm.points, measure(arm), scale, colour, name_of(arm))
         ax.set(xlabel="α in %", ylabel=label)
     alphas = list(np.linspace(0, 1, 21))
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
-        theory = mixture_entropies(results.mixture, REAL[_name(arm)], alphas, 0, 0).value[:, 0]
+        theory = mixture_entropies(results.mixture, REAL[name_of(arm)], alphas, 0, 0).value[:, 0]
         grid[0, 1].plot(100 * np.array(alphas), theory, "--", color=colour, linewidth=1.5)
     grid[0, 0].legend()
     words = "Six panels over α: WER, entropy of model and mixture, repetition twice, expressivity and SIM."
@@ -152,10 +154,15 @@ def numbers(arm: Arm) -> Section:
         theirs = "{:.1f} · {:.2f} · {:.1f}".format(*paper) if paper else "–"
         lines.append([f"{100 * alpha:.0f}", *ours, theirs])
     head = ["α %", "WER %", "H_p bits", "Repetition %", "Expressivity z", "SIM", "paper: WER · H_p · rep."]
-    title = f"The numbers of the arm “{_name(arm)}”"
+    title = f"The numbers of the arm “{name_of(arm)}”"
     seeds = ", ".join(map(str, arm.seeds))
     text = f"{arm.n} test sentences, seeds {seeds}; the paper's numbers are of Thai, at another scale."
     return Section(title, text, head, lines)
+
+
+def sounds_of(preset_name: str) -> list[Path]:
+    """The sentence of the sweep's first seed at each α, as sound files."""
+    return sorted(RESULTS.glob(f"{preset_name}-authentic.*.flac"))
 
 
 def over_alpha(sounds: Sequence[Path]) -> Section:
@@ -256,7 +263,8 @@ def cost(results: Results) -> Section:
     return Section("What it cost", "", head, lines)
 
 
-def _name(arm: Arm) -> str:
+def name_of(arm: Arm) -> str:
+    """What an arm is called."""
     return str(arm.cells["arm"].iloc[0])
 
 
