@@ -74,7 +74,7 @@ def _spoken(
 
 def _parts(scale: float) -> tuple[CorpusSpec, ...]:
     """What tokenizer, decoder, vocoder and speaker encoder hear: all languages, many voices."""
-    kinds = (("lively", 14), ("authentic", 8), ("synthetic", 4))
+    kinds = (("lively", 36), ("authentic", 24), ("synthetic", 8))
     return (
         *(
             _spoken("parts", language, kind, "parts", N_PARTS_VOICES, "parts", minutes * scale)
@@ -82,7 +82,7 @@ def _parts(scale: float) -> tuple[CorpusSpec, ...]:
             for kind, minutes in kinds
         ),
         *(
-            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 4 * scale)
+            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 6 * scale)
             for language in BACKBONE_LANGUAGES
         ),
     )
@@ -148,18 +148,18 @@ def tiny() -> Preset:
     return Preset(
         name="tiny",
         corpora=_corpora(1.0, 350),
-        judge_a=Part(AttentiveConfig(symbols, augmentation=mild), _train(1100), 1600),
-        judge_b=Part(ConvolutionalConfig(symbols, augmentation=mild), _train(1100), 1600),
-        speaker=Part(speaker, _train(300), 4000),
+        judge_a=Part(AttentiveConfig(symbols, augmentation=mild), _train(2400), 1600),
+        judge_b=Part(ConvolutionalConfig(symbols, augmentation=mild), _train(2400), 1600),
+        speaker=Part(speaker, _train(400), 4000),
         tokenizer=Part(
             TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
-            _train(450),
-            3200,
+            _train(1700),
+            1600,
         ),
-        decoder=Part(DecoderConfig(timbre_width=timbre), _train(400, ema=0.99), 3200),
+        decoder=Part(DecoderConfig(timbre_width=timbre), _train(700, ema=0.995), 1600),
         vocoder=Part(VocoderConfig(), _train(1500, lr=5e-3, muon_lr=0.0), 128),
-        backbone=Part(lm, _train(380), 3000),
-        lm=Part(lm, _train(280, lr=2e-3, muon_lr=0.015), 3000),
+        backbone=Part(lm, _train(300), 3000),
+        lm=Part(lm, _train(300, lr=2e-3, muon_lr=0.015), 3000),
         n_test=350,
     )
 

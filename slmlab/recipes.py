@@ -337,7 +337,7 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
 
 CODE = {
     "speaker": ("speaker", "augmentation", "frames"),
-    "tokenizer": ("tokenizer", "fsq", "frames"),
+    "tokenizer": ("tokenizer", "fsq", "frames", "augmentation"),
     "vocoder": ("vocoder", "frames"),
     "decoder": ("decoder", "flow_matching", "fsq", "frames"),
     "judge_a": ("recogniser", "augmentation", "frames"),
@@ -376,19 +376,24 @@ def stages(chain: Preset) -> list[Stage]:
         return Stage(stage, inputs, run, part, code)
 
     parts = ("corpus.parts",)
-    made = [corpus(group) for group in chain.corpora]
-    for stage, run, inputs in (
-        ("speaker", train_speaker, parts),
-        ("tokenizer", train_tokenizer, (*parts, "speaker")),
-        ("vocoder", train_vocoder, parts),
-        ("decoder", train_decoder, (*parts, "tokenizer")),
-    ):
-        made.append(network(stage, functools.partial(run, name), inputs, getattr(chain, stage), stage))
-    for judge in ("judge_a", "judge_b"):
-        run_judge = functools.partial(train_judge, name, judge)
-        made.append(network(judge, run_judge, (f"corpus.{judge}",), getattr(chain, judge), judge))
-    for group in ("backbone", *TARGET_LANGUAGES):
+    lms = ("backbone", *TARGET_LANGUAGES)
+    runs: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+        "speaker": (train_speaker, parts),
+        "tokenizer": (train_tokenizer, (*parts, "speaker")),
+        "judge_a": (train_judge, ("corpus.judge_a",)),
+        "decoder": (train_decoder, (*parts, "tokenizer")),
+        "judge_b": (train_judge, ("corpus.judge_b",)),
+        "vocoder": (train_vocoder, parts),
+    }
+    made = {}
+    for stage, (run, inputs) in runs.items():
+        own = (name, stage) if run is train_judge else (name,)
+        made[stage] = network(stage, functools.partial(run, *own), inputs, getattr(chain, stage), stage)
+    for group in lms:
         needs = (f"corpus.{group}", "tokenizer", *(() if group == "backbone" else ("lm.backbone",)))
         part = chain.backbone if group == "backbone" else chain.lm
-        made.append(network(f"lm.{group}", functools.partial(train_lm, name, group), needs, part, "lm"))
-    return made
+        stage = f"lm.{group}"
+        made[stage] = network(stage, functools.partial(train_lm, name, group), needs, part, "lm")
+    first = ("speaker", "tokenizer", *(f"lm.{group}" for group in lms))
+    others = tuple(stage for stage in made if stage not in first)
+    return [*(corpus(group) for group in chain.corpora), *(made[stage] for stage in (*first, *others))]

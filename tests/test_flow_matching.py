@@ -41,3 +41,11 @@ def test_guidance_of_strength_zero_is_the_condition_and_one_worked_value() -> No
     assert math.isclose(
         flow_matching.guided(conditional, unconditional, 0.7).item(), 1.7 * 3 - 0.7, rel_tol=1e-6
     )
+
+
+def test_the_velocity_towards_an_end_arrives_there_in_any_number_of_steps() -> None:
+    end, start = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    for steps in (1, 4, 7):
+        times = flow_matching.cosine_times(steps)
+        states = flow_matching.solve(lambda x, t: flow_matching.towards(end, x, t), start, times)
+        torch.testing.assert_close(states[-1], end)

@@ -353,12 +353,12 @@ def _choose_held_out(grammar: Grammar) -> list[str]:
     literals = {part for e in entries if not e.is_word for part in e.parts if isinstance(part, str)}
     texts = {w: [for_scoring(form) for form in grammar.forms(w)] for w in grammar.content_words}
     members = [{str(e.parts[0]) for e in listed if e.is_word} for listed in grammar.lists.values()]
+    spelt = [for_scoring(text) for text in literals]
     chosen: list[str] = []
     for word in sorted(texts, key=lambda w: _fraction(f"{grammar.language} held out: {w}")):
         if len(chosen) >= round(HELD_OUT_SHARE * len(texts)):
             break
-        elsewhere = [for_scoring(text) for text in literals]
-        elsewhere += [text for other, forms in texts.items() if other != word for text in forms]
+        elsewhere = [*spelt, *(text for other, forms in texts.items() if other != word for text in forms)]
         tokens = {token for text in elsewhere for token in text.split()}
         is_new = all(set(form.split()) - tokens for form in texts[word])
         within = grammar.pattern([word])

@@ -44,6 +44,14 @@ def solve(velocity: Callable[[Tensor, Tensor], Tensor], source: Tensor, times: T
     return states
 
 
+def towards(end: Tensor, point: Tensor, time: Tensor) -> Tensor:
+    """The velocity at `point` `(b f m)` and `time` `(b,)` < 1 that arrives at `end` when the time is 1."""
+    return (end - point) / (1 - rearrange(time, "b -> b 1 1"))
+
+
 def guided(conditional: Tensor, unconditional: Tensor, cfg_strength: float) -> Tensor:
-    """Classifier-free guidance: v = (1 + w) v_cond - w v_uncond (Ho and Salimans 2022)."""
+    """Classifier-free guidance: v = (1 + w) v_cond - w v_uncond (Ho and Salimans 2022).
+
+    Of velocities at one point, or of the ends they lead to.
+    """
     return (1 + cfg_strength) * conditional - cfg_strength * unconditional
