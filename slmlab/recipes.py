@@ -11,7 +11,7 @@ Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s s
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -279,17 +279,7 @@ def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
     return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer, TokenizerConfig)[0]
 
 
-class Sayings(Protocol):
-    """Utterances as a language model learns from them: `Utterances` with sound, or a table of tokens."""
-
-    def column(self, name: str) -> list[Any]:
-        """`text`, `language` of each, in order."""
-
-    def other(self, i: int, draw: np.random.Generator) -> int:
-        """Another utterance of the same voice."""
-
-
-def lm_batches(config: LMConfig, data: Sayings, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
+def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
     """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice
     elsewhere.
     """

@@ -58,7 +58,7 @@ class Study:
     """Whose corpora, recordings and batches."""
     checkpoints: str
     """Folder of the trained parts and of the backbone."""
-    steps: int = 280
+    steps: int = 300
     """Budget of every fine-tuning."""
     alphas: tuple[float, ...] = (0.03, 0.09, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0)
     """Points of the sweep; 1 is the synthetic part of the point before, alone."""
@@ -116,7 +116,7 @@ MANY = (Manner(0.4, 0, 3), Manner(0.7, 0, 4), Manner(1.0, 0, 3), Manner(0.7, 0.1
 
 @dataclass(frozen=True)
 class Coded:
-    """Utterances as a language model learns from them."""
+    """Utterances as a language model learns from them: what `lm_batches` asks of `Utterances`, without sound."""
 
     rows: pd.DataFrame
     """`kind`, `language`, `voice`, `text`, `seconds`, `codes`."""
@@ -212,7 +212,8 @@ def train_cell(study: Study, cell: Cell, folder: Path, inputs: dict[str, Path]) 
         codes = data.codes()
         texts = [TINY.encode(text) for text in data.column("text")]
         model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
-        train(model, lm_loss, lm_batches(model.config, data, codes, how), how.train, folder / "training")
+        batches = lm_batches(model.config, data, codes, how)  # type: ignore[arg-type]  # asks no more of it
+        train(model, lm_loss, batches, how.train, folder / "training")
     last = read_log(folder / "training")[-1]
     facts = {"alphabet": list(TINY.symbols), "cell": cell.name}
     checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts), small=True)
@@ -250,10 +251,9 @@ def say_cell(study: Study, cell: Cell, folder: Path, inputs: dict[str, Path]) ->
     lm = checkpoints.load(inputs[f"train.{cell.model.name}"] / "model", SpeechLM, LMConfig)[0]
     silence, rows, said = _silence(inputs), [], dict[str, list[list[int]]]()
     many = cell.arm == ENTROPY
+    splits = [("test", study.n_many)] if many else [("dev", study.n_dev), ("test", study.n_test)]
     with one_thread():
-        for split, most in (
-            (("test", study.n_many),) if many else (("dev", study.n_dev), ("test", study.n_test))
-        ):
+        for split, most in splits:
             recordings = score.held_out(inputs["corpus.held_out"], split, LANGUAGE)
             timbres = load_file(inputs["study.recordings"] / f"{split}.safetensors")["timbres"][:most]
             for manner, sample in _sayings(MANY if many else PLAIN):
