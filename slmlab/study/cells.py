@@ -116,7 +116,7 @@ MANY = (Manner(0.4, 0, 3), Manner(0.7, 0, 4), Manner(1.0, 0, 3), Manner(0.7, 0.1
 
 @dataclass(frozen=True)
 class Coded:
-    """Utterances as a language model learns from them: what `lm_batches` asks of `Utterances`, without sound."""
+    """Utterances as a language model learns from them: all that `lm_batches` asks of `Utterances`."""
 
     rows: pd.DataFrame
     """`kind`, `language`, `voice`, `text`, `seconds`, `codes`."""

@@ -91,7 +91,7 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     figure, grid = plots.sheet(1, 1, 5.0)
     ax = grid[0, 0]
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
-        wer, z = (_band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
+        wer, z = (band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
         ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
         at = arm.points == chosen
         ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
@@ -140,7 +140,7 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
 def numbers(arm: Arm) -> Section:
     """Table 1 of one arm, the paper's numbers beside ours."""
     columns = [
-        _band(m)
+        band(m)
         for m in (arm.wer, arm.entropy(), arm.mean("repetition"), arm.mean("z", True), arm.mean("sim"))
     ]
     formats = ("{:.1f} [{:.1f}, {:.1f}]", "{:.2f} [{:.2f}, {:.2f}]") * 2 + ("{:.2f} [{:.2f}, {:.2f}]",)
@@ -268,7 +268,7 @@ def name_of(arm: Arm) -> str:
     return str(arm.cells["arm"].iloc[0])
 
 
-def _band(measured: Measured) -> tuple[Any, Any, Any]:
+def band(measured: Measured) -> tuple[Any, Any, Any]:
     """Mean over seeds of each point (k) with its interval."""
     value, draws = average(measured.value, 1), average(measured.draws, 2)
     low, high = np.quantile(draws - draws.mean(0) + value, [0.025, 0.975], axis=0)
@@ -276,7 +276,7 @@ def _band(measured: Measured) -> tuple[Any, Any, Any]:
 
 
 def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, label: str) -> None:
-    value, low, high = (scale * part for part in _band(measured))
+    value, low, high = (scale * part for part in band(measured))
     ax.plot(x, value, color=colour, marker=MARKS[label], label=label)
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
