@@ -63,9 +63,8 @@ def test_a_band_holds_the_mean_over_seeds() -> None:
 def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0))
     monkeypatch.setattr(sections, "RESULTS", tmp_path)
-    summary = {
-        "preset": "tiny", "seeds": [0], "machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}
-    }  # fmt: skip
+    facts = {"machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}}
+    summary = {"preset": "tiny", "seeds": [0]} | facts
     (tmp_path / "report.json").write_text(json.dumps(summary | {"claims": []}))
     (tmp_path / "rows.json").write_text("[]")
     page = report.write(tmp_path).read_text()
