@@ -241,6 +241,11 @@ def _at(i: int, j: int | slice) -> Function:
     return lambda x: float(average(x[i]) - average(x[j]))
 
 
+def _better_first(measured: Measured, ends: tuple[int, int]) -> list[int]:
+    """Two points, the one with the larger mean first: the one that a peak has to beat."""
+    return sorted(ends, key=lambda i: -average(measured.value[i]))
+
+
 def scaling(results: Results, name: str) -> dict[str, list[Part]]:
     """What S1 to S9 say of one arm, in inequalities."""
     arm = Arm(results, name)
@@ -271,13 +276,13 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
     pitch = [arm.mean(name, clear=True) for name in ("f0_std", "f0_range")]
     return {
         "S1": [Part(rises, (arm.wer,), "below", 0.0, CORRELATION)],
-        "S2": [Part(_at(peak, i), (h,), "above") for i in (end, 0)],
+        "S2": [Part(_at(peak, i), (h,), "above") for i in _better_first(h, (end, 0))],
         "S3": [Part(_at(end, peak), (h,), "below")],
         "S4": [Part(often, (rate,), "above") for rate in repetition],
         "S5": [Part(_at(end, peak), (moved,), "below") for moved in pitch],
         "S6": [Part(_at(end, 0), (x,), "below") for x in (z, arm.wer)],
         "S7": [Part(falls, (z, sim), "above")],
-        "S8": [Part(_at(1, i), (other,), "above") for i in (0, 2)],
+        "S8": [Part(_at(1, i), (other,), "above") for i in _better_first(other, (0, 2))],
         "S9": [Part(follows, (h,), "above", 0.0, CORRELATION)],
     }
 

@@ -139,25 +139,25 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
 
 def numbers(arm: Arm) -> Section:
     """Table 1 of one arm, the paper's numbers beside ours."""
-    columns = [
-        band(m)
-        for m in (arm.wer, arm.entropy(), arm.mean("repetition"), arm.mean("z", True), arm.mean("sim"))
-    ]
-    formats = ("{:.1f} [{:.1f}, {:.1f}]", "{:.2f} [{:.2f}, {:.2f}]") * 2 + ("{:.2f} [{:.2f}, {:.2f}]",)
+    columns = (
+        ("WER %", 100, arm.wer),
+        ("H_p bits", 1, arm.entropy()),
+        ("H_p, no silence", 1, arm.entropy("h_spoken")),
+        ("Repetition %", 100, arm.mean("repetition")),
+        ("Expressivity z", 1, arm.mean("z", clear=True)),
+        ("SIM", 1, arm.mean("sim")),
+    )
+    bands = [[scale * part for part in band(measured)] for _, scale, measured in columns]
     lines = []
     for k, alpha in enumerate(arm.points):
-        scales = (100, 1, 100, 1, 1)
-        ours = [
-            f.format(*(s * part[k] for part in c)) for f, s, c in zip(formats, scales, columns, strict=True)
-        ]
+        ours = ["{:.2f} [{:.2f}, {:.2f}]".format(*(part[k] for part in found)) for found in bands]
         paper = PAPER.get(round(float(alpha), 2))
         theirs = "{:.1f} · {:.2f} · {:.1f}".format(*paper) if paper else "–"
         lines.append([f"{100 * alpha:.0f}", *ours, theirs])
-    head = ["α %", "WER %", "H_p bits", "Repetition %", "Expressivity z", "SIM", "paper: WER · H_p · rep."]
-    title = f"The numbers of the arm “{name_of(arm)}”"
+    head = ["α %", *(name for name, _, _ in columns), "paper: WER · H_p · rep."]
     seeds = ", ".join(map(str, arm.seeds))
     text = f"{arm.n} test sentences, seeds {seeds}; the paper's numbers are of Thai, at another scale."
-    return Section(title, text, head, lines)
+    return Section(f"The numbers of the arm “{name_of(arm)}”", text, head, lines)
 
 
 def sounds_of(preset_name: str) -> list[Path]:
