@@ -162,7 +162,7 @@ def speak_lively(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[st
 def code_corpora(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: all training speech of the study as tokens, in `codes.parquet`, and which codes are silence."""
     chain = Chain(Path(study.checkpoints))
-    parts, silence = [], [metrics.NOTHING]
+    parts, quiet = [], metrics.NOTHING
     with one_thread():
         for source in inputs.values():
             data = Utterances(source)
@@ -171,10 +171,9 @@ def code_corpora(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[st
             kept = rows[["kind", "language", "voice", "text", "seconds"]]
             parts.append(kept.assign(codes=[row.numpy().astype(np.int16) for row in codes]))
             energies = [corpus.energy(i) for corpus in data.corpora for i in range(len(corpus))]
-            silence.append(metrics.silence_codes([row.tolist() for row in codes], energies))
+            quiet |= metrics.silence_codes([row.tolist() for row in codes], energies)
     table = pd.concat(parts, ignore_index=True)
     table.to_parquet(folder / "codes.parquet", index=False)
-    quiet = frozenset().union(*silence)
     save_file({"silence": torch.tensor(sorted(quiet), dtype=torch.int64)}, folder / "silence.safetensors")
     return {"utterances": len(table), "silence_codes": len(quiet)}
 
@@ -228,7 +227,8 @@ def hear_recordings(study: Study, folder: Path, inputs: dict[str, Path]) -> dict
     """Stage: the recordings themselves, measured as speech of a cell is, and the voices to speak in."""
     chain = Chain(Path(study.checkpoints))
     silence = _silence(inputs)
-    rows, codes = [], dict[str, list[list[int]]]()
+    rows: list[dict[str, Any]] = []
+    codes: dict[str, list[list[int]]] = {}
     with one_thread():
         for split, n in (("dev", study.n_dev), ("test", study.n_test)):
             recordings = score.held_out(inputs["corpus.held_out"], split, LANGUAGE)
@@ -249,7 +249,9 @@ def say_cell(study: Study, cell: Cell, folder: Path, inputs: dict[str, Path]) ->
     """Stage: the cell's model says the sentences, without style; rows of metrics, and corpus entropies."""
     chain = Chain(Path(study.checkpoints))
     lm = checkpoints.load(inputs[f"train.{cell.model.name}"] / "model", SpeechLM, LMConfig)[0]
-    silence, rows, said = _silence(inputs), [], dict[str, list[list[int]]]()
+    silence = _silence(inputs)
+    rows: list[dict[str, Any]] = []
+    said: dict[str, list[list[int]]] = {}
     many = cell.arm == ENTROPY
     splits = [("test", study.n_many)] if many else [("dev", study.n_dev), ("test", study.n_test)]
     with one_thread():

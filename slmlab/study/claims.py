@@ -34,6 +34,35 @@ LEVEL = 0.05
 CLEAR_CER, VOICED = 0.2, 0.3  # above the one or below the other, speech is too broken to be called lively
 RISE_UNHEARD = 0.25  # semitones of F0 spread that do not count as a rise (E7)
 CORRELATION = (-1.0, 1.0)
+GROUND = (
+    (
+        "tokens hold the melody",
+        "f0_in_tokens",
+        0.85,
+        1.0,
+        "correlation with the true one, F0 read from tokens",
+    ),
+    (
+        "tokens hold little of the speaker",
+        "speaker_in_tokens",
+        -1.0,
+        0.3,
+        "share of what a probe finds in mels",
+    ),
+    ("judge B hears recordings", "cer_judge_b", 0.0, 0.15, "CER on dev recordings"),
+    ("judge A hears recordings", "cer_judge_a", 0.0, 0.15, "CER on dev recordings"),
+    ("the judges agree", "judges_disagree", 0.0, 0.15, "CER of A against B on dev recordings"),
+    ("tokens hold the words", "cer_resynthesis", 0.0, 0.2, "CER of dev recordings through tokens and back"),
+    (
+        "a lively style makes speech livelier",
+        "style_spread",
+        1.15,
+        9.0,
+        "F0 spread with over without, showcase",
+    ),
+    ("a style leaves the voice", "style_sim", -0.03, 0.03, "change of SIM, showcase"),
+)
+"""Premises: what, its figure, least and most that it may be, and how it was measured."""
 
 
 @dataclass(frozen=True)
@@ -423,7 +452,7 @@ def complete(results: Results, arm: str) -> bool:
 
 def premises(results: Results) -> list[dict[str, Any]]:
     """Does the ground hold? One row a premise: what was found, what was wanted, whether it holds."""
-    p, rows = results.premises, []
+    rows: list[dict[str, Any]] = []
 
     def premise(name: str, value: float | None, bar: str, holds: bool | None, how: str) -> None:
         rows.append({"premise": name, "value": value, "bar": bar, "holds": holds, "how": how})
@@ -434,35 +463,8 @@ def premises(results: Results) -> list[dict[str, Any]]:
         how = "equal token counts, bits; the erosion has something to erode"
         sure = more.ps()[0] < LEVEL / 2
         premise(f"H of {kind} tokens above H of synthetic ones", more.estimate.value, "> 0", sure, how)
-    for name, key, low, high, how in (
-        (
-            "tokens hold the melody",
-            "f0_in_tokens",
-            0.85,
-            1,
-            "correlation of F0 read from tokens with the true one",
-        ),
-        (
-            "tokens hold little of the speaker",
-            "speaker_in_tokens",
-            -1,
-            0.3,
-            "share of what a mel tells a linear probe",
-        ),
-        ("judge B hears recordings", "cer_judge_b", 0, 0.15, "CER on dev recordings"),
-        ("judge A hears recordings", "cer_judge_a", 0, 0.15, "CER on dev recordings"),
-        ("the judges agree", "judges_disagree", 0, 0.15, "CER of A against B on dev recordings"),
-        ("tokens hold the words", "cer_resynthesis", 0, 0.2, "CER of dev recordings through tokens and back"),
-        (
-            "a lively style prefix makes speech livelier",
-            "style_spread",
-            1.15,
-            9,
-            "F0 spread with over without, showcase",
-        ),
-        ("a style prefix leaves the voice", "style_sim", -0.03, 0.03, "change of SIM, showcase"),
-    ):
-        value = p.get(key)
+    for name, key, low, high, how in GROUND:
+        value = results.premises.get(key)
         holds = None if value is None else low <= value <= high
         premise(name, value, f"{low:g} to {high:g}", holds, how)
     if complete(results, "authentic"):
