@@ -11,15 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from slmlab import pipeline, score
+from slmlab import peers, pipeline, recipes, score
 from slmlab.audio import SAMPLE_RATE
-from slmlab.checkpoints import replace_text
-from slmlab.corpus.build import CorpusSpec, build
+from slmlab.checkpoints import read_json, replace_text
+from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.errors import LabError
 from slmlab.presets import preset
 from slmlab.text import TARGET_LANGUAGES
@@ -56,11 +57,26 @@ class Bench:
 
     def __init__(self, preset_name: str) -> None:
         self.preset = preset_name
-        self.chain = Chain(pipeline.checkpoint_folder(preset_name))
-        folder = pipeline.held_out_folder(preset_name)
-        self.test = {language: score.held_out(folder, "test", language) for language in TARGET_LANGUAGES}
-        self.unseen = {language: score.held_out(folder, "unseen", language) for language in TARGET_LANGUAGES}
         self.n = preset(preset_name).n_test
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The trained parts."""
+        return Chain(pipeline.checkpoint_folder(self.preset))
+
+    @cached_property
+    def test(self) -> dict[str, Corpus]:
+        """Held-out recordings of each language."""
+        return self._held_out("test")
+
+    @cached_property
+    def unseen(self) -> dict[str, Corpus]:
+        """Held-out recordings whose sentences have words that no language model was trained on."""
+        return self._held_out("unseen")
+
+    def _held_out(self, split: str) -> dict[str, Corpus]:
+        folder = pipeline.held_out_folder(self.preset)
+        return {language: score.held_out(folder, split, language) for language in TARGET_LANGUAGES}
 
     def spoken(self) -> list[Row]:
         """The test split said by the whole chain, judge B."""
@@ -82,6 +98,24 @@ class Bench:
             gaps.append(score.corpus_rates(again)["cer"] - score.corpus_rates(recording)["cer"])
         how = f"mean over languages, {n} recordings each, own timbre, judge B"
         return [Row("resynth.cer_gap", 100 * statistics.mean(gaps), "points", 5, "lower", how)]
+
+    def vocoder(self) -> list[Row]:
+        """The vocoder against Griffin-Lim, its baseline, on the recordings' own mels."""
+        n = min(self.n, 40)
+        found = [score.vocoders(self.chain, self.test[lang], n) for lang in TARGET_LANGUAGES]
+        mean = {name: statistics.mean(each[name] for each in found) for name in found[0]}
+        how = f"{n} test recordings a language, from their own mels; the bar is Griffin-Lim's"
+        return [
+            Row(
+                "vocoder.distance",
+                mean["vocoder.distance"],
+                "STFT",
+                mean["griffin_lim.distance"],
+                "lower",
+                how,
+            ),
+            Row("vocoder.cer", 100 * mean["vocoder.cer"], "%", 100 * mean["griffin_lim.cer"], "lower", how),
+        ]
 
     def probes(self) -> list[Row]:
         """What the codes hold of the speaker and of the melody."""
@@ -160,11 +194,8 @@ class Bench:
         """A new process says an unseen sentence with what is shipped."""
         text = self.unseen["sw"].rows["spoken"].iloc[0]
         with TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "slmlab.cli", "speak", text, "--out", f"{folder}/a.wav"]
-            command += ["--checkpoints", str(self.chain.folder)]
-            subprocess.run(command, check=True, capture_output=True)
-            took = time.perf_counter() - started
+            where = ("--out", f"{folder}/a.wav", "--checkpoints", str(self.chain.folder))
+            took = _seconds_of("speak", text, *where)
         return [
             Row(
                 "first_sound.seconds",
@@ -178,24 +209,13 @@ class Bench:
 
     def smoke(self) -> list[Row]:
         """The whole chain at `smoke`, nothing cached."""
-        started = time.perf_counter()
-        command = [sys.executable, "-m", "slmlab.cli", "run", "--preset", "smoke", "--fresh"]
-        subprocess.run(command, check=True, capture_output=True)
-        return [
-            Row(
-                "smoke.minutes",
-                (time.perf_counter() - started) / 60,
-                "min",
-                3,
-                "lower",
-                "run --preset smoke --fresh",
-            )
-        ]
+        minutes = _seconds_of("run", "--preset", "smoke", "--fresh") / 60
+        return [Row("smoke.minutes", minutes, "min", 3, "lower", "run --preset smoke --fresh")]
 
     def fresh(self) -> list[Row]:
         """What the last `FRESH=1 make run` took; it is not run again here."""
         path = pipeline.RUNS / self.preset / "report.json"
-        summary = json.loads(path.read_text()) if path.exists() else {}
+        summary = read_json(path) if path.exists() else {}
         if not summary.get("fresh"):
             return []
         how = f"FRESH=1 make run at commit {summary['commit']}"
@@ -203,6 +223,43 @@ class Bench:
             Row("fresh.minutes", summary["seconds"] / 60, "min", 45, "lower", how),
             Row("memory.peak", summary["peak_memory_gib"], "GiB", 4, "lower", f"largest process of {how}"),
         ]
+
+    def lm_time(self) -> list[Row]:
+        """How much longer a Qwen2 with AdamW takes to a dev loss that ours reaches."""
+        part = preset(self.preset).backbone
+        data = recipes.Utterances(pipeline.corpus_folder(self.preset, "backbone"))
+        race = peers.race_on(part, data, recipes.encode(self.chain.tokenizer, data))
+        how = (
+            f"to {race.loss:.3f} nats in {race.steps[0]} steps of ours and {race.steps[1]} of AdamW at "
+            f"{race.rate:g} (best on dev of {', '.join(f'{rate:g}' for rate in peers.PEER_RATES)}), in turn"
+        )
+        if not race.arrived:
+            how += "; the peer had not arrived: a lower bound"
+        return [Row("lm.time_ratio", race.ratio, "x", 2, "higher", how)]
+
+    def lm_train(self) -> list[Row]:
+        """Training steps of the LM, the peer's, and the machine's own limit, in turn."""
+        part = preset(self.preset).lm
+        tokens = min(part.batch, 4096)  # a step of a batch meant for a GPU would take minutes
+        speed = peers.training_speed(part.config, tokens)
+        how = (
+            f"median of 7 in turn, {speed.tokens} places, {speed.step:.3f} s a step of ours, CPU, float32, "
+            f"fused AdamW, sdpa, {torch.get_num_threads()} threads"
+        )
+        return [
+            Row("lm.train_ratio", speed.ratio, "x", 1.1, "higher", how),
+            Row("lm.train_limit", speed.limit, "share", 0.6, "higher", f"{how}; useful operations only"),
+        ]
+
+    def lm_generate(self) -> list[Row]:
+        """Generation alone and in a batch of 32, against `generate` with a static cache."""
+        rows = []
+        for batch in (1, 32):
+            ratio, rate = peers.generation_ratio(preset(self.preset).lm.config, batch)
+            threads = torch.get_num_threads()
+            how = f"median of 5 in turn, 100 tokens each, {rate:.0f} tokens/s of ours, {threads} threads"
+            rows.append(Row(f"lm.generate_ratio.{batch}", ratio, "x", 3, "higher", how))
+        return rows
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
@@ -214,18 +271,36 @@ class Bench:
             "style": self.style,
             "clone": self.cloning,
             "corpus": self.corpus,
+            "vocoder": self.vocoder,
+            "lm.train": self.lm_train,
+            "lm.generate_ratio": self.lm_generate,
+            "lm.time_ratio": self.lm_time,
             "first_sound": self.first_sound,
             "smoke": self.smoke,
             "fresh": self.fresh,
+            "memory": self.fresh,
         }
 
 
-def _part_of(asked: str, parts: Collection[str]) -> str:
-    """Which part measures an id, or what begins like one: the one whose name they share most of."""
-    fitting = [name for name in parts if asked.startswith(name) or name.startswith(asked)]
-    if not fitting:
+def _seconds_of(*arguments: str) -> float:
+    """What a command of the lab took in a process of its own, its start included."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "slmlab.cli", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise LabError(f"`slmlab {' '.join(arguments)}` ended with code {ended.returncode}: {last}")
+    return time.perf_counter() - started
+
+
+def _parts_of(asked: str, parts: Collection[str]) -> set[str]:
+    """Which parts measure an id, or what ids may begin with: all that begin so, or the longest beginning."""
+    if begun := {name for name in parts if name.startswith(asked)}:
+        return begun
+    beginnings = [name for name in parts if asked.startswith(name)]
+    if not beginnings:
         raise LabError(f"no bar is called {asked!r}: ids begin with {', '.join(sorted(parts))}")
-    return max(fitting, key=len)
+    return {max(beginnings, key=len)}
 
 
 def run(preset_name: str, only: Sequence[str] = ()) -> Path:
@@ -234,9 +309,9 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
     """
     path = pipeline.RUNS / preset_name / "bench.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {row["id"]: row for row in json.loads(path.read_text())} if path.exists() else {}
+    kept = {row["id"]: row for row in read_json(path)} if path.exists() else {}
     bench = Bench(preset_name)
-    wanted = {_part_of(asked, bench.parts()) for asked in only}
+    wanted = {name for asked in only for name in _parts_of(asked, bench.parts())}
     for name, part in bench.parts().items():
         if only and name not in wanted:
             continue

@@ -204,6 +204,18 @@ def replace_text(file: Path, text: str) -> None:
         _settle(part, file)
 
 
+def read_json(file: Path) -> Any:
+    """The value in a JSON file that the lab wrote, or one sentence."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LabError(f"There is no {file}; make it first or give another path.") from None
+    except (OSError, ValueError) as error:
+        raise LabError(
+            f"{file} is damaged or half-written ({error}); delete it and make it again."
+        ) from error
+
+
 @contextmanager
 def writing(file: Path, part: Path | None = None) -> Iterator[None]:
     """Turn a failure to write `file` into one sentence, and leave no `part` behind."""

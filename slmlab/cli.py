@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | speak | measure | sweep | report | bench | doctor | run`.
+"""The commands: `slmlab corpus | train | align | speak | measure | sweep | app | report | bench | run | doctor`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         ("bench", _bench, "measure every bar and write bench.json"),
     ):
         made = command(name, run, text)
-        made.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+        made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
         if name == "train":
             made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
             made.add_argument(
@@ -69,6 +69,18 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument(
                 "--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so"
             )
+
+    align = command("align", _align, "tune a language model by preferences: DGSA, TDSC, baselines, votes")
+    align.add_argument("method", metavar="METHOD", help="dgsa, tdsc, people, …; a wrong name lists them all")
+    align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+    align.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (0)")
+    align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
+    align.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
+    align.add_argument(
+        "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
+    )
+    align.add_argument("--votes", type=Path, help="people: the exported preference table")
+    align.add_argument("--clips", type=Path, help="people: the folder of the sounds that were judged")
 
     speak = command("speak", _speak, "say a text")
     speak.add_argument("text")
@@ -110,6 +122,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--workers", type=int, default=0, help="runs side by side (one a core)")
 
+    app = command("app", _app, "listen, compare, rate, record and see the results in a browser")
+    app.add_argument(
+        "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
+    )
+    app.add_argument(
+        "--systems",
+        type=Path,
+        nargs="+",
+        help="make a study of a folder of systems, or of several systems' folders",
+    )
+    app.add_argument("--pairs", type=Path, help="make a study of the pairs in a CSV or TSV file")
+    app.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets the room in; needs --password (127.0.0.1)"
+    )
+    app.add_argument("--port", type=int, help="the first free one from 7860 on")
+    app.add_argument("--password", default="", help="what listeners log in with, under any name")
+    app.add_argument("--teacher-password", default="", help="of the login 'teacher' (made up and printed)")
+    app.add_argument("--share", action="store_true", help="through Gradio's tunnel as well; needs --password")
+
     command("doctor", _doctor, "is everything here that the lab needs?")
     return parser
 
@@ -127,6 +158,23 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"trained: {folder}")
     if arguments.ship:
         print(f"shipped: {pipeline.ship(arguments.preset)}")
+
+
+def _align(arguments: argparse.Namespace) -> None:
+    from slmlab.align import align
+
+    for seed in arguments.seed:
+        folder = align(
+            arguments.method,
+            arguments.preset,
+            seed,
+            start=arguments.start,
+            votes=arguments.votes,
+            clips=arguments.clips,
+            language=arguments.language,
+            alpha=arguments.alpha,
+        )
+        print(f"aligned: {folder}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -194,6 +242,19 @@ def _measure(arguments: argparse.Namespace) -> None:
             )
     rows = pipeline.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else pipeline.as_table(rows))
+
+
+def _app(arguments: argparse.Namespace) -> None:
+    from slmlab.labelling import app
+
+    asked = arguments
+    allowed = app.access(asked.host, asked.share, asked.password, asked.teacher_password)
+    if asked.systems or asked.pairs:
+        systems = asked.systems[0] if asked.systems and len(asked.systems) == 1 else asked.systems
+        lab = app.Lab.make(asked.folder, systems, asked.pairs)
+    else:
+        lab = app.Lab.open(asked.folder)
+    app.serve(lab, asked.host, asked.port, asked.share, allowed)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -49,6 +49,10 @@ NETWORKS = (
     "lm.sw",
 )
 ORIGIN = "made_from.json"
+SHORTEST_REFERENCE = 0.5
+"""Seconds of the least sound that a voice or a manner is taken from."""
+LONGEST_MEASURED = 120.0
+"""Seconds of the longest sound that is measured: aligning two sounds takes the product of their lengths."""
 
 
 def _stages(preset_name: str) -> dict[str, Stage]:
@@ -117,7 +121,7 @@ def checkpoint_folder(preset_name: str = "tiny") -> Path:
     here, shipped = RUNS / preset_name / "checkpoints", SHIPPED / preset_name
     if (here / VOICES).exists() and (here / ORIGIN).exists():
         wanted = stage_folders(list(_stages(preset_name).values()), CACHE / preset_name)
-        if json.loads((here / ORIGIN).read_text()) == {name: path.name for name, path in wanted.items()}:
+        if checkpoints.read_json(here / ORIGIN) == {name: path.name for name, path in wanted.items()}:
             return here
     return shipped if (shipped / VOICES).exists() else make(preset_name)
 
@@ -150,7 +154,13 @@ def speak(
 
 
 def _read(path: Path) -> torch.Tensor:
-    return torch.as_tensor(audio.read(path, max_seconds=30)[0])
+    wave, info = audio.read(path, max_seconds=30)
+    if info.seconds < SHORTEST_REFERENCE:
+        raise LabError(
+            f"{path} lasts {info.seconds:.2f} s, too short to take a voice or a manner from: give at least "
+            f"{SHORTEST_REFERENCE} s, better 3 s or more."
+        )
+    return torch.as_tensor(wave)
 
 
 def _timbre(chain: Chain, voice: str) -> torch.Tensor:
@@ -167,12 +177,12 @@ def measure(
     chain = Chain(folder or checkpoint_folder())
     rows = []
     for i, path in enumerate(sounds):
-        wave = audio.read(path)[0]
+        wave = audio.read(path, LONGEST_MEASURED)[0]
         heard = chain.hear([torch.as_tensor(wave)])[0]
         figures = metrics.describe(
             wave,
             text=texts[i] if texts else None,
-            reference=audio.read(references[i])[0] if references else None,
+            reference=audio.read(references[i], LONGEST_MEASURED)[0] if references else None,
             heard=heard,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
         )
@@ -196,10 +206,15 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def held_out_folder(preset_name: str) -> Path:
-    """The folder of the held-out recordings, spoken now if they are not there."""
-    stage = _stages(preset_name)["corpus.held_out"]
+def corpus_folder(preset_name: str, group: str) -> Path:
+    """The folder of one group of corpora, spoken now if they are not there."""
+    stage = _stages(preset_name)[f"corpus.{group}"]
     return run_stages([stage], CACHE / preset_name)[stage.name]
+
+
+def held_out_folder(preset_name: str) -> Path:
+    """The folder of the held-out recordings."""
+    return corpus_folder(preset_name, "held_out")
 
 
 def run(preset_name: str, fresh: bool = False) -> None:

@@ -22,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import checkpoints
 from slmlab.checkpoints import Card
-from slmlab.corpus.build import Corpus, build
+from slmlab.corpus.build import Corpus, CorpusSpec, build
+from slmlab.corpus.imports import Collection, bring_in
 from slmlab.corpus.sentences import DATA
 from slmlab.features import HOP
 from slmlab.models.decoder import FlowDecoder, decoder_loss
@@ -148,12 +149,18 @@ def _keep(
 
 
 def speak_group(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
-    """Speak every corpus of a group."""
-    corpora = [build(spec, folder / spec.name, workers=1) for spec in preset(preset_name).corpora[group]]
+    """Speak every corpus of a group, or bring its recordings in."""
+    corpora = [_made(spec, folder / spec.name) for spec in preset(preset_name).corpora[group]]
     return {
         "utterances": sum(len(corpus) for corpus in corpora),
         "minutes": sum(float(corpus.rows["seconds"].sum()) for corpus in corpora) / 60,
     }
+
+
+def _made(spec: CorpusSpec | Collection, folder: Path) -> Corpus:
+    if isinstance(spec, Collection):
+        return bring_in(spec.clips(), spec.spec, folder).corpus
+    return build(spec, folder, workers=1)
 
 
 def train_judge(preset_name: str, which: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -349,9 +356,14 @@ def stages(chain: Preset) -> list[Stage]:
     def corpus(group: str) -> Stage:
         code = tuple(f"slmlab.{module}" for module in SPEECH)
         specs = chain.corpora[group]
-        grammars = [(DATA / f"{spec.language}.toml").read_text(encoding="utf-8") for spec in specs]
+        sources = [
+            spec.content()
+            if isinstance(spec, Collection)
+            else (DATA / f"{spec.language}.toml").read_text(encoding="utf-8")
+            for spec in specs
+        ]
         run = functools.partial(speak_group, name, group)
-        return Stage(f"corpus.{group}", (), run, [specs, grammars], code)
+        return Stage(f"corpus.{group}", (), run, [specs, sources], code)
 
     def network(
         stage: str, run: Callable[..., Any], inputs: tuple[str, ...], part: Part, files: str

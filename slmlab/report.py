@@ -15,7 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from slmlab import audio, features, plots
-from slmlab.checkpoints import replace_text
+from slmlab.checkpoints import read_json, replace_text
 from slmlab.errors import LabError
 from slmlab.study import claims, sections, sweep
 from slmlab.text import LANGUAGE_NAMES
@@ -39,8 +39,7 @@ def write(folder: Path) -> Path:
     """
     if not (folder / "report.json").exists():
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
-    summary = json.loads((folder / "report.json").read_text())
-    rows = json.loads((folder / "rows.json").read_text())
+    summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
     results = sweep.read_results(summary["preset"])
     ledger, premises = claims.ledger(results), claims.premises(results) if results else []
     replace_text(

@@ -9,7 +9,7 @@ utterance.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from slmlab.audio import SAMPLE_RATE
 from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.models.fsq import codes_to_digits
+from slmlab.models.vocoder import griffin_lim, spectral_distance
 from slmlab.sampling import SamplingConfig
 from slmlab.voice import STYLE_TOKENS, Chain
 
@@ -130,6 +131,27 @@ def resynthesise(chain: Chain, language: str, recordings: Corpus, n: int) -> tup
         judged(chain, "recording", language, texts, waves, timbres),
         judged(chain, "resynthesis", language, texts, again, timbres),
     )
+
+
+def vocoders(chain: Chain, recordings: Corpus, n: int) -> dict[str, float]:
+    """The vocoder and Griffin-Lim from recordings' mels: distance to the sound, and judge B's CER."""
+    n = min(n, len(recordings))
+    texts = list(recordings.rows["spoken"])[:n]
+    makers: dict[str, Callable[[Tensor], Tensor]] = {"vocoder": chain.vocoder, "griffin_lim": griffin_lim}
+    distances: dict[str, list[float]] = {name: [] for name in makers}
+    heard: dict[str, list[str]] = {name: [] for name in makers}
+    for i in range(n):
+        recorded = torch.as_tensor(recordings.wave(i))
+        mel = features.log_mel(recorded)
+        for name, maker in makers.items():
+            with torch.inference_mode():
+                wave = maker(mel)[:, : len(recorded)]
+            whole = rearrange(recorded[: wave.shape[1]], "s -> 1 s")
+            distances[name].append(float(spectral_distance(wave, whole)))
+            heard[name] += chain.hear([wave[0]])
+    return {f"{name}.distance": float(np.mean(found)) for name, found in distances.items()} | {
+        f"{name}.cer": metrics.corpus_cer(texts, said) for name, said in heard.items()
+    }
 
 
 def describe_code_use(digits: Tensor) -> Floats:

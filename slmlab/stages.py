@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from multiprocessing import connection
@@ -193,8 +194,8 @@ class _Team:
             self.answers.append((stage.name, _make(stage, *task)))
             return
         place = min(set(range(self.workers)) - {place for _, place, _ in self.busy.values()})
-        ear, mouth = SPAWN.Pipe(duplex=False)
-        process = SPAWN.Process(target=_work, args=(mouth, stage, *task))
+        ours, theirs = SPAWN.Pipe()
+        process = SPAWN.Process(target=_work, args=(theirs,))
         cores = max(1, (os.cpu_count() or 1) // self.workers)
         own = {"OMP_NUM_THREADS": str(cores), "TQDM_POSITION": str(place), "TQDM_LEAVE": ""}
         before = {name: os.environ.get(name) for name in own}
@@ -202,22 +203,24 @@ class _Team:
         process.start()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-        mouth.close()
-        self.busy[ear] = (stage.name, place, process)
+        theirs.close()
+        self.busy[ours] = (stage.name, place, process)
+        # Not as an argument: `Process.start` would wait for ever for a dead process to read a long one.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            ours.send((stage, *task))
 
     def finished(self) -> list[tuple[str, str]]:
         """Wait for stages to end: their names, and what went wrong or nothing."""
         answers, self.answers = self.answers, []
         ready = connection.wait(list(self.busy)) if self.busy else []
-        for ear in [ear for ear in self.busy if ear in ready]:
-            name, _, process = self.busy.pop(ear)
+        for line in [line for line in self.busy if line in ready]:
+            name, _, process = self.busy.pop(line)
             try:
-                answers.append((name, ear.recv()))
-            except EOFError:
+                answers.append((name, line.recv()))
                 process.join()
-                why = "-9 is a kill, perhaps for want of memory"
-                answers.append((name, f"its process ended with code {process.exitcode} ({why})."))
-            process.join()
+            except (EOFError, ConnectionResetError):
+                process.join()
+                answers.append((name, _end_of(process.exitcode)))
         return answers
 
     def stop(self) -> None:
@@ -227,13 +230,24 @@ class _Team:
             process.join()
 
 
-def _work(mouth: Any, *task: Any) -> None:
+def _end_of(code: int) -> str:
+    """Why a process may have ended without an answer."""
+    why = (
+        "-9 is a kill, perhaps for want of memory"
+        if code < 0
+        else "its last words stand above; a program that calls the lab must be a file, with what it does "
+        'under `if __name__ == "__main__":`'
+    )
+    return f"its process ended with code {code} ({why})."
+
+
+def _work(line: Any) -> None:
     """A worker's life: one stage, one answer; it ends with its parent, which alone hears Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    watch = parent.sentinel if parent else mouth
-    threading.Thread(target=lambda: (connection.wait([watch]), os._exit(1)), daemon=True).start()
-    mouth.send(_make(*task))
+    assert parent is not None
+    threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    line.send(_make(*line.recv()))
 
 
 def _say(line: str) -> None:

@@ -3,11 +3,10 @@
 Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre numbers, s samples.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -73,6 +72,17 @@ class Speech:
     """25 a second."""
 
 
+def _terms(network: nn.Module) -> dict[str, int]:
+    """Numbers that the parts of a chain must agree on, as far as one of them has them."""
+    config: Any = network.config
+    if isinstance(config, SpeakerConfig):
+        return {"timbre_width": config.width_out + 1}
+    if isinstance(config, LMConfig):
+        return {"alphabet_size": config.alphabet_size, "dims": config.code_dims}
+    shared = ("alphabet_size", "timbre_width", "dims")
+    return {name: getattr(config, name) for name in shared if hasattr(config, name)}
+
+
 class Chain:
     """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
@@ -85,12 +95,19 @@ class Chain:
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
         voices = folder / VOICES
-        named = json.loads(voices.read_text(encoding="utf-8")) if voices.exists() else {}
-        self.voices = {name: torch.tensor(numbers) for name, numbers in named.items()}
+        named = checkpoints.read_json(voices) if voices.exists() else {}
+        self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
 
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
-            self._networks[name] = load_network(self.folder / name)[0]
+            network = load_network(self.folder / name)[0]
+            shared, found = _terms(self.tokenizer), _terms(network)
+            if unlike := checkpoints.differences(found, {term: shared[term] for term in found}):
+                raise LabError(
+                    f"{self.folder / name} was not made for the tokenizer beside it ({unlike}): use parts of "
+                    "one chain, or train it again."
+                )
+            self._networks[name] = network
         return self._networks[name]
 
     @property

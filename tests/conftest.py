@@ -1,5 +1,10 @@
-"""What all tests share: one thread, so that two processes have a core each; the same examples on each run."""
+"""What all tests share: one thread, so that two processes have a core each; the same examples on each run;
+and a chain of random networks, for tests that need every part and no sense.
+"""
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -7,3 +12,39 @@ torch.set_num_threads(1)
 
 settings.register_profile("slmlab", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("slmlab")
+
+
+@pytest.fixture(scope="session")
+def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints as `train` leaves it, of small networks that have learnt nothing."""
+    from slmlab import checkpoints
+    from slmlab.checkpoints import Card
+    from slmlab.models.decoder import DecoderConfig
+    from slmlab.models.lm import LMConfig
+    from slmlab.models.recogniser import AttentiveConfig, ConvolutionalConfig
+    from slmlab.models.speaker import SpeakerConfig
+    from slmlab.models.tokenizer import TokenizerConfig
+    from slmlab.models.vocoder import VocoderConfig
+    from slmlab.text import LANGUAGES, TARGET_LANGUAGES, TINY
+    from slmlab.voice import KINDS, VOICES
+
+    lm = LMConfig(
+        alphabet_size=len(TINY), languages=LANGUAGES, width=32, layers=1, heads=1, kv_heads=1, ffn=32
+    )
+    configs = {
+        "tokenizer": TokenizerConfig(len(TINY), timbre_width=9, width=32, layers=1, n_speakers=2),
+        "decoder": DecoderConfig(timbre_width=9, width=32, layers=1),
+        "vocoder": VocoderConfig(width=32, layers=1, pitch_width=16, pitch_layers=1),
+        "speaker": SpeakerConfig(n_speakers=2, width=32, layers=1, width_out=8),
+        "judge_a": AttentiveConfig(len(TINY), width=32, blocks=1, heads=2),
+        "judge_b": ConvolutionalConfig(len(TINY), width=32, kernels=(5,)),
+    } | {f"lm.{language}": lm for language in TARGET_LANGUAGES}
+    folder = tmp_path_factory.mktemp("random-chain")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, config in configs.items():
+            model = KINDS[name.split(".")[0]][0](config)
+            facts = {"alphabet": list(TINY.symbols)}
+            checkpoints.save(folder / name, model, Card(config=config, facts=facts), half=True)
+    checkpoints.replace_text(folder / VOICES, '{"mid": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
+    return folder

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +266,23 @@ def test_a_recording_that_is_gone_is_named(small: Corpus, tmp_path: Path):
     audio.write(tmp_path / "gone.wav", np.sin(np.arange(8_000) / 20))
     with pytest.raises(LabError, match="differs"):
         dataclasses.replace(small, rows=rows).wave(1)
+
+
+FROM_STDIN = """
+import sys
+from slmlab.corpus.build import CorpusSpec, build
+from slmlab.errors import LabError
+try:
+    build(CorpusSpec("toy", "sw", minutes=10.0), sys.argv[1], workers=2)
+except LabError as error:
+    sys.exit(f"slmlab: {error}")
+"""
+
+
+def test_helpers_that_die_before_they_begin_are_one_sentence_and_no_waiting(tmp_path: Path):
+    # A helper cannot import a main program that has no file.
+    asked = [sys.executable, "-", str(tmp_path / "toy")]
+    ended = subprocess.run(asked, input=FROM_STDIN, timeout=120, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("slmlab: A process that spoke ended, perhaps killed")
+    assert not (tmp_path / "toy").exists()

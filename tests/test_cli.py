@@ -1,102 +1,358 @@
-"""The commands as a person types them: one sentence for a mistake, exit code 2, no traceback."""
+"""The commands as a person types them: a mistake is one sentence and exit code 2, and nothing is lost."""
 
+import functools
 import json
+import os
+import resource
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from slmlab import audio, pipeline
+from slmlab import audio, checkpoints, pipeline
 from slmlab.cli import main
-
-SHIPPED = pipeline.SHIPPED / "tiny"
-needs_checkpoints = pytest.mark.skipif(
-    not (SHIPPED / "lm.sw.safetensors").exists(), reason="no checkpoints are shipped yet"
-)
+from slmlab.corpus.imports import Clip, ImportSpec, bring_in
+from slmlab.stages import Stage, run_stages
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    code = main(arguments)
-    return code, capsys.readouterr().err
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command that must fail says: one line."""
+    code = main([str(argument) for argument in arguments])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("slmlab: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def tone(seconds: float, rate: int = 16_000, channels: int = 1) -> np.ndarray:
+    """A buzz `(s c)` whose loudness moves a little."""
+    t = np.arange(int(seconds * rate)) / rate
+    wave = 0.3 * np.sign(np.sin(2 * np.pi * 150 * t)) * (1 + 0.5 * np.sin(2 * np.pi * 3 * t))
+    return np.stack([wave] * channels, 1)
+
+
+def write_tone(path: Path, rate: int = 16_000, channels: int = 1, subtype: str = "PCM_16") -> None:
+    soundfile.write(path, tone(1.0, rate, channels), rate, subtype=subtype)
+
+
+def write_tenth(path: Path) -> None:
+    soundfile.write(path, tone(0.1), 16_000)
+
+
+def write_ten_minutes(path: Path) -> None:
+    soundfile.write(path, np.tile(tone(1.0, 8_000), (600, 1)), 8_000)
+
+
+def write_silence(path: Path) -> None:
+    soundfile.write(path, np.zeros(16_000), 16_000)
+
+
+def write_cut(path: Path) -> None:
+    write_tone(path)
+    path.write_bytes(path.read_bytes()[:10_000])
+
+
+def write_text(path: Path) -> None:
+    path.write_text("this is not a sound")
+
+
+SOUND = {
+    "stereo": functools.partial(write_tone, channels=2),
+    "8 kHz": functools.partial(write_tone, rate=8_000),
+    "24 bit": functools.partial(write_tone, subtype="PCM_24"),
+    "float": functools.partial(write_tone, subtype="FLOAT"),
+}
+NO_SOUND: dict[str, tuple[Callable[[Path], object], str]] = {
+    "silent": (write_silence, "is silent"),
+    "10 min": (write_ten_minutes, "lasts 600.0 s"),
+    "truncated": (write_cut, "is cut off"),
+    "not audio": (write_text, "could not be decoded as sound"),
+    "empty": (Path.touch, "is empty"),
+    "gone": (lambda path: None, "does not exist"),
+    "a folder": (Path.mkdir, "is a folder"),
+}
 
 
 def test_unknown_preset_stage_and_language(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, word in (
-        (("corpus", "--preset", "huge"), "'huge'"),
-        (("train", "lm.xx"), "'lm.xx'"),
-        (("speak", "abc", "--language", "xx"), "'xx'"),
-    ):
-        code, error = said(capsys, *arguments)
-        assert code == 2
-        assert word in error
-        assert error.count("\n") == 1
+    assert "'huge'" in refused(capsys, "corpus", "--preset", "huge")
+    assert "'lm.xx'" in refused(capsys, "train", "lm.xx")
+    assert "'xx'" in refused(capsys, "speak", "abc", "--language", "xx")
 
 
 def test_report_without_a_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    code, error = said(capsys, "report")
-    assert code == 2
-    assert "slmlab run" in error
+    assert "slmlab run" in refused(capsys, "report")
+
+
+def test_a_report_whose_figures_were_cut_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "report.json").write_text('{"preset": "ti')
+    assert "report.json is damaged" in refused(capsys, "report")
 
 
 def test_checkpoints_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, error = said(capsys, "speak", "mama", "--checkpoints", str(tmp_path / "nothing"))
-    assert code == 2
-    assert "nothing" in error
+    assert "nothing" in refused(capsys, "speak", "mama", "--checkpoints", tmp_path / "nothing")
 
 
 def test_as_many_texts_as_sounds(capsys: pytest.CaptureFixture[str]) -> None:
-    code, error = said(capsys, "measure", "a.wav", "b.wav", "--text", "moja")
-    assert code == 2
-    assert "2 sounds but 1" in error
+    assert "2 sounds but 1" in refused(capsys, "measure", "a.wav", "b.wav", "--text", "moja")
 
 
-@needs_checkpoints
-def test_speak_then_measure_in_a_new_process(tmp_path: Path) -> None:
+def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.wav"
     lab = [sys.executable, "-m", "slmlab.cli"]
-    subprocess.run(
-        [*lab, "speak", "Mama anapika chakula.", "--language", "sw", "--out", str(out)], check=True
-    )
+    mine = ["--checkpoints", str(random_chain)]
+    text = "Mama anapika chakula."
+    subprocess.run([*lab, "speak", text, "--language", "sw", "--out", str(out), *mine], check=True)
     wave, info = audio.read(out)
     assert info.sample_rate == 16000
     assert audio.is_generated(out)
     assert 0.5 < len(wave) / 16000 < 10
-    asked = [*lab, "measure", str(out), "--text", "Mama anapika chakula.", "--json"]
+    asked = [*lab, "measure", str(out), "--text", text, "--json", *mine]
     rows = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
     assert rows[0]["sound"] == str(out)
-    assert 0 <= rows[0]["cer"] <= 1.5
+    assert rows[0]["seconds"] == pytest.approx(len(wave) / 16000)
+    assert rows[0]["cer"] >= 0
 
 
-@needs_checkpoints
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "words"),
     [
-        (("speak", ""), "no"),
-        (("speak", "mama 7"), "7"),
-        (("speak", "мама"), "м"),
-        (("speak", "mama", "--voice", "nobody"), "nobody"),
-        (("speak", "mama", "--voice", "gone.wav"), "gone.wav"),
+        (("",), ("nothing to say", "write one")),
+        ((" … ?!",), ("nothing to say",)),
+        (("mama 7",), ("'7' (U+0037 DIGIT SEVEN)", "write numbers as words")),
+        (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "Latin letters")),
+        (("mama €",), ("EURO SIGN", "write symbols as words")),
+        (("mama\x07",), ("control characters",)),
+        (("mama", "--voice", "nobody"), ("no voice 'nobody'", "mid")),
+        (("mama", "--language", "xx"), ("'xx'", "sw")),
+        (("mama", "--language", "es"), ("no language model for 'es'", "sw, vi")),
+        (("mama", "--temperature", "0"), ("temperature=0.0",)),
     ],
 )
 def test_mistakes_in_speaking(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], word: str
+    capsys: pytest.CaptureFixture[str],
+    random_chain: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
 ) -> None:
-    code, error = said(capsys, *arguments, "--out", str(tmp_path / "a.wav"))
-    assert code == 2
-    assert word in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "a.wav").exists()
+    out = tmp_path / "a.wav"
+    error = refused(capsys, "speak", *arguments, "--out", out, "--checkpoints", random_chain)
+    assert all(word in error for word in words), error
+    assert not out.exists()
 
 
-@needs_checkpoints
-def test_voice_from_silence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    silent = tmp_path / "silent.wav"
-    audio.write(silent, np.zeros(16000, np.float32))
-    code, error = said(capsys, "speak", "mama", "--voice", str(silent), "--out", str(tmp_path / "a.wav"))
-    assert code == 2
-    assert "silent.wav" in error
+@pytest.mark.parametrize("kind", SOUND)
+def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
+    kind: str, random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out, mine = tmp_path / "given.wav", tmp_path / "a.wav", ("--checkpoints", str(random_chain))
+    SOUND[kind](given)
+    assert (
+        main(["speak", "mama", "--voice", str(given), "--style", str(given), "--out", str(out), *mine]) == 0
+    )
+    capsys.readouterr()
+    assert main(["measure", str(given), "--reference", str(given), "--json", *mine]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["seconds"] == pytest.approx(1.0, abs=0.001)
+    assert row["similarity"] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", NO_SOUND)
+def test_what_gives_no_voice_no_manner_and_no_measure(
+    kind: str, random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out, mine = tmp_path / "given.wav", tmp_path / "a.wav", ("--checkpoints", random_chain)
+    make, why = NO_SOUND[kind]
+    make(given)
+    for asked in (
+        ("speak", "mama", "--voice", given, "--out", out),
+        ("speak", "mama", "--style", given, "--out", out),
+        ("measure", given),
+    ):
+        error = refused(capsys, *asked, *mine)
+        assert f"{given} {why}" in error
+    assert not out.exists()
+
+
+def test_a_tenth_of_a_second_is_measured_but_gives_no_voice(
+    random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, mine = tmp_path / "given.wav", ("--checkpoints", str(random_chain))
+    write_tenth(given)
+    for option in ("--voice", "--style"):
+        error = refused(capsys, "speak", "mama", option, given, "--out", tmp_path / "a.wav", *mine)
+        assert "lasts 0.10 s, too short" in error
+    assert main(["measure", str(given), "--text", "mama", "--reference", str(given), *mine]) == 0
+    assert "0.100" in capsys.readouterr().out
+
+
+@pytest.fixture
+def chain(random_chain: Path, tmp_path: Path) -> Path:
+    """A copy of the random networks, to be broken."""
+    return shutil.copytree(random_chain, tmp_path / "chain")
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "decoder", "vocoder", "lm.sw"])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.999])
+def test_half_written_checkpoints(
+    chain: Path, part: str, left: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = chain / f"{part}.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(left * len(content))])
+    error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
+    assert f"{file} is damaged or half-written" in error
+    assert "train again" in error
+
+
+def test_corrupt_checkpoints(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = chain / "decoder.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
+    assert f"{file} is damaged (its digest" in error
+
+
+def test_half_written_voices(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (chain / "voices.json").write_text('{"mid": [0.1, ')
+    error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
+    assert "voices.json is damaged" in error
+
+
+def test_a_checkpoint_of_another_config(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from slmlab.models.decoder import DecoderConfig, FlowDecoder
+
+    other = DecoderConfig(timbre_width=65, width=32, layers=1)
+    checkpoints.save(chain / "decoder", FlowDecoder(other), checkpoints.Card(config=other))
+    error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
+    assert "decoder was not made for the tokenizer beside it (timbre_width: found 65, expected 9)" in error
+
+
+def test_a_checkpoint_of_another_network(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(chain / "vocoder.safetensors", chain / "decoder.safetensors")
+    error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
+    assert "holds a Vocoder, not the expected FlowDecoder" in error
+
+
+@contextmanager
+def full_disk(free: int) -> Iterator[None]:
+    """No file may grow beyond `free` bytes, which is refused as a write to a full disk is."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    random_chain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.wav"
+    out.write_bytes(b"said before")
+    with full_disk(2_000):
+        error = refused(capfd, "speak", "mama", "--out", out, "--checkpoints", random_chain)
+    assert f"cannot write {out}" in error
+    assert "free some space" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert out.read_bytes() == b"said before"
+
+
+def fill(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A stage that writes a corpus's settings, too long for the disk."""
+    checkpoints.replace_text(folder / "corpus.json", "…" * 10_000)
+    return {}
+
+
+def falter(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A stage whose process is killed the first time, after half of the work."""
+    if not (folder / "half").exists():
+        (folder / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"found": 1}
+
+
+def plan(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, run: Callable[..., dict[str, int]], workers: int
+) -> None:
+    """Let the commands know one stage only."""
+    stage = Stage("corpus.toy", (), run, None, ())
+    monkeypatch.setattr(pipeline, "CACHE", cache)
+    monkeypatch.setattr(pipeline, "_stages", lambda preset: {stage.name: stage})
+    monkeypatch.setattr(pipeline, "run_stages", functools.partial(run_stages, workers=workers))
+
+
+def test_a_killed_process_is_named_and_the_same_command_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan(monkeypatch, tmp_path, falter, workers=2)
+    error = refused(capsys, "corpus", "--preset", "smoke")
+    assert "corpus.toy: its process ended with code -9 (-9 is a kill" in error
+    plan(monkeypatch, tmp_path, falter, workers=1)
+    assert main(["corpus", "--preset", "smoke"]) == 0
+
+
+def test_a_full_disk_while_a_stage_works(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan(monkeypatch, tmp_path, fill, workers=1)
+    with full_disk(10_000):
+        error = refused(capsys, "train", "corpus.toy", "--preset", "smoke")
+    assert "corpus.json could not be written" in error
+    assert "Free some space" in error
+    assert main(["train", "corpus.toy", "--preset", "smoke"]) == 0
+
+
+def test_ctrl_c_says_that_nothing_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "corpora", lambda preset: signal.raise_signal(signal.SIGINT))
+    assert main(["corpus"]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_a_row_of_the_manifest_whose_file_is_gone(
+    random_chain: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "mama.wav")
+    clips = [Clip(tmp_path / "mama.wav", "mama", "asha")]
+    for language in ("sw", "vi"):
+        spec = ImportSpec("mine", language, consent="CC0")
+        bring_in(clips, spec, tmp_path / "held_out" / f"test-{language}")
+    (tmp_path / "mama.wav").unlink()
+    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
+    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: random_chain)
+    monkeypatch.setattr(pipeline, "held_out_folder", lambda preset: tmp_path / "held_out")
+    capsys.readouterr()
+    error = refused(capsys, "run", "--preset", "smoke")
+    assert "mama.wav is gone" in error
+    assert not (tmp_path / "smoke" / "report.json").exists()
+
+
+def test_no_network_is_asked_for(random_chain: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    out = tmp_path / "a.wav"
+    assert main(["speak", "mama", "--out", str(out), "--checkpoints", str(random_chain)]) == 0
+    assert main(["measure", str(out), "--checkpoints", str(random_chain)]) == 0

@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +181,29 @@ def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) ->
     folder = run_stages(stages, tmp_path, workers=1)["long"]
     assert read_done(folder)["metrics"] == {"steps": 20}
     assert len(list(folder.glob("by-*"))) == 2
+
+
+FROM_STDIN = """
+import functools, shutil, sys
+from pathlib import Path
+from slmlab.errors import LabError
+from slmlab.stages import Stage, run_stages
+stage = Stage("toy", (), functools.partial(shutil.copy, "." * 2**20), None, ())
+try:
+    run_stages([stage], Path(sys.argv[1]))
+except LabError as error:
+    sys.exit(f"slmlab: {error}")
+"""
+
+
+def test_workers_that_die_before_they_begin_are_one_sentence_and_no_waiting(tmp_path: Path) -> None:
+    # A worker cannot import a main program that has no file. Its task is too long for a pipe's buffer.
+    asked = [sys.executable, "-", str(tmp_path)]
+    ended = subprocess.run(asked, input=FROM_STDIN, timeout=120, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith("slmlab: 1 of 1 stages are not done")
+    assert "toy: its process ended with code 1 (its last words stand above; a program" in said
 
 
 def waits_for(condition: Callable[[], bool]) -> None:

@@ -363,7 +363,8 @@ def _helpers(workers: int, seconds: float) -> Iterator[ProcessPoolExecutor | Non
         yield pool
     except BrokenProcessPool as error:
         raise LabError(
-            "A process that spoke was killed, perhaps for want of memory: free some or use one worker."
+            "A process that spoke ended, perhaps killed for want of memory: free some, or use one worker. A "
+            'program that calls the lab must be a file, with what it does under `if __name__ == "__main__":`.'
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

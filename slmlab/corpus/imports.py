@@ -113,12 +113,49 @@ def plain(folder: str | Path) -> list[Clip]:
     return found
 
 
-FORMATS: dict[str, Callable[[str | Path], list[Clip]]] = {
+FORMS: dict[str, Callable[[str | Path], list[Clip]]] = {
     "ljspeech": ljspeech,
     "common_voice": common_voice,
     "plain": plain,
 }
 """Kinds of collection, by the name that people type."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A folder of recordings of which some become a corpus: settings, so that a preset can hold it."""
+
+    spec: ImportSpec
+    """What is known about it."""
+    folder: str
+    """Where it lies."""
+    form: str = "common_voice"
+    """One of FORMS."""
+    splits: tuple[str, ...] = ("lm",)
+    """Only sentences that fall into these of SPLITS."""
+    thirds: tuple[int, ...] = (0, 1, 2)
+    """Only speakers that fall into these thirds, so that networks can have speakers of their own."""
+
+    @property
+    def name(self) -> str:
+        """Of the corpus."""
+        return self.spec.name
+
+    @property
+    def language(self) -> str:
+        """Of the speech."""
+        return self.spec.language
+
+    def clips(self) -> list[Clip]:
+        """The recordings that are wanted; LabError says what the folder lacks."""
+        every = FORMS[self.form](self.folder)
+        return [c for c in every if _split(c.text) in self.splits and _third(c.speaker) in self.thirds]
+
+    def content(self) -> list[tuple[str, int]]:
+        """Files and their sizes, by which a change is noticed; none where there is no such folder."""
+        folder = Path(self.folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
 
 
 def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path, alphabet: Alphabet = TINY) -> Imported:
@@ -185,12 +222,22 @@ def _row(spec: ImportSpec, i: int, clip: Clip, sound: Sound) -> dict[str, Any]:
 
 def _split(text: str) -> str:
     """The split of a sentence by its hash: whoever reads it, it stays on one side."""
-    point = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
+    point = _point(text)
     for split, share in SPLITS.items():
         point -= share
         if point < 0:
             return split
     return next(iter(SPLITS))
+
+
+def _third(speaker: str) -> int:
+    """0, 1 or 2 by a hash of who speaks."""
+    return int(3 * _point(speaker))
+
+
+def _point(text: str) -> float:
+    """A number in [0, 1) that a text always has."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
 
 
 def _lines(path: Path) -> list[str]:

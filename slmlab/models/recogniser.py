@@ -111,11 +111,12 @@ class Melody(nn.Module):
         super().__init__()
         linear, octaves = 15.0, math.log2(self.HIGHEST / self.LOWEST)
         top = linear + 27 * math.log(8) / math.log(6.4)  # 8 kHz on the Slaney scale
-        bins = torch.linspace(0, top, mels + 2)[1:-1]
-        hertz = bins[bins < linear] * 200 / 3
-        teeth = torch.arange(int(octaves * self.PER_OCTAVE) + 1) / self.PER_OCTAVE
-        comb = torch.cos(2 * math.pi * rearrange(hertz, "m -> m 1") / (self.LOWEST * 2**teeth))
-        comb = comb - comb.mean(0)
+        with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
+            bins = torch.linspace(0, top, mels + 2)[1:-1]
+            hertz = bins[bins < linear] * 200 / 3
+            teeth = torch.arange(int(octaves * self.PER_OCTAVE) + 1) / self.PER_OCTAVE
+            comb = torch.cos(2 * math.pi * rearrange(hertz, "m -> m 1") / (self.LOWEST * 2**teeth))
+            comb = comb - comb.mean(0)
         self.register_buffer("comb", comb / comb.norm(dim=0), persistent=False)
         self.register_buffer("octaves", rearrange(teeth, "p -> p 1"), persistent=False)
 

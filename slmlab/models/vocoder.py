@@ -113,10 +113,11 @@ class PitchReader(nn.Module):
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
-        grid = torch.linspace(math.log2(config.lowest), math.log2(config.highest), config.pitch_bins)
-        multiples = torch.arange(1, 2 * config.harmonics + 1) / 2
-        hertz = einsum(grid.exp2(), multiples, "g, h -> g h")
-        comb = band_interpolation(rearrange(hertz, "g h -> (g h)"), config.n_mels)
+        with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
+            grid = torch.linspace(math.log2(config.lowest), math.log2(config.highest), config.pitch_bins)
+            multiples = torch.arange(1, 2 * config.harmonics + 1) / 2
+            hertz = einsum(grid.exp2(), multiples, "g, h -> g h")
+            comb = band_interpolation(rearrange(hertz, "g h -> (g h)"), config.n_mels)
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer(
             "at_harmonics", rearrange(comb, "(g h) m -> g h m", g=config.pitch_bins), persistent=False
@@ -173,17 +174,18 @@ class Vocoder(nn.Module):
         )
         nn.init.normal_(self.gains.head.weight, std=1e-3)
         nn.init.zeros_(self.gains.head.bias)
-        filters = mel_filters(config.n_mels)
-        rayleigh = math.sqrt(math.pi / 4 * torch.hann_window(N_FFT).square().sum())
-        self.register_buffer("envelope", (filters.sum(1) * rayleigh).log(), persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer(
-            "to_bins", band_interpolation(_bins(config.window), config.n_mels), persistent=False
-        )
-        self.register_buffer(
-            "to_fine_bins", band_interpolation(_bins(N_FFT), config.n_mels), persistent=False
-        )
-        self.register_buffer("window", torch.hann_window(config.window), persistent=False)
+        with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
+            filters = mel_filters(config.n_mels)
+            rayleigh = math.sqrt(math.pi / 4 * torch.hann_window(N_FFT).square().sum())
+            constants = {
+                "envelope": (filters.sum(1) * rayleigh).log(),
+                "filters": filters,
+                "to_bins": band_interpolation(_bins(config.window), config.n_mels),
+                "to_fine_bins": band_interpolation(_bins(N_FFT), config.n_mels),
+                "window": torch.hann_window(config.window),
+            }
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
 
     def forward(self, mel: Tensor, smoothing: int = 1) -> Tensor:
         """Speak a log-mel spectrogram; in `eval` the same mel gives the same wave, alone or in any batch.

@@ -1,0 +1,176 @@
+"""Preference tuning by name: a method, a preset, a seed, and everything else follows.
+
+A run is a stage: its key holds the method's settings, the checkpoints it begins from and hears with, and the
+code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
+left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
+
+The rates of `tiny` are first guesses in the paper's proportions; they are to be settled on dev.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slmlab import audio, checkpoints, pipeline, recipes
+from slmlab.checkpoints import SUFFIX, Card
+from slmlab.corpus.sentences import sentences
+from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.preference import dgsa, tdsc
+from slmlab.preference.dgsa import DGSAConfig, Recording
+from slmlab.preference.judging import CodeJudge, Jury, measure
+from slmlab.preference.pairs import read
+from slmlab.preference.tdsc import TDSCConfig
+from slmlab.preference.tune import PreferenceConfig, tune
+from slmlab.presets import preset
+from slmlab.stages import Stage, run_stages
+from slmlab.training import TrainConfig
+from slmlab.voice import Chain
+
+PEOPLE = "people"
+METHODS = (*dgsa.VARIANTS, *tdsc.VARIANTS, PEOPLE)
+TEXT_SEED = 77  # texts to be said anew; corpora draw theirs from other seeds
+CODE = (
+    *("slmlab.preference", "slmlab.models.lm", "slmlab.models.layers", "slmlab.models.tokenizer"),
+    *("slmlab.sampling", "slmlab.training", "slmlab.optim", "slmlab.metrics", "slmlab.voice", "slmlab.align"),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What alignment costs at a preset."""
+
+    texts: int
+    """Sentences that rounds of TDSC draw theirs from."""
+    dev: int
+    """Dev sentences at which a model is watched."""
+    prompts: int
+    """Texts of a round."""
+    rounds: int
+    """Rounds of TDSC."""
+    sft: TrainConfig
+    """Learning what was accepted."""
+    dpo: PreferenceConfig
+    """Learning from pairs."""
+    dgsa_steps: int
+    """Steps of DGSA, whose pairs come from recordings."""
+
+
+def _train(steps: int, lr: float, every: int) -> TrainConfig:
+    return TrainConfig(steps, lr=lr, muon_lr=0.0, warmup=max(1, steps // 10), validate_every=every)
+
+
+SCALES = {
+    "smoke": Scale(
+        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), dgsa_steps=2
+    ),
+    "tiny": Scale(
+        1000, 60, 200, 5, _train(60, 2e-4, 0), PreferenceConfig(_train(30, 2e-5, 10), sft=1.0), dgsa_steps=150
+    ),
+}
+
+
+def align(
+    method: str,
+    preset_name: str,
+    seed: int,
+    start: Path | None = None,
+    votes: Path | None = None,
+    clips: Path | None = None,
+    language: str = "",
+    alpha: float = 0.8,
+) -> Path:
+    """Run a method, or find what it left: the folder of its run.
+
+    Args:
+        method: one of `METHODS`.
+        preset_name: which chain, and how long (`SCALES`).
+        seed: decides everything left to chance.
+        start: the checkpoint to begin from, such as the study's; without it the chain's own language model.
+        votes: for `people`: the exported preference table.
+        clips: for `people`: the folder of the sounds, where votes only name them.
+        language: `vi` for DGSA and its like, else `sw`, unless given.
+        alpha: share of synthetic speech that the start was trained on, for DGSA.
+    """
+    if method not in METHODS or preset_name not in SCALES:
+        raise LabError(
+            f"there is no method {method!r} at preset {preset_name!r}: methods are {', '.join(METHODS)}, "
+            f"presets {', '.join(SCALES)}."
+        )
+    if (votes is None) == (method == PEOPLE):
+        raise LabError(f"method {method} {'needs' if method == PEOPLE else 'takes no'} votes: see --votes.")
+    chain = Chain(pipeline.checkpoint_folder(preset_name))
+    language = language or ("vi" if method in dgsa.VARIANTS else "sw")
+    begin = start or chain.folder / f"lm.{language}"
+    read_from = [begin, chain.folder / "tokenizer", chain.folder / "judge_a"]
+    files = [Path(f"{path}".removesuffix(SUFFIX) + SUFFIX) for path in read_from]
+    headers = [checkpoints.read_header(file) for file in files]
+    config: list[Any] = [[header["sha256"] for header in headers], SCALES[preset_name]]
+    config += [hashlib.sha256(votes.read_bytes()).hexdigest()] if votes else []
+    arguments = (method, preset_name, seed, str(begin), str(votes or ""), str(clips or ""), language, alpha)
+    name = f"align.{method}.{language}.{seed}"
+    stage = Stage(name, (), functools.partial(_run, *arguments), config, CODE)
+    return run_stages([stage], pipeline.CACHE / preset_name, workers=1)[name]
+
+
+def _run(
+    method: str,
+    preset_name: str,
+    seed: int,
+    start: str,
+    votes: str,
+    clips: str,
+    language: str,
+    alpha: float,
+    folder: Path,
+    inputs: dict[str, Path],
+) -> Mapping[str, float]:
+    """The stage: align, keep the model, say what dev thinks of it."""
+    scale = SCALES[preset_name]
+    chain = Chain(pipeline.checkpoint_folder(preset_name))
+    model = checkpoints.load(start, SpeechLM, LMConfig)[0]
+    timbre = chain.named_timbre(pipeline.VOICE_NAMES[2])
+    jury = Jury(language, CodeJudge(chain, timbre), tuple(sentences(language, "dev", scale.dev, TEXT_SEED)))
+    dpo = replace(scale.dpo, train=replace(scale.dpo.train, seed=seed))
+    if method in dgsa.VARIANTS:
+        longer = replace(dpo, train=replace(dpo.train, steps=scale.dgsa_steps), choose="entropy")
+        settings = replace(DGSAConfig(longer, alpha=alpha, seed=seed), **dgsa.VARIANTS[method])
+        tuned = dgsa.align(model, _recordings(chain, preset_name, language), settings, folder, jury)
+    elif method in tdsc.VARIANTS:
+        how = TDSCConfig(replace(scale.sft, seed=seed), dpo, scale.rounds, scale.prompts, seed=seed)
+        texts = sentences(language, "lm", scale.texts, TEXT_SEED)
+        tuned = tdsc.align(model, texts, replace(how, **tdsc.VARIANTS[method]), folder, jury)
+    else:
+        encode = functools.partial(_encode, chain, Path(clips)) if clips else None
+        pairs = [pair for pair in read(votes, language, encode) if pair.group != "test"]
+        tuned = tune(model, pairs, dpo, folder / "dpo", jury)
+    facts = {"method": method, "seed": seed, "language": language, "start": start}
+    checkpoints.save(folder / "model", tuned, Card(tuned.config, facts))
+    return measure(tuned, model, jury)
+
+
+def _recordings(chain: Chain, preset_name: str, language: str) -> list[Recording]:
+    """The authentic stand-in speech of the language model's own corpus, as tokens."""
+    stages = [s for s in recipes.stages(preset(preset_name)) if s.name == f"corpus.{language}"]
+    data = recipes.Utterances(run_stages(stages, pipeline.CACHE / preset_name, workers=1)[stages[0].name])
+    codes = recipes.encode(chain.tokenizer, data)
+    rows = zip(data.column("text"), codes, data.column("voice"), data.column("kind"), strict=True)
+    found = [
+        Recording(text, tuple(row.tolist()), voice) for text, row, voice, kind in rows if kind == "authentic"
+    ]
+    if not found:
+        raise LabError(f"there is no authentic speech of {language!r} at {preset_name}: DGSA needs some.")
+    return found
+
+
+def _encode(chain: Chain, clips: Path, digest: str) -> Sequence[int]:
+    """Speech tokens of the sound with this sha256 among the clips."""
+    for file in sorted(clips.rglob("*.wav")):
+        if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+            return chain.encode(torch.as_tensor(audio.read(file, max_seconds=30)[0]))
+    raise LabError(f"{clips} holds no sound with sha256 {digest}: a vote's sound is gone; give its folder.")

@@ -1,0 +1,100 @@
+// Players, keys, the listen-first gate and what is reported with a vote. Gradio has no hotkeys of its own.
+(() => {
+  const section = () => [...document.querySelectorAll("section.trial")].find((s) => s.offsetParent !== null);
+  const clips = (s) => [...s.querySelectorAll("audio")];
+  const heard = (s) => clips(s).every((a) => a.dataset.heard);
+  const seen = (s) => (s.dataset.since ||= String(performance.now()));
+
+  function play(audio) {
+    const s = audio.closest("section");
+    clips(s).forEach((other) => other.pause());
+    audio.currentTime = 0; // short clips are always heard from their beginning
+    audio.dataset.plays = Number(audio.dataset.plays || 0) + 1;
+    audio.play();
+  }
+
+  function say(s, text) {
+    s.querySelector(".message").textContent = text;
+  }
+
+  // Runs before Gradio's own handler: a vote leaves only once, and only when its clips were heard.
+  function gate(event) {
+    const button = event.target.closest(".decide button, button.decide");
+    const s = section();
+    if (!button || !s) return;
+    const decision = button.id.split("-")[1];
+    const free = decision === "skip" || decision === "undo" || heard(s) || s.dataset.override;
+    const first = decision === "undo" && s.dataset.trial === "0";
+    if (first) say(s, "There is nothing to undo.");
+    if (free && !first && !s.dataset.sent) {
+      s.dataset.decision = decision;
+      s.dataset.sent = "1";
+      clips(s).forEach((a) => a.pause());
+      setTimeout(() => {
+        delete s.dataset.sent; // the same vote sent again counts once
+        if (s.isConnected) say(s, "Not answered yet: is the server there? Nothing is lost; press again.");
+      }, 5000);
+      return;
+    }
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    if (!free) {
+      say(s, "Hear every clip to its end first.");
+      s.querySelector(".override").hidden = false;
+    }
+  }
+
+  function report() {
+    const s = section();
+    if (!s) return "{}";
+    return JSON.stringify({
+      decision: s.dataset.decision,
+      trial: Number(s.dataset.trial),
+      attempt: Number(s.dataset.attempt),
+      heard: heard(s),
+      override: Boolean(s.dataset.override),
+      plays: clips(s).map((a) => Number(a.dataset.plays || 0)),
+      ms: Math.round(performance.now() - Number(seen(s))),
+    });
+  }
+
+  function press(event) {
+    const typing = event.target.closest("textarea, input:not([type=checkbox])");
+    const s = section();
+    if (!s || typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const what = JSON.parse(s.dataset.keys)[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (what === undefined) return;
+    event.preventDefault();
+    if (typeof what === "number") play(clips(s)[what]);
+    else if (what === "override") s.querySelector(".override").click();
+    else document.getElementById(`${s.dataset.face}-${what}`)?.click();
+  }
+
+  document.addEventListener("click", gate, true);
+  document.addEventListener("click", (event) => {
+    const s = section();
+    const button = event.target.closest("section.trial button");
+    if (!s || !button) return;
+    if (button.dataset.clip !== undefined) play(clips(s)[Number(button.dataset.clip)]);
+    if (button.classList.contains("override")) {
+      s.dataset.override = "1";
+      button.hidden = true;
+      say(s, "You may vote without hearing; it is noted.");
+    }
+  });
+  document.addEventListener("keydown", press);
+  for (const name of ["play", "pause", "timeupdate", "ended"])
+    document.addEventListener(name, (event) => {
+      const audio = event.target;
+      const s = audio.closest?.("section.trial");
+      if (!s) return;
+      const button = s.querySelector(`button[data-clip="${clips(s).indexOf(audio)}"]`);
+      if (name === "ended") audio.dataset.heard = "1";
+      button.classList.toggle("playing", !audio.paused && !audio.ended);
+      button.classList.toggle("heard", Boolean(audio.dataset.heard));
+      button.style.setProperty("--part", audio.duration ? audio.currentTime / audio.duration : 0);
+    }, true);
+  new MutationObserver(() => document.querySelectorAll("section.trial").forEach(seen))
+    .observe(document, { childList: true, subtree: true });
+  window.slmlab = { report };
+})();

@@ -1,0 +1,80 @@
+"""What preference tuning minimises: pure functions of log-probabilities, in nats.
+
+Log-probabilities are sums over an utterance's speech tokens and its end, never over its text or padding
+(`slmlab.models.lm.log_probs`); the reference's carry no gradient. Every loss is one number a pair, so that
+pairs can weigh differently.
+
+Axis legend: b pairs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor) -> Tensor:
+    """Δ = log[π(y+|x) / π_ref(y+|x)] − log[π(y−|x) / π_ref(y−|x)], `(b)` (Geng et al. 2026, §4).
+
+    Args:
+        chosen: `(b)` log π(y+|x) of the policy.
+        rejected: `(b)` log π(y−|x) of the policy.
+        reference_chosen: `(b)` log π_ref(y+|x), frozen.
+        reference_rejected: `(b)` log π_ref(y−|x), frozen.
+    """
+    return (chosen - reference_chosen.detach()) - (rejected - reference_rejected.detach())
+
+
+def dpo(margins: Tensor, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
+    """−(1 − ε) log σ(β Δ) − ε log σ(−β Δ), `(b)`: ln 2 as long as policy and reference agree.
+
+    Rafailov et al. 2023, Eq. 7; with smoothing Mitchell 2023, Eq. 3 ("conservative DPO").
+
+    Args:
+        margins: `(b)` Δ.
+        beta: how soon a margin counts as won; small lets the policy stray further.
+        label_smoothing: ε, the share of labels thought to be the wrong way round.
+    """
+    won, lost = functional.logsigmoid(beta * margins), functional.logsigmoid(-beta * margins)
+    return -(1 - label_smoothing) * won - label_smoothing * lost
+
+
+def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:
+    """(Δ − 1 / (2 β))², `(b)`: a margin is wanted, not an ever larger one (Azar et al. 2024, Eq. 17).
+
+    Args:
+        margins: `(b)` Δ, here of log-probabilities *per token* (`per_token`), as TRL and IPO's authors take
+            them: the square would otherwise grow with an utterance's length.
+        beta: τ of the paper.
+    """
+    return (margins - 1 / (2 * beta)).square()
+
+
+def per_token(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """Summed log-probabilities `(b)` divided by how many tokens `(b)`, ends included, they are sums of."""
+    return log_probs / tokens
+
+
+def sft(chosen: Tensor, tokens: Tensor) -> Tensor:
+    """−log π(y+|x) a token over all pairs together, a scalar: keeps the chosen likely while margins grow.
+
+    Args:
+        chosen: `(b)` log π(y+|x) of the policy.
+        tokens: `(b)` tokens of each, ends included.
+    """
+    return -chosen.sum() / tokens.sum()
+
+
+@torch.no_grad()
+def figures(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+) -> dict[str, Tensor]:
+    """What to watch, as means over pairs: `accuracy` (margins above 0), `margin` (β Δ, the reward's), and how
+    far `chosen` and `rejected` have moved from the reference, in nats an utterance.
+    """
+    margins = margin(chosen, rejected, reference_chosen, reference_rejected)
+    return {
+        "accuracy": (margins > 0).float().mean(),
+        "margin": beta * margins.mean(),
+        "chosen": (chosen - reference_chosen).mean(),
+        "rejected": (rejected - reference_rejected).mean(),
+    }

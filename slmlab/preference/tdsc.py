@@ -1,0 +1,289 @@
+"""Temperature-driven self-correction, TDSC: where no real speech exists (Geng et al. 2026, §5).
+
+Each round the model says every text many times at several temperatures; a judge keeps what is understood,
+does not loop and is as long as it should be. The model learns to say what was kept (SFT), then to prefer the
+best of a text to one that is as long and as smooth but wrong (DPO), and the highest temperature rises.
+
+A round's folder holds every candidate with its scores and fate (`candidates.parquet`), its pairs, both
+trainings and, written last, `model` and `round.json`. Chunks of candidates are kept as they come, so that a
+kill costs one chunk or half a minute of training.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from slmlab import checkpoints, metrics
+from slmlab.checkpoints import Card
+from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.preference import pairs as table
+from slmlab.preference.judging import Jury, expected_lengths, kept, measure, seed_of, speak
+from slmlab.preference.pairs import Pair
+from slmlab.preference.tune import PreferenceConfig, fine_tune, fingerprint, own, tune
+from slmlab.sampling import SamplingConfig
+from slmlab.training import TrainConfig
+
+CHUNK = 16  # texts whose candidates are kept together
+DONE = "round.json"
+PASSED = ("winner", "accepted")
+FREE = SamplingConfig(top_k=200, window=0, shortest=0.2, longest=3.0)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sft": {"rounds": 0},
+    "tdsc": {},
+    "tdsc.no-dpo": {"dpo": None},
+    "tdsc.one-temperature": {"temperatures": (1.0,), "hottest": None},
+    "tdsc.no-length-filter": {"shortest": 0.0, "longest": math.inf},
+    "tdsc.fixed-temperature": {"hotter": 0.0},
+    "tdsc.no-repetition-filter": {"max_repetition": math.inf},
+    "tdsc.hot": {"hottest": 1.3},
+    "self-training": {"temperatures": (1.0,), "hottest": None, "dpo": None},
+    "rejection": {"temperatures": (1.0,), "hottest": None, "dpo": None, "rounds": 1, "learn_from": "winner"},
+}
+"""TDSC, its other schedule, the ablations of Table 8, and the baselines as settings. The paper does not
+define those: self-training is SFT on all that is accepted, round after round, at T = 1.0; rejection sampling
+is one round of SFT on the best of each text; SFT is the model as it came.
+"""
+
+
+@dataclass(frozen=True)
+class TDSCConfig:
+    """Settings of TDSC."""
+
+    sft: TrainConfig
+    """How a round learns what was accepted."""
+    dpo: PreferenceConfig | None
+    """How it learns from pairs; None leaves this out."""
+    rounds: int = 5
+    """How often."""
+    prompts: int = 200
+    """Texts a round."""
+    candidates: int = 12
+    """Candidates a text, the same number at each temperature."""
+    temperatures: tuple[float, ...] = (0.7, 1.0)
+    """Those that stay."""
+    hottest: float | None = 0.8
+    """T_max, one more temperature, in the first round (the paper's other schedule: 1.3); None: no such."""
+    hotter: float = 0.1
+    """What T_max gains a round."""
+    sampling: SamplingConfig = FREE
+    """How candidates are drawn, but for the temperature; nothing here may forestall the filters."""
+    max_wer: float = 0.4
+    """Accepted below this word error rate."""
+    max_repetition: float = 0.1
+    """Accepted below this repetition rate."""
+    shortest: float = 0.5
+    """Accepted from this share of the length expected for the text."""
+    longest: float = 2.0
+    """Accepted up to this share."""
+    learn_from: str = "accepted"
+    """What SFT hears: all that is `accepted`, or each text's `winner`."""
+    batch: int = 3000
+    """Most tokens of an SFT batch."""
+    seed: int = 0
+    """Decides which texts a round has, and every sample."""
+
+    def __post_init__(self) -> None:
+        slots = len(self.schedule(0))
+        if not slots or self.candidates % slots or self.learn_from not in ("accepted", "winner"):
+            raise LabError(
+                f"TDSC refuses candidates={self.candidates} at {slots} temperatures, learn_from="
+                f"{self.learn_from!r}: expected a multiple, and accepted or winner."
+            )
+
+    def schedule(self, number: int) -> tuple[float, ...]:
+        """The temperatures of a round."""
+        hottest = () if self.hottest is None else (round(self.hottest + self.hotter * number, 6),)
+        return (*self.temperatures, *hottest)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One try at a text: a row of the ledger."""
+
+    round: int
+    """From 0."""
+    place: int
+    """Which text of the round."""
+    text: str
+    """What should be said."""
+    temperature: float
+    """At which it was drawn."""
+    seed: int
+    """From which it can be drawn again."""
+    tokens: tuple[int, ...]
+    """What was said."""
+    heard: str
+    """What the judge heard."""
+    wer: float
+    """Its word error rate."""
+    repetition: float
+    """Its repetition rate, 0 for what is too short to repeat."""
+    length: float
+    """Its length over that expected for the text."""
+    fate: str = ""
+    """`winner`, `accepted`, `loser`, or why it was thrown away: `words`, `repetition`, `length`."""
+
+
+def decide(candidates: Sequence[Candidate], config: TDSCConfig) -> list[Candidate]:
+    """The candidates of one text with their fates.
+
+    The winner is the accepted one of lowest word error rate, the loser the one of highest among those thrown
+    away for their words alone; of equals chance decides, through their seeds. No winner, no loser.
+    """
+    fates = [
+        "length" if not config.shortest <= c.length <= config.longest
+        else "repetition" if not c.repetition < config.max_repetition
+        else "words" if not c.wer < config.max_wer
+        else "accepted"
+        for c in candidates
+    ]  # fmt: skip
+    ranked = sorted(range(len(candidates)), key=lambda i: (candidates[i].wer, candidates[i].seed))
+    accepted = [i for i in ranked if fates[i] == "accepted"]
+    wrong = [i for i in ranked if fates[i] == "words"]
+    if accepted:
+        fates[accepted[0]] = "winner"
+        for i in wrong[-1:]:
+            fates[i] = "loser"
+    return [replace(c, fate=fate) for c, fate in zip(candidates, fates, strict=True)]
+
+
+def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury) -> SpeechLM:
+    """The model after all rounds; `rounds` and `ledger` read what they left in the folder.
+
+    Args:
+        model: where to begin; it stays as it is.
+        texts: to draw each round's from, in the jury's language; no speech of them is needed.
+        config: how.
+        folder: where the run lives; a killed one goes on inside its round.
+        jury: hears every candidate, and watches the model on dev.
+
+    Raises:
+        LabError: fewer texts than a round has, or a folder of another run.
+    """
+    if len(texts) < config.prompts:
+        raise LabError(f"a round of TDSC has {config.prompts} texts, found {len(texts)}: give more texts.")
+    own(folder, [config, jury.language, [*texts], fingerprint(model)])
+    for number in range(config.rounds):
+        place = folder / f"round-{number}"
+        if not (place / DONE).exists():
+            order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
+            tried = _candidates(model, number, [texts[i] for i in order], config, place, jury)
+            tuned = _learn(model, tried, config, place, jury)
+            checkpoints.save(place / "model", tuned, Card(tuned.config))
+            _summarise(number, tuned, model, tried, config, place, jury)
+        model = checkpoints.load(place / "model", SpeechLM, LMConfig)[0].to(model.pace.device)
+    return model
+
+
+def _candidates(
+    model: SpeechLM, number: int, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury
+) -> list[Candidate]:
+    """The ledger of a round, made chunk by chunk."""
+    tried: list[Candidate] = []
+    for start in tqdm(range(0, len(texts), CHUNK), desc=folder.name, unit="chunk", disable=None):
+        make = functools.partial(_chunk, model, number, start, texts[start : start + CHUNK], config, jury)
+        rows = kept(folder / "candidates" / f"{start:06}.jsonl", make)
+        tried += [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
+    pd.DataFrame([asdict(c) for c in tried]).to_parquet(folder / "candidates.parquet")
+    return tried
+
+
+def _chunk(
+    model: SpeechLM, number: int, start: int, texts: Sequence[str], config: TDSCConfig, jury: Jury
+) -> list[dict[str, Any]]:
+    """All candidates of some texts, drawn, heard and decided on."""
+    schedule = config.schedule(number)
+    n = config.candidates // len(schedule)
+    expected = expected_lengths(model, jury.language, texts)
+    tries: list[list[Candidate]] = [[] for _ in texts]
+    for slot, temperature in enumerate(schedule):
+        places = [i for i in range(len(texts)) for _ in range(n)]
+        seeds = [seed_of(config.seed, number, start + i, slot, j % n) for j, i in enumerate(places)]
+        sampling = replace(config.sampling, temperature=temperature)
+        codes = speak(model, jury.language, [texts[i] for i in places], sampling, seeds)
+        for i, seed, tokens, hearing in zip(places, seeds, codes, jury.judge(codes), strict=True):
+            loops, wer = metrics.repetition_rate(tokens), metrics.wer(texts[i], hearing.text)
+            scores = (wer, 0.0 if math.isnan(loops) else loops, len(tokens) / expected[i])
+            said = (temperature, seed, tuple(tokens), hearing.text)
+            tries[i].append(Candidate(number, start + i, texts[i], *said, *scores))
+    return [asdict(c) for each in tries for c in decide(each, config)]
+
+
+def _learn(
+    model: SpeechLM, tried: Sequence[Candidate], config: TDSCConfig, folder: Path, jury: Jury
+) -> SpeechLM:
+    """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
+    good = [c for c in tried if c.fate in (PASSED if config.learn_from == "accepted" else PASSED[:1])]
+    if not good:
+        tqdm.write(f"{folder.name}: the judge rejected all {len(tried)} candidates; nothing is learned here")
+        return model
+    said = [c.text for c in good], [c.tokens for c in good]
+    model = fine_tune(model, jury.language, *said, config.sft, config.batch, folder / "sft")
+    winners = {c.place: c for c in tried if c.fate == "winner"}
+    losers = {c.place: c for c in tried if c.fate == "loser" and c.tokens}
+    pairs = [
+        Pair(str(i), jury.language, winners[i].text, winners[i].tokens, losers[i].tokens, "judge")
+        for i in sorted(losers)
+    ]
+    if config.dpo and pairs:
+        table.write(pairs, folder / "pairs.parquet")
+        return tune(model, pairs, config.dpo, folder / "dpo", jury)
+    if config.dpo:
+        tqdm.write(f"{folder.name}: no text has both a winner and a loser; there is no DPO in this round")
+    return model
+
+
+def _summarise(
+    number: int,
+    model: SpeechLM,
+    before: SpeechLM,
+    tried: Sequence[Candidate],
+    config: TDSCConfig,
+    folder: Path,
+    jury: Jury,
+) -> None:
+    """Figures of a round; their file says that the round is done."""
+    figures = {
+        "round": number,
+        "hottest": max(config.schedule(number)),
+        "pass_rate": sum(c.fate in PASSED for c in tried) / len(tried),
+        "pairs": sum(c.fate == "loser" for c in tried),
+    }
+    kept(folder / DONE, lambda: [figures | measure(model, before, jury)])
+
+
+def rounds(folder: Path) -> pd.DataFrame:
+    """Pass rate, pairs and dev figures of the rounds that are done (Figure 6)."""
+    files = sorted(folder.glob(f"round-*/{DONE}"))
+    return pd.concat([pd.read_json(file, lines=True) for file in files]).set_index("round")
+
+
+def ledger(folder: Path) -> pd.DataFrame:
+    """All candidates of all rounds."""
+    return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("round-*/candidates.parquet"))])
+
+
+def by_temperature(candidates: pd.DataFrame) -> pd.DataFrame:
+    """Table 9: WER, H_p, repetition, pass rate and share of what was accepted, a row a temperature."""
+    candidates = candidates.assign(passed=candidates["fate"].isin(PASSED))
+    total = max(1, int(candidates["passed"].sum()))
+    return pd.DataFrame(
+        {
+            temperature: {
+                "wer": metrics.corpus_wer(list(rows["text"]), list(rows["heard"])),
+                "entropy": metrics.prosodic_entropy(list(rows["tokens"])),
+                "repetition": rows["repetition"].mean(),
+                "pass_rate": rows["passed"].mean(),
+                "share": rows["passed"].sum() / total,
+            }
+            for temperature, rows in candidates.groupby("temperature")
+        }
+    ).T.rename_axis("temperature")

@@ -1,0 +1,280 @@
+"""Preference tuning of a language model against its own frozen beginning, watched while it goes on.
+
+The reference's log-probabilities are taken once, before the first step; chosen and rejected sides of a batch
+are one batch of sequences, laid out alike for policy and reference. The rule by which a checkpoint is chosen
+is fixed before: *fewest signs of reward hacking on dev, then what `choose` names; of equals the earliest*.
+
+Axis legend: b pairs; 2b utterances, chosen ones first.
+"""
+
+import copy
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from slmlab import checkpoints
+from slmlab.errors import LabError
+from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
+from slmlab.preference import losses
+from slmlab.preference.judging import Jury, Limits, measure, signs
+from slmlab.preference.pairs import Pair, check, held_out
+from slmlab.text import TINY
+from slmlab.training import TrainConfig, frame_batches, pick_device, read_log, to_device, train
+
+LOSSES, CHOICES = ("dpo", "ipo"), ("error", "entropy", "last")
+ORIGIN, START, BEST = "made_from.json", "start.json", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """How a model learns from pairs."""
+
+    train: TrainConfig
+    """Steps and rates; `validate_every` is also how often a checkpoint may be chosen."""
+    loss: str = "dpo"
+    """`dpo` or `ipo`."""
+    beta: float = 0.1
+    """How strongly the policy is held to the reference; τ for IPO."""
+    label_smoothing: float = 0.0
+    """Share of labels thought to be the wrong way round (DPO)."""
+    sft: float = 0.0
+    """Weight of the chosen sides' negative log-probability a token beside the preference loss."""
+    batch: int = 6000
+    """Most tokens of a padded batch, both sides counted."""
+    choose: str = "error"
+    """Which checkpoint: lowest word error rate (`error`) or highest H_p (`entropy`) on dev, or the `last`."""
+    limits: Limits = field(default_factory=Limits)
+    """What is a sign of reward hacking."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES or self.choose not in CHOICES or not 0 <= self.label_smoothing < 0.5:
+            raise LabError(
+                f"Tuning refuses loss={self.loss!r}, choose={self.choose!r}, label_smoothing="
+                f"{self.label_smoothing}: expected one of {', '.join(LOSSES)}, one of {', '.join(CHOICES)}, "
+                "and at least 0 but below 0.5."
+            )
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs as a network reads them."""
+
+    sequences: Batch
+    """Of 2b utterances: all chosen sides, then all rejected ones."""
+    reference: Tensor
+    """`(2b)` log-probabilities of the frozen reference."""
+    tokens: Tensor
+    """`(2b)` speech tokens and end of each."""
+    weights: Tensor
+    """`(b)` how much each pair counts."""
+
+
+def assemble_pairs(model: SpeechLM, pairs: Sequence[Pair]) -> Batch:
+    """Both sides of pairs as one batch of sequences: all chosen, then all rejected, with equal prompts."""
+    texts = [TINY.encode(pair.text) for pair in pairs]
+    sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
+    return assemble(model.config, texts * 2, sides, languages * 2, styles * 2)
+
+
+def preference_loss(
+    model: SpeechLM, batch: PairBatch, config: PreferenceConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted mean of DPO or IPO over pairs, and the SFT term; see `losses` for both and the figures."""
+    said = log_probs(model, batch.sequences)
+    four = (*said.chunk(2), *batch.reference.chunk(2))
+    if config.loss == "dpo":
+        each = losses.dpo(losses.margin(*four), config.beta, config.label_smoothing)
+    else:
+        means = (losses.per_token(part, batch.tokens) for part in (said, batch.reference))
+        each = losses.ipo(losses.margin(*(side for mean in means for side in mean.chunk(2))), config.beta)
+    loss = (batch.weights * each).mean()
+    if config.sft:
+        loss = loss + config.sft * losses.sft(four[0], batch.tokens.chunk(2)[0])
+    return loss, losses.figures(*four, beta=config.beta)
+
+
+class PairBatches:
+    """Pairs with the reference's log-probabilities, taken once, as batches by step."""
+
+    def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
+        self.reference, self.pairs = reference, pairs
+        prompts = [len(TINY.encode(pair.text)) + len(pair.style) + 4 for pair in pairs]
+        spoken = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+        sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
+        self.rows = frame_batches(sizes, batch, seed)
+        per = max(1, batch // max(sizes))
+        order = sorted(range(len(pairs)), key=lambda i: sizes[i])
+        self.log_probs = torch.empty(len(pairs), 2)
+        for start in range(0, len(order), per):
+            chunk = order[start : start + per]
+            self.log_probs[chunk] = self._read([pairs[i] for i in chunk])
+
+    @torch.no_grad()
+    def _read(self, pairs: Sequence[Pair]) -> Tensor:
+        device = pick_device()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            said = log_probs(
+                self.reference.to(device), to_device(assemble_pairs(self.reference, pairs), device)
+            )
+        return torch.stack(said.cpu().chunk(2), 1)
+
+    def __call__(self, step: int) -> PairBatch:
+        """The batch of a step."""
+        return self.of(self.rows(step))
+
+    def of(self, rows: Sequence[int]) -> PairBatch:
+        """Some pairs as a batch."""
+        pairs = [self.pairs[i] for i in rows]
+        sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        return PairBatch(
+            assemble_pairs(self.reference, pairs),
+            torch.cat(self.log_probs[list(rows)].unbind(1)),
+            torch.tensor([len(side) + 1 for side in sides]),
+            torch.tensor([pair.weight for pair in pairs]),
+        )
+
+
+def tune(
+    model: SpeechLM,
+    pairs: Sequence[Pair],
+    config: PreferenceConfig,
+    folder: str | Path,
+    jury: Jury | None = None,
+) -> SpeechLM:
+    """A model that has learned from pairs; the given one stays as it is, the frozen reference.
+
+    Args:
+        model: where to begin.
+        pairs: checked here; with a jury, those of every tenth text are looked at only.
+        config: how.
+        folder: where the run's state, log and best checkpoint live; a killed run goes on there.
+        jury: measures what the model says; without one the last checkpoint is taken.
+
+    Raises:
+        LabError: pairs that cannot be learned from, a loss that is not finite, or a folder of another run.
+    """
+    folder = Path(folder)
+    check(pairs, folder.name)
+    own(folder, [config, [*pairs], fingerprint(model), jury and [jury.texts, jury.sampling]])
+    learned, watched = held_out(pairs) if jury else (list(pairs), [])
+    reference = copy.deepcopy(model).requires_grad_(False).eval()
+    batches = PairBatches(reference, learned, config.batch, config.train.seed)
+    validate = None
+    if jury:
+        seen = PairBatches(reference, watched, config.batch, 0) if watched else None
+        validate = _Monitor(reference, seen, config, folder, jury)
+    loss = functools.partial(preference_loss, config=config)
+    policy = train(copy.deepcopy(model), loss, batches, config.train, folder, validate)
+    if validate and config.choose != "last":
+        checkpoints.put(policy, checkpoints.read(folder / BEST)[0], folder / BEST)
+    return policy.to(model.pace.device)
+
+
+class _Monitor:
+    """Measures a policy, says what looks like reward hacking, and keeps the best checkpoint so far."""
+
+    def __init__(
+        self,
+        reference: SpeechLM,
+        pairs: PairBatches | None,
+        config: PreferenceConfig,
+        folder: Path,
+        jury: Jury,
+    ) -> None:
+        self.reference, self.pairs, self.config = reference, pairs, config
+        self.folder, self.jury = folder, jury
+        if not (folder / START).exists():
+            start = measure(reference, reference, jury)
+            checkpoints.replace_text(folder / START, json.dumps(start) + "\n")
+        self.start: dict[str, float] = json.loads((folder / START).read_text(encoding="utf-8"))
+
+    def __call__(self, policy: SpeechLM) -> Mapping[str, float]:
+        figures = measure(policy, self.reference, self.jury) | self._on_pairs(policy)
+        found = signs(figures, self.start, self.config.limits)
+        if found:
+            tqdm.write(f"{self.folder.name}: {'; '.join(found)}")
+        self._keep(policy, (-len(found), self._score(figures)))
+        return figures | {"signs": len(found)}
+
+    def _score(self, figures: Mapping[str, float]) -> float:
+        return figures["entropy"] if self.config.choose == "entropy" else -figures["wer"]
+
+    def _on_pairs(self, policy: SpeechLM) -> dict[str, float]:
+        """Loss and figures on the pairs that are only looked at."""
+        if self.pairs is None:
+            return {}
+        batch = to_device(self.pairs.of(range(len(self.pairs.pairs))), policy.pace.device)
+        loss, figures = preference_loss(policy, batch, self.config)
+        return {name: float(value) for name, value in {**figures, "loss": loss}.items()}
+
+    def _keep(self, policy: SpeechLM, rank: tuple[float, float]) -> None:
+        """Keep the weights if they rank above those kept; equal ones, met again after a kill, do not."""
+        file = self.folder / BEST
+        if not file.exists() or list(rank) > checkpoints.read_header(file)["rank"]:
+            checkpoints.write(file, checkpoints.weights(policy), {"rank": list(rank)})
+
+
+def monitor(folder: str | Path) -> pd.DataFrame:
+    """What was measured while tuning, a row for step 0 and each validation, also of a run still going on."""
+    folder = Path(folder)
+    start = json.loads((folder / START).read_text(encoding="utf-8"))
+    later = [row["validation"] | {"step": row["step"]} for row in read_log(folder) if row.get("validation")]
+    return pd.DataFrame([{"step": 0, "signs": 0} | start, *later]).set_index("step")
+
+
+def fine_tune(
+    model: SpeechLM,
+    language: str,
+    texts: Sequence[str],
+    codes: Sequence[Sequence[int]],
+    config: TrainConfig,
+    batch: int,
+    folder: str | Path,
+) -> SpeechLM:
+    """A model that has also learned to say `codes` to `texts`; the given one stays as it is.
+
+    Args:
+        batch: most tokens of a padded batch.
+        folder: where the run lives; a killed run goes on there.
+    """
+    own(Path(folder), [config, batch, language, [*texts], [*codes], fingerprint(model)])
+    symbols = [TINY.encode(text) for text in texts]
+    sizes = [len(text) + len(row) + 4 for text, row in zip(symbols, codes, strict=True)]
+    rows = frame_batches(sizes, max(batch, *sizes), config.seed)
+
+    def batches(step: int) -> Batch:
+        chosen = rows(step)
+        said = [codes[i] for i in chosen]
+        plain: list[Any] = [()] * len(chosen)
+        return assemble(model.config, [symbols[i] for i in chosen], said, [language] * len(chosen), plain)
+
+    tuned: SpeechLM = train(copy.deepcopy(model), lm_loss, batches, config, folder)
+    return tuned.to(model.pace.device)
+
+
+def fingerprint(model: SpeechLM) -> str:
+    """Digest of a model's weights."""
+    return checkpoints.digest_of(checkpoints.weights(model), {})
+
+
+def own(folder: Path, made_from: Any) -> None:
+    """Claim a folder for a run: LabError if it holds one that was made from anything else."""
+    digest = checkpoints.digest(made_from)
+    file = folder / ORIGIN
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != digest:
+        raise LabError(
+            f"{folder} holds a run with other settings, pairs or another start: give another folder, or "
+            "delete it."
+        )
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.replace_text(file, json.dumps(digest) + "\n")

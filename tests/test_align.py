@@ -1,0 +1,107 @@
+"""Alignment by name, on a chain of untrained networks: a run is found again, and mistakes are sentences."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from slmlab import align, checkpoints, pipeline
+from slmlab.checkpoints import Card
+from slmlab.cli import main
+from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge
+from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
+from slmlab.preference import dgsa, tdsc
+from slmlab.preference.dgsa import Recording
+from slmlab.preference.judging import CodeJudge
+from slmlab.preference.tune import monitor
+from slmlab.stages import read_done
+from slmlab.text import LANGUAGES, TINY
+from slmlab.voice import VOICES, Chain
+
+CONFIG = LMConfig(len(TINY), LANGUAGES, width=32, layers=1, heads=2, kv_heads=2, ffn=48)
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
+    folder = tmp_path / "checkpoints"
+    torch.manual_seed(0)
+    tokenizer = TokenizerConfig(len(TINY), timbre_width=5, width=32, layers=1, n_speakers=2)
+    networks = {
+        "tokenizer": SpeechTokenizer(tokenizer),
+        "judge_a": AttentiveJudge(AttentiveConfig(len(TINY))),
+        "lm.sw": SpeechLM(CONFIG),
+        "lm.vi": SpeechLM(CONFIG),
+    }
+    for name, network in networks.items():
+        card = Card(network.config, {"alphabet": list(TINY.symbols)})
+        checkpoints.save(folder / name, network, card)
+    (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 5}))
+    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset_name: folder)
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    return Chain(folder)
+
+
+def test_a_judge_hears_alike_alone_and_among_others(chain: Chain) -> None:
+    judge = CodeJudge(chain, chain.named_timbre("mid"), batch=2)
+    codes = [[1, 2, 3, 4] * 5, [], [6000] * 9, [77, 5] * 8]
+    together = judge(codes)
+    assert together[1].text == ""
+    for row, hearing in zip(codes, together, strict=True):
+        alone = judge([row])[0]
+        assert alone.text == hearing.text
+        assert alone.f0_spread == pytest.approx(hearing.f0_spread, abs=1e-4, nan_ok=True)
+
+
+def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["align", "tdsc", "--preset", "smoke", "--seed", "3"]) == 0
+    folder = Path(capsys.readouterr().out.split("aligned: ")[1].strip())
+    assert folder.name.startswith("align.tdsc.sw.3-")
+    assert len(tdsc.ledger(folder)) == 2 * 4 * 12
+    card = checkpoints.load(folder / "model", SpeechLM, LMConfig)[1]
+    assert card.facts["method"] == "tdsc"
+    assert {"wer", "entropy", "drift"} <= read_done(folder)["metrics"].keys()
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert align.align("tdsc", "smoke", 3) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    assert align.align("sft", "smoke", 3) != folder
+
+
+def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
+    vote = {"prompt": "mama anapika", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>"}
+    votes = tmp_path / "preferences.jsonl"
+    rows = [vote | {"prompt": f"mama anapika {word}", "split": "train"} for word in ("moja", "mbili", "tatu")]
+    votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, vote | {"split": "test"}]))
+    folder = align.align("people", "smoke", 0, votes=votes)
+    assert list(monitor(folder / "dpo").index) == [0, 2]
+
+
+def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "anh")]
+    monkeypatch.setattr(align, "_recordings", lambda *_: said)
+    lenient = dataclasses.replace(dgsa.DGSAConfig(align.SCALES["smoke"].dpo), max_wer=9.0)
+    monkeypatch.setattr(align, "DGSAConfig", lambda tune, **_: dataclasses.replace(lenient, tune=tune))
+    folder = align.align("dgsa", "smoke", 0)
+    assert folder.name.startswith("align.dgsa.vi.0-")
+    assert (folder / "pairs.parquet").exists()
+
+
+def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments, words in (
+        (["ppo"], "no method 'ppo' at preset 'tiny': methods are dgsa, dpo, dgsa.no-expressivity"),
+        (["tdsc", "--preset", "huge"], "at preset 'huge'"),
+        (["people"], "method people needs votes"),
+        (["tdsc", "--votes", "a.parquet"], "method tdsc takes no votes"),
+    ):
+        assert main(["align", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_a_sound_that_is_gone_is_named(chain: Chain, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="holds no sound with sha256 ab"):
+        align._encode(chain, tmp_path, "ab")

@@ -1,0 +1,121 @@
+"""DGSA: both sets with their weights, styles of the same speaker, and the ablations as settings."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.preference import dgsa
+from slmlab.preference import pairs as table
+from slmlab.preference.dgsa import DGSAConfig, Recording, weigh
+from slmlab.preference.judging import Hearing, Jury
+from slmlab.preference.pairs import Pair
+from slmlab.preference.tune import PreferenceConfig
+from slmlab.sampling import SamplingConfig
+from slmlab.text import TINY
+from slmlab.training import TrainConfig
+
+CONFIG = LMConfig(len(TINY), ("vi",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
+TUNE = PreferenceConfig(TrainConfig(steps=3, lr=1e-3, muon_lr=0.0, warmup=1), batch=400)
+HOW = DGSAConfig(TUNE, sampling=SamplingConfig(temperature=1.0, longest=1.0))
+SPEECH = [
+    Recording("một hai", (1, 2, 3), "anh"),
+    Recording("ba bốn", (4, 5, 6), "anh"),
+    Recording("năm", (7, 8), "chị"),
+    Recording("sáu bảy", (9, 9, 9), "chị"),
+    Recording("tám", (10, 11), "em"),
+]
+
+
+def judge(codes: Sequence[Sequence[int]]) -> list[Hearing]:
+    """Understands recordings, but the one that says 9."""
+    words = {recording.tokens: recording.text for recording in SPEECH if 9 not in recording.tokens}
+    return [Hearing(words.get(tuple(row), "")) for row in codes]
+
+
+JURY = Jury("vi", judge, ("chín mười",))
+
+
+def a_model() -> SpeechLM:
+    torch.manual_seed(0)
+    return SpeechLM(CONFIG).eval()
+
+
+def made(folder: Path, how: DGSAConfig = HOW) -> list[Pair]:
+    dgsa.align(a_model(), SPEECH, how, folder, JURY)
+    return table.read(folder / "pairs.parquet")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "weights"), [(0.3, (1, 0)), (0.5, (1, 0)), (0.8, (0.4, 0.6)), (1.0, (0, 1))]
+)
+def test_the_schedule_follows_alpha(alpha: float, weights: tuple[float, float]) -> None:
+    assert dataclasses.replace(HOW, alpha=alpha).weights() == pytest.approx(weights)
+
+
+def test_the_ablations_are_settings() -> None:
+    weights = {name: dataclasses.replace(HOW, **change).weights() for name, change in dgsa.VARIANTS.items()}
+    assert weights["dgsa"] == weights["dgsa.random-speaker"] == pytest.approx((0.4, 0.6))
+    assert weights["dpo"] == (0, 1)
+    assert weights["dgsa.no-expressivity"] == pytest.approx((0.4, 0))
+    assert weights["dgsa.no-stability"] == pytest.approx((0, 0.6))
+    assert weights["dgsa.fixed-weights"] == (0.5, 0.5)
+    assert dataclasses.replace(HOW, alpha=0.4, below="sft").weights() == (0, 0)
+    with pytest.raises(LabError, match=r"alpha_star=1\.0"):
+        dataclasses.replace(HOW, alpha_star=1.0)
+
+
+def test_the_mean_over_weighted_pairs_is_the_paper_s_sum() -> None:
+    """Three pairs of loss 1 and one of loss 5: 0.4 · 1 + 0.6 · 5 = 3.4."""
+    one = Pair("0", "vi", "một", (1,), (2,), "real", (), "stability")
+    many = [
+        *(dataclasses.replace(one, id=str(i)) for i in range(3)),
+        dataclasses.replace(one, id="e", group="expressivity"),
+    ]
+    weighted = weigh(many, 0.4, 0.6)
+    assert sum(p.weight * loss for p, loss in zip(weighted, (1, 1, 1, 5), strict=True)) / 4 == pytest.approx(
+        3.4
+    )
+    assert [pair.id for pair in weigh(many, 0.0, 0.6)] == ["e"]
+    with pytest.raises(LabError, match="DGSA has no pair"):
+        weigh([], 0.4, 0.6)
+
+
+def test_recordings_win_in_the_mode_that_made_the_loser(tmp_path: Path) -> None:
+    """The judge refuses the one that says 9; the one of a speaker with a single recording has no style."""
+    pairs = made(tmp_path / "dgsa")
+    assert sorted(pair.id for pair in pairs) == [
+        f"{g}-{i}" for g in ("expressivity", "stability") for i in (0, 1, 2)
+    ]
+    assert {pair.origin for pair in pairs} == {"real"}
+    for pair in pairs:
+        place = int(pair.id[-1])
+        assert (pair.text, pair.chosen) == (SPEECH[place].text, SPEECH[place].tokens)
+        other = {0: 1, 1: 0, 2: 3}[place]
+        assert pair.style == (SPEECH[other].tokens if pair.group == "stability" else ())
+
+
+def test_styles_of_random_speakers_and_scores_without_style(tmp_path: Path) -> None:
+    strange = made(tmp_path / "a", dataclasses.replace(HOW, same_speaker=False))
+    voices = {recording.tokens: recording.voice for recording in SPEECH}
+    for pair in strange:
+        if pair.group == "stability":
+            assert voices[pair.style] != voices[pair.chosen]
+    plain = made(tmp_path / "b", dataclasses.replace(HOW, score_in_mode=False))
+    assert {pair.style for pair in plain} == {()}
+
+
+def test_below_alpha_star_the_other_reading_changes_nothing(tmp_path: Path) -> None:
+    model = a_model()
+    how = dataclasses.replace(HOW, alpha=0.5, below="sft")
+    assert dgsa.align(model, SPEECH, how, tmp_path, JURY) is model
+
+
+def test_a_judge_that_accepts_no_recording_is_said(tmp_path: Path) -> None:
+    deaf = dataclasses.replace(JURY, judge=lambda codes: [Hearing("")] * len(codes))
+    with pytest.raises(LabError, match="the judge accepted no recording"):
+        dgsa.align(a_model(), SPEECH, HOW, tmp_path, deaf)

@@ -1,0 +1,198 @@
+"""The store of votes: nothing lost, nothing twice, history never rewritten."""
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from slmlab.errors import LabError
+from slmlab.labelling import bench, events
+from slmlab.labelling.events import Store, Vote
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "votes.db")
+    made.set_study(bench.paper_study(3, 6))
+    return made
+
+
+def vote_all(store: Store, token: str, decision: str = "A") -> events.Place:
+    place = store.place(token)
+    while place.current is not None:
+        place = store.vote(token, place.trial, place.attempt, Vote(decision))
+    return place
+
+
+def test_commits_reach_the_disk(store: Store) -> None:
+    assert store._db().execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_vote_sent_twice_counts_once(store: Store) -> None:
+    token = store.open_session("Ana")
+    for _ in range(3):
+        place = store.vote(token, 0, 0, Vote("B"))
+    assert (place.trial, place.attempt) == (1, 0)
+    assert [e["kind"] for e in store.events()] == ["study", "session", "vote"]
+
+
+def test_a_vote_on_another_trial_than_the_one_shown_changes_nothing(store: Store) -> None:
+    token = store.open_session("Ana")
+    for trial, attempt in ((1, 0), (0, 1), (-1, 0), (10**6, 0)):
+        assert store.vote(token, trial, attempt, Vote("A")).trial == 0
+    assert len(list(store.events())) == 2
+
+
+def test_undo_is_an_event_and_the_trial_comes_back(store: Store) -> None:
+    token = store.open_session("Ana")
+    first = store.place(token).current
+    store.vote(token, 0, 0, Vote("A"))
+    place = store.undo(token, 1, 0)
+    assert (place.trial, place.attempt, place.current) == (0, 1, first)
+    assert store.undo(token, 1, 0) == place, "a second press of the same button changes nothing"
+    place = store.vote(token, 0, 1, Vote("B"))
+    assert [e["kind"] for e in store.events()] == ["study", "session", "vote", "undo", "vote"]
+    assert list(store.table("votes")["decision"]) == ["B"]
+    assert store.table("sessions").loc[0, ["done", "undone"]].tolist() == [1, 1]
+
+
+def test_nothing_to_undo(store: Store) -> None:
+    token = store.open_session("Ana")
+    assert store.undo(token, 0, 0).trial == 0
+    assert len(list(store.events())) == 2
+
+
+def test_history_cannot_be_rewritten(store: Store) -> None:
+    for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
+        with pytest.raises(sqlite3.IntegrityError, match="never"):
+            store._db().execute(statement)
+
+
+def test_coming_back_finds_the_same_pair_on_the_same_sides(store: Store) -> None:
+    token = store.open_session("Ana")
+    for n in range(7):
+        before = store.place(token)
+        again = Store(store.path).place(token)
+        assert again.current == before.current
+        assert again.trial == n
+        store.vote(token, n, 0, Vote("tie"))
+
+
+def test_derived_tables_are_rebuilt_equal_to_the_byte(store: Store, tmp_path: Path) -> None:
+    tokens = [store.open_session(name) for name in ("Ana", "Bayo", "Čeda")]
+    vote_all(store, tokens[0])
+    for n in range(5):
+        store.vote(
+            tokens[1], n, 0, Vote("skip", tags=("melody", "unknown"), note="<b>hm</b>\nok", plays=(1, 2))
+        )
+    store.undo(tokens[1], 5, 0)
+    before = store.dump()
+    store.rebuild()
+    assert store.dump() == before
+    copy = Store(tmp_path / "copy.db")
+    copy.take_in(json.loads(json.dumps(list(store.events()))))
+    copy.take_in(store.events())
+    assert copy.dump() == before
+
+
+def test_the_token_is_nowhere_in_the_store(store: Store) -> None:
+    token = store.open_session("Ana")
+    store.close()
+    assert all(token.encode() not in path.read_bytes() for path in store.path.parent.iterdir())
+
+
+def test_a_forged_session_changes_nothing(store: Store) -> None:
+    token = store.open_session("Ana")
+    for forged in ("", token[:-1], token + "x", events.session_of(token), "' OR 1=1 --", "\udcff"):
+        for attempt in (lambda t: store.vote(t, 0, 0, Vote("A")), store.place, lambda t: store.undo(t, 0, 0)):
+            with pytest.raises(LabError, match="not known"):
+                attempt(forged)
+    assert len(list(store.events())) == 2
+
+
+def test_what_a_vote_may_be(store: Store) -> None:
+    token = store.open_session("Ana")
+    with pytest.raises(LabError, match="'C' is no answer"):
+        store.vote(token, 0, 0, Vote("C"))
+    with pytest.raises(LabError, match="'3' is no answer"):
+        store.vote(token, 0, 0, Vote("3"))
+    with pytest.raises(LabError, match="hear every clip"):
+        store.vote(token, 0, 0, Vote("A", heard=False))
+    store.vote(token, 0, 0, Vote("A", heard=False, override=True))
+    store.vote(token, 1, 0, Vote("skip", heard=False))
+    assert store.table("votes")[["decision", "heard", "override"]].values.tolist() == [
+        ["A", 0, 1],
+        ["skip", 0, 0],
+    ]
+
+
+def test_notes_are_one_line_of_text_and_tags_are_the_studys(store: Store) -> None:
+    token = store.open_session("Ana")
+    store.vote(
+        token, 0, 0, Vote("A", tags=("noise", "<script>", "melody"), note="a\x00\n <i>b</i>" + "c" * 9999)
+    )
+    row = store.table("votes").iloc[0]
+    assert row["tags"] == "melody|noise"
+    assert row["note"].startswith("a <i>b</i>ccc")
+    assert len(row["note"]) == events.NOTE_LENGTH
+
+
+def test_many_threads_and_connections_at_once(store: Store) -> None:
+    def listen(i: int) -> None:
+        vote_all(Store(store.path), store.open_session(f"L{i}"))
+
+    threads = [threading.Thread(target=listen, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sessions = store.table("sessions")
+    assert sorted(sessions["number"]) == list(range(6))
+    assert (sessions["done"] == sessions["trials"]).all()
+    before = store.dump()
+    store.rebuild()
+    assert store.dump() == before
+
+
+def test_killed_writers_lose_nothing_and_double_nothing() -> None:
+    rows = bench.killed_writers(kills=6)
+    assert [(row["id"], row["value"]) for row in rows] == [("votes.lost", 0), ("votes.doubled", 0)]
+    acknowledged = int(rows[0]["how"].split(", ")[1].split()[0])
+    assert acknowledged >= 6
+
+
+def test_an_old_schema_is_migrated_and_its_tables_made(store: Store, tmp_path: Path) -> None:
+    token = store.open_session("Ana")
+    store.vote(token, 0, 0, Vote("A"))
+    old = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
+    events._script(old, events.MIGRATIONS[0])
+    for e in store.events():
+        row = (e["id"], e["key"], e["kind"], e["session"], e["at"], json.dumps(e["body"]))
+        old.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+    old.execute("PRAGMA user_version = 1")
+    old.close()
+    migrated = Store(tmp_path / "old.db")
+    assert migrated.dump() == store.dump()
+    assert migrated.place(token).trial == 1
+    assert migrated._db().execute("PRAGMA user_version").fetchone() == (len(events.MIGRATIONS),)
+
+
+def test_a_newer_schema_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
+    newer = sqlite3.connect(tmp_path / "newer.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(LabError, match="schema 99"):
+        Store(tmp_path / "newer.db")
+    (tmp_path / "text.db").write_text("no database, but long enough to look at " * 50)
+    with pytest.raises(LabError, match="cannot be used"):
+        Store(tmp_path / "text.db")
+
+
+def test_the_first_study_stays(store: Store) -> None:
+    store.set_study(bench.paper_study(3, 6))
+    with pytest.raises(LabError, match="another folder"):
+        store.set_study(bench.paper_study(2, 2))
+    assert store.study == bench.paper_study(3, 6)

@@ -1,0 +1,151 @@
+"""Votes for other programs: the same table from either file, and TRL takes a step on it."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slmlab.errors import LabError
+from slmlab.labelling import bench, events, export, listeners
+from slmlab.labelling.events import Store, Vote
+
+TASTE = {"a": 1.5, "b": 0.0, "c": -1.5}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Six simulated honest listeners, a careless one, and clips that carry speech tokens."""
+    study = bench.paper_study(3, 12)
+    clips = tuple(
+        dataclasses.replace(c, tokens=(i % 7, (i + 1) % 7, i % 5), sha256=f"{i:064x}", seed=i)
+        for i, c in enumerate(study.clips)
+    )
+    made = Store(tmp_path_factory.mktemp("export") / "votes.db")
+    made.set_study(dataclasses.replace(study, clips=clips, n_main=20))
+    for listener in (*listeners.crowd(6, TASTE), *listeners.crowd(1, TASTE, "left")):
+        listeners.listen(made, listener)
+    return made
+
+
+def test_every_row_is_a_vote_that_counts(store: Store) -> None:
+    table = export.preferences(store)
+    assert set(table["annotator"]) == {f"L0{i}" for i in range(1, 7)}, "the left-clicker's are left out"
+    assert set(table["decision"]) == {"A", "B"}
+    clips = {c.sha256: c for c in store.study.clips}
+    for row in table.itertuples():
+        chosen = clips[row.chosen_sha256]
+        assert chosen.system == row.chosen_system
+        assert row.chosen == "".join(f"<|s_{t}|>" for t in chosen.tokens)
+        assert list(row.chosen_tokens) == list(chosen.tokens)
+        assert row.prompt == chosen.text == clips[row.rejected_sha256].text
+        assert {row.chosen_system, row.rejected_system} <= set("abc")
+    better = (table["chosen_system"] < table["rejected_system"]).mean()
+    assert better > 0.7, "the better system is chosen more often"
+
+
+def test_no_prompt_stands_on_both_sides_of_the_split() -> None:
+    prompts = [f"Sentence {i}." for i in range(2000)]
+    share = sum(export.split_of(p) == "test" for p in prompts) / len(prompts)
+    assert 0.08 < share < 0.12
+    assert [export.split_of(p) for p in prompts] == [export.split_of(p) for p in prompts]
+
+
+def test_importing_gives_the_same_table_from_either_file(store: Store, tmp_path: Path) -> None:
+    export.write(store, tmp_path)
+    table = export.preferences(store)
+    for name in ("preferences.parquet", "preferences.jsonl"):
+        pd.testing.assert_frame_equal(export.read(tmp_path / name), table)
+
+
+def test_events_carried_to_another_store_give_the_same_tables(store: Store, tmp_path: Path) -> None:
+    export.write(store, tmp_path)
+    other = Store(tmp_path / "other.db")
+    export.take_in(tmp_path / "events.jsonl", other)
+    assert other.dump() == store.dump()
+    pd.testing.assert_frame_equal(export.preferences(other), export.preferences(store))
+
+
+def test_names_of_people_stay_in_the_store(store: Store, tmp_path: Path) -> None:
+    export.write(store, tmp_path)
+    votes = pd.read_parquet(tmp_path / "votes.parquet")
+    assert set(votes["listener"]) == {f"L0{i}" for i in range(1, 8)}
+    assert "simulated" not in (tmp_path / "preferences.jsonl").read_text()
+
+
+def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:
+    store = Store(tmp_path / "votes.db")
+    store.set_study(bench.paper_study(2, 3, 0))
+    token = store.open_session("Ana")
+    store.vote(token, 0, 0, Vote(events.LEFT))
+    row = export.preferences(store).iloc[0]
+    assert row["chosen"].startswith("sha256:")
+    assert list(row["chosen_tokens"]) == []
+
+
+def test_no_votes_still_make_a_table(tmp_path: Path) -> None:
+    store = Store(tmp_path / "votes.db")
+    store.set_study(bench.paper_study(2, 3))
+    export.write(store, tmp_path)
+    assert export.read(tmp_path / "preferences.parquet").empty
+    pd.testing.assert_frame_equal(
+        export.read(tmp_path / "preferences.jsonl"), export.read(tmp_path / "preferences.parquet")
+    )
+
+
+def test_what_is_no_table_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": 3}\n')
+    with pytest.raises(LabError, match="no preference table"):
+        export.read(tmp_path / "a.jsonl")
+    with pytest.raises(LabError, match="does not exist"):
+        export.read(tmp_path / "b.parquet")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trl_takes_a_dpo_step_on_the_export(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    export.write(store, tmp_path)
+    loaded = {
+        kind: datasets.load_dataset(
+            kind, data_files=str(tmp_path / f"preferences.{ending}"), split="train", cache_dir=str(tmp_path)
+        )
+        for kind, ending in (("parquet", "parquet"), ("json", "jsonl"))
+    }
+    assert loaded["parquet"].to_list() == loaded["json"].to_list() == export_rows(store)
+    rows = loaded["json"].select_columns(["prompt", "chosen", "rejected"]).select(range(4))
+    words = {"<pad>": 0, "<eos>": 1, "<unk>": 2, **{f"<|s_{i}|>": 3 + i for i in range(7)}}
+    words |= {w: len(words) + i for i, w in enumerate(sorted({w for r in rows for w in r["prompt"].split()}))}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "<unk>"))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    plain.add_tokens([f"<|s_{i}|>" for i in range(7)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    chosen_ids = tokenizer(rows[0]["chosen"])["input_ids"]
+    assert [i - 3 for i in chosen_ids] == list(loaded["json"][0]["chosen_tokens"]), "a symbol a token"
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer) + 8, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    settings = trl.DPOConfig(
+        output_dir=str(tmp_path / "dpo"), max_steps=1, per_device_train_batch_size=4, learning_rate=0.1,
+        report_to=[], use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer)
+    loss = trainer.train().training_loss
+    assert loss == pytest.approx(0.6931, abs=1e-3), "ln 2: policy and reference agree at first"
+    assert any(not value.equal(before[name]) for name, value in model.named_parameters())
+
+
+def export_rows(store: Store) -> list[dict[str, object]]:
+    table = export.preferences(store)
+    for name in ("chosen_tokens", "rejected_tokens"):
+        table[name] = [list(map(int, ids)) for ids in table[name]]
+    return table.to_dict("records")

@@ -1,0 +1,238 @@
+"""A whole session in a real browser: by mouse, by keyboard alone, after closing it, and inside JupyterLab.
+
+Screenshots go to `SLMLAB_SCREENSHOTS` where that names a folder.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import nbformat
+import pytest
+from test_labelling_app import EVIL, make_systems
+
+from slmlab.labelling import app
+from slmlab.labelling.load import Server
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+PATIENCE = 1000 * float(os.environ.get("SLMLAB_PATIENCE", "60"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> app.Lab:
+    """Two systems at one sentence: one pair that counts, a practice pair and gold."""
+    folder = tmp_path_factory.mktemp("page")
+    return app.Lab.make(folder / "study", make_systems(folder / "systems", 2))
+
+
+@pytest.fixture(scope="module")
+def url(lab: app.Lab) -> Iterator[str]:
+    server = Server(lab.folder)
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as control:
+        made = control.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+def shoot(page: playwright.Page, name: str) -> None:
+    if folder := os.environ.get("SLMLAB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def at(frame: playwright.Frame | playwright.Page, face: str = "pair") -> tuple[str, str] | None:
+    """Trial and attempt shown; None before the first."""
+    shown = frame.locator(f"section.trial[data-face={face}]")
+    if not shown.count():
+        return None
+    return shown.get_attribute("data-trial"), shown.get_attribute("data-attempt")
+
+
+def wait_for_trial(frame: playwright.Frame | playwright.Page, n: int, face: str = "pair") -> None:
+    frame.locator(f"section.trial[data-face={face}][data-trial='{n}']").wait_for()
+
+
+def hear(frame: playwright.Frame | playwright.Page, n: int) -> None:
+    """Wait until the first n clips were heard to their end."""
+    for i in range(n):
+        frame.locator(f"section.trial:visible button.heard[data-clip='{i}']").wait_for()
+
+
+def test_a_session_by_mouse_with_gate_undo_and_return(
+    lab: app.Lab, url: str, browser: playwright.Browser, page: playwright.Page
+) -> None:
+    page.goto(url)
+    shoot(page, "start")
+    page.locator("#pair-name textarea, #pair-name input").fill(EVIL)
+    page.locator("#pair-start").click()
+    wait_for_trial(page, 0)
+    shoot(page, "pair")
+    page.locator("#pair-A").click()
+    assert "Hear every clip" in page.locator("section.trial:visible .message").inner_text()
+    assert at(page) == ("0", "0"), "the gate holds"
+    for n in range(2):
+        for clip in (0, 1):
+            page.locator(f"section.trial:visible button[data-clip='{clip}']").click()
+            page.locator(f"section.trial:visible button.heard[data-clip='{clip}']").wait_for()
+        shoot(page, f"heard-{n}")
+        page.locator("#pair-B").dblclick() if n else page.locator("#pair-A").click()
+        wait_for_trial(page, n + 1)
+    page.locator("#pair-undo").click()
+    wait_for_trial(page, 1)
+    assert at(page) == ("1", "1")
+    shown = [page.locator("section.trial:visible audio").nth(i).get_attribute("src") for i in (0, 1)]
+    state = page.context.storage_state()
+    page.context.close()
+    again = browser.new_context(storage_state=state)
+    back = again.new_page()
+    back.goto(url)
+    wait_for_trial(back, 1)
+    assert [back.locator("section.trial:visible audio").nth(i).get_attribute("src") for i in (0, 1)] == shown
+    assert back.title() != "run"
+    again.close()
+    events = [e["kind"] for e in lab.store.events()]
+    assert events == ["study", "session", "vote", "vote", "undo"]
+
+
+def test_a_whole_session_by_keyboard_alone(lab: app.Lab, url: str, page: playwright.Page) -> None:
+    page.goto(url)
+    page.locator("#pair-start").wait_for()
+    press_until(page, "Tab", "document.activeElement.closest('#pair-name') !== null")
+    page.keyboard.type("Keyboard")
+    press_until(page, "Tab", "document.activeElement.id === 'pair-start'")
+    page.keyboard.press("Enter")
+    wait_for_trial(page, 0)
+    n = int(page.locator("section.trial:visible progress").get_attribute("max"))
+    keys = ["a", "b", "t", "x", "ArrowLeft", "s"]
+    for trial in range(n):
+        for i, key in enumerate("12"):
+            page.keyboard.press(key)
+            page.locator(f"section.trial:visible button.heard[data-clip='{i}']").wait_for()
+        page.keyboard.press(keys[trial % len(keys)])
+        if trial + 1 < n:
+            wait_for_trial(page, trial + 1)
+    page.locator("section.done").wait_for()
+    shoot(page, "done")
+    sessions = lab.store.table("sessions").set_index("listener")
+    assert sessions.loc["Keyboard", "done"] == n
+    votes = lab.store.table("votes").query("session == @sessions.loc['Keyboard', 'session']")
+    assert list(votes["decision"]) == [["A", "B", "tie", "both_bad", "A", "skip"][i % 6] for i in range(n)]
+    assert (votes["ms"] > 0).all()
+    assert set(votes["plays"]) == {"1|1"}
+
+
+def press_until(page: playwright.Page, key: str, condition: str) -> None:
+    for _ in range(60):
+        if page.evaluate(condition):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"{key} never led to {condition}")
+
+
+def test_rating_by_keys(lab: app.Lab, url: str, page: playwright.Page) -> None:
+    page.goto(url)
+    page.get_by_role("tab", name="Rate").click()
+    page.get_by_label("Same voice?").check()
+    page.locator("#rate-name textarea, #rate-name input").fill("Rater")
+    page.locator("#rate-start").click()
+    wait_for_trial(page, 0, "rate")
+    shoot(page, "rate")
+    for key in "rp":
+        page.keyboard.press(key)
+        page.wait_for_timeout(800)
+    hear(page, 2)
+    page.keyboard.press("4")
+    wait_for_trial(page, 1, "rate")
+    assert lab.store.table("votes").iloc[-1]["decision"] in ("4", "skip", "A", "B", "tie", "both_bad")
+    assert 4 in [int(d) for d in lab.store.table("votes")["decision"] if d.isdigit()]
+
+
+def test_listen_and_results_are_readable(url: str, page: playwright.Page) -> None:
+    page.goto(url)
+    page.get_by_role("tab", name="Results").click()
+    page.locator("#results-show").click()
+    page.get_by_text("sessions done").wait_for()
+    shoot(page, "results")
+    page.get_by_role("tab", name="Listen").click()
+    page.get_by_label("Sentence").click()
+    page.get_by_role("option", name="00").click()
+    page.locator(".cards img").first.wait_for()
+    shoot(page, "listen")
+    assert page.locator(".text").last.inner_text() == f"Sentence 0. {EVIL}", "words are read, never run"
+    page.get_by_role("tab", name="Record").click()
+    page.locator("#record-save").wait_for()
+    page.locator("#record-save").click()
+    page.get_by_text("record or upload a sound first").wait_for()
+    shoot(page, "record")
+    assert page.title() != "run"
+
+
+@pytest.fixture
+def jupyter(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on a folder with one notebook whose cell shows the page."""
+    systems = make_systems(tmp_path / "systems", 2)
+    folders = [str(systems / name) for name in ("smooth", "rough")]
+    call = f"page = app.show({str(tmp_path / 'study')!r}, systems={folders!r})"
+    code = f"from slmlab.labelling import app\n{call}"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "cell.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = (f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root")
+    command = [sys.executable, "-m", "jupyterlab", *settings, f"--ServerApp.root_dir={tmp_path}"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < until:
+        try:
+            httpx.get(f"{address}/api", timeout=5).raise_for_status()
+            break
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    yield address
+    server.terminate()
+    server.wait()
+
+
+def test_the_page_works_inside_jupyterlab(jupyter: str, page: playwright.Page) -> None:
+    page.goto(f"{jupyter}/lab/tree/cell.ipynb")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    page.locator(".jp-OutputArea iframe").wait_for()
+    frame = page.frame_locator(".jp-OutputArea iframe")
+    frame.locator("#pair-start").click()
+    frame.locator("section.trial[data-trial='0']").wait_for()
+    for clip in (0, 1):
+        frame.locator(f"section.trial:visible button[data-clip='{clip}']").click()
+        frame.locator(f"section.trial:visible button.heard[data-clip='{clip}']").wait_for()
+    page.keyboard.press("b")
+    frame.locator("section.trial[data-trial='1']").wait_for()
+    shoot(page, "jupyter")

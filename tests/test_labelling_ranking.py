@@ -1,0 +1,178 @@
+"""What votes say: known preferences are found again, careless listeners are named, intervals are honest."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from slmlab.errors import LabError
+from slmlab.labelling import bench, listeners, ranking
+from slmlab.labelling.study import Rules
+
+SYSTEMS = ("a", "b", "c")
+
+
+def votes_from(counts: dict[tuple[str, str], tuple[int, int, int]], n_listeners: int = 4) -> pd.DataFrame:
+    """Main votes: for (first, second) so many A, B and ties, dealt to listeners in turn."""
+    rows = [
+        {"first_system": one, "second_system": other, "decision": decision}
+        for (one, other), numbers in counts.items()
+        for decision, n in zip(("A", "B", "tie"), numbers, strict=True)
+        for _ in range(n)
+    ]
+    frame = pd.DataFrame(rows)
+    frame["listener"] = [f"L{i % n_listeners}" for i in range(len(frame))]
+    return frame
+
+
+def test_two_systems_have_the_log_odds_of_their_votes() -> None:
+    board = ranking.leaderboard(votes_from({("a", "b"): (62, 38, 0)}), ("a", "b"), 50).table
+    assert list(board["system"]) == ["a", "b"]
+    expected = np.log(62.25 / 38.25) / 2  # half a tie is given beforehand
+    assert board["strength"].tolist() == pytest.approx([expected, -expected], abs=1e-4)
+    assert board["votes"].tolist() == [100, 100]
+
+
+def test_strengths_are_the_maximum_of_the_likelihood() -> None:
+    counts = np.array([30, 10, 0, 25, 5, 0, 12, 18, 0], dtype=float)
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    fitted = ranking.strengths(counts, pairs, SYSTEMS)
+    # At the maximum of the likelihood, expected wins equal wins (ties are half a win, half a tie is given).
+    wins = {name: 0.0 for name in SYSTEMS}
+    expected = dict(wins)
+    strength = dict(zip(SYSTEMS, fitted, strict=True))
+    for (one, other), (won, lost, _) in zip(pairs, counts.reshape(3, 3), strict=True):
+        wins[one] += won + 0.25
+        wins[other] += lost + 0.25
+        share = 1 / (1 + np.exp(strength[other] - strength[one]))
+        expected[one] += (won + lost + 0.5) * share
+        expected[other] += (won + lost + 0.5) * (1 - share)
+    assert wins == pytest.approx(expected, abs=1e-3)
+    assert fitted.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_sides_do_not_matter_and_ties_are_half() -> None:
+    straight = ranking.leaderboard(votes_from({("a", "b"): (20, 10, 4)}), ("a", "b"), 20).table
+    turned = ranking.leaderboard(votes_from({("b", "a"): (10, 20, 4)}), ("a", "b"), 20).table
+    pd.testing.assert_series_equal(straight["strength"], turned["strength"])
+
+
+def test_a_system_that_never_lost_has_a_finite_strength() -> None:
+    board = ranking.leaderboard(votes_from({("a", "b"): (40, 0, 0)}), ("a", "b"), 20).table
+    assert np.isfinite(board[["strength", "low", "high"]].to_numpy()).all()
+
+
+def test_intervals_follow_the_listeners_not_the_votes() -> None:
+    """Ten listeners of one mind each: 400 votes are worth ten, and the interval says so."""
+    said = [("A" if who < 6 else "B") for who in range(10) for _ in range(40)]
+    votes = pd.DataFrame({"first_system": "a", "second_system": "b", "decision": said})
+    alike = votes.assign(listener=[f"L{i // 40}" for i in range(400)])
+    mixed = votes.assign(listener=[f"L{i % 10}" for i in range(400)])
+    width = {}
+    for name, frame in (("alike", alike), ("mixed", mixed)):
+        row = ranking.leaderboard(frame, ("a", "b"), 300).table.iloc[0]
+        width[name] = row["high"] - row["low"]
+    assert width["alike"] > 3 * width["mixed"]
+
+
+def test_no_votes_no_ranking() -> None:
+    with pytest.raises(LabError, match="no vote"):
+        ranking.leaderboard(votes_from({("a", "b"): (1, 0, 0)}).iloc[:0], SYSTEMS)
+
+
+def test_a_known_order_is_found_again() -> None:
+    found, _ = bench.ranks(simulations=3, resamples=40)
+    assert found["value"] == 100
+
+
+def test_krippendorffs_alpha_of_the_textbook() -> None:
+    """Krippendorff (2011), the example with four observers: nominal α = 0.743, ordinal 0.815."""
+    table = """1 2 3 3 2 1 4 1 2 . . .
+               1 2 3 3 2 2 4 1 2 5 . 3
+               . 3 3 3 2 3 4 2 2 5 1 .
+               1 2 3 3 2 4 4 1 2 5 1 ."""
+    rows = [
+        {"listener": f"L{o}", "item": f"u{u}", "decision": value}
+        for o, line in enumerate(table.splitlines())
+        for u, value in enumerate(line.split())
+        if value != "."
+    ]
+    found = ranking.agreement(pd.DataFrame(rows), "nmos", resamples=200)
+    assert found["alpha"] == pytest.approx(0.815, abs=5e-4)
+    assert found["low"] < found["alpha"] < found["high"]
+
+
+def test_agreement_looks_at_clips_not_at_sides() -> None:
+    rows = []
+    for u in range(20):
+        best, worst = f"x{u}", f"y{u}"
+        for o, turned in enumerate((False, True)):
+            first, second = (worst, best) if turned else (best, worst)
+            decision = "B" if turned else "A"
+            rows.append(
+                {"listener": f"L{o}", "item": f"u{u}", "first": first, "second": second, "decision": decision}
+            )
+    assert ranking.agreement(pd.DataFrame(rows), resamples=50)["alpha"] == pytest.approx(1.0)
+
+
+def test_careless_listeners_are_named_with_the_rule_they_broke() -> None:
+    study = bench.paper_study(5, 40)
+    crowd = [kind for k in listeners.KINDS for kind in listeners.crowd(6, {"a": 1.0}, k, seed=5)]
+    votes = bench.simulated_votes(study, crowd)
+    out = ranking.exclusions(votes, Rules())
+    assert {name.split()[1] for name in out} == {"lazy", "left"}
+    assert len(out) == 12
+    assert all("gold" in reason for name, reason in out.items() if "lazy" in name)
+    assert all("left" in reason for name, reason in out.items() if "left" in name)
+    kept = ranking.counting(votes, out)
+    assert kept["listener"].nunique() == 6
+    assert set(kept["kind"]) == {"main"}
+
+
+def test_consistency_counts_repeats_by_the_clip_chosen() -> None:
+    base = {"session": "s", "listener": "L", "item": "p", "answer": "", "heard": 1}
+    rows = [
+        base | {"trial": 0, "kind": "main", "first": "x", "second": "y", "repeats": -1, "decision": "A"},
+        base | {"trial": 1, "kind": "main", "first": "u", "second": "v", "repeats": -1, "decision": "tie"},
+        base | {"trial": 2, "kind": "repeat", "first": "y", "second": "x", "repeats": 0, "decision": "B"},
+        base | {"trial": 3, "kind": "repeat", "first": "v", "second": "u", "repeats": 1, "decision": "A"},
+    ]
+    (row,) = ranking.listeners(pd.DataFrame(rows)).to_dict("records")
+    assert (row["repeats"], row["repeats_same"]) == (2, 1)
+    assert (row["decided"], row["left"]) == (1, 1)
+
+
+def scores(rows: dict[str, dict[str, list[int]]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"listener": who, "system": system, "decision": str(score)}
+            for who, given in rows.items()
+            for system, said in given.items()
+            for score in said
+        ]
+    )
+
+
+def test_mean_scores_as_the_paper_reports_them() -> None:
+    table = ranking.mean_scores(scores({"L1": {"a": [5, 4]}, "L2": {"a": [3, 4]}})).iloc[0]
+    assert table["mean"] == 4
+    assert table["half"] == pytest.approx(1.96 * np.std([5, 4, 3, 4], ddof=1) / 2)
+    assert table["high"] - 4 == pytest.approx(stats.t.ppf(0.975, 1) * np.std([4.5, 3.5], ddof=1) / np.sqrt(2))
+
+
+def test_paired_tests_are_over_listeners_with_holm() -> None:
+    rng = np.random.default_rng(0)
+    given = {
+        f"L{i}": {
+            s: list(rng.integers(low, low + 3, 4)) for s, low in zip("abc", (3, 2, 2), strict=True)
+        }
+        for i in range(8)
+    }  # fmt: skip
+    table = ranking.paired_tests(scores(given)).set_index(["one", "other"])
+    means = {s: np.array([np.mean(one[s]) for one in given.values()]) for s in "abc"}
+    expected = stats.ttest_rel(means["a"], means["b"])
+    assert table.loc[("a", "b"), "t"] == pytest.approx(expected.statistic)
+    assert table.loc[("a", "b"), "p"] == pytest.approx(expected.pvalue)
+    smallest = table["p"].idxmin()
+    assert table.loc[smallest, "p_holm"] == pytest.approx(min(1, 3 * table.loc[smallest, "p"]))
+    assert (table["p_holm"] >= table["p"]).all()

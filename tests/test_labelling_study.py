@@ -1,0 +1,134 @@
+"""Clips before listeners: opaque names, equal loudness, pairs of every sentence two systems share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from slmlab import audio
+from slmlab.errors import LabError
+from slmlab.labelling import study as studies
+from slmlab.labelling.study import DISTORTED, REFERENCE_SECONDS, REFERENCES, Study
+
+
+def tone(seconds: float, level: float, hertz: float = 200.0) -> np.ndarray:
+    return level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE)
+
+
+@pytest.fixture
+def systems(tmp_path: Path) -> Path:
+    root = tmp_path / "systems"
+    for i, level in enumerate((0.02, 0.2, 0.5)):
+        for n in range(4):
+            path = root / f"sys{i}" / f"{n:03d}.wav"
+            audio.write(path, tone(1.0, level, 150 + 40 * n))
+            path.with_suffix(".txt").write_text(f"Words of {n}.\n")
+    (root / "sys0" / "000.json").write_text(json.dumps({"tokens": [3, 1, 2], "seed": 7}))
+    audio.write(root / "sys0" / "alone.wav", tone(1.0, 0.1))
+    return root
+
+
+def test_pairs_are_all_pairs_of_systems_at_every_shared_sentence(systems: Path, tmp_path: Path) -> None:
+    made = studies.from_systems(systems, tmp_path / "lab")
+    assert len(made.pairs) == 4 * 3
+    clips = made.by_name
+    for pair in made.pairs:
+        assert clips[pair.first].sentence == clips[pair.second].sentence
+        assert clips[pair.first].system < clips[pair.second].system
+    assert made.systems == ("sys0", "sys1", "sys2")
+    first = next(c for c in made.clips if c.system == "sys0" and c.sentence == "000")
+    assert (first.tokens, first.seed, first.text) == ((3, 1, 2), 7, "Words of 0.")
+    assert Study.loads(made.dumps()) == made
+
+
+def test_clips_are_equally_loud_and_the_originals_stay(systems: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in systems.rglob("*.wav")}
+    made = studies.from_systems(systems, tmp_path / "lab")
+    levels = [
+        studies.lufs(audio.read(tmp_path / "lab" / "clips" / f"{c.name}.wav")[0])
+        for c in made.clips
+        if c.system != DISTORTED
+    ]
+    assert max(levels) - min(levels) < 0.1
+    assert {path: path.read_bytes() for path in before} == before
+    gains = {c.system: c.gain_db for c in made.clips if c.sentence == "000" and c.system != DISTORTED}
+    assert gains["sys0"] - gains["sys1"] == pytest.approx(20, abs=0.05), "0.02 is 20 dB below 0.2"
+
+
+def test_nothing_played_tells_who_speaks(systems: Path, tmp_path: Path) -> None:
+    made = studies.from_systems(systems, tmp_path / "lab")
+    for clip in made.clips:
+        assert set(clip.name) <= set("0123456789abcdef")
+        with soundfile.SoundFile(tmp_path / "lab" / "clips" / f"{clip.name}.wav") as file:
+            assert (file.samplerate, file.channels, file.subtype, file.comment) == (16000, 1, "PCM_16", "")
+    assert len({c.name for c in made.clips}) == len(made.clips)
+
+
+def test_gold_pairs_set_a_clip_against_its_ruin(systems: Path, tmp_path: Path) -> None:
+    made = studies.from_systems(systems, tmp_path / "lab")
+    assert len(made.gold) == 12
+    for pair in made.gold:
+        assert pair.answer == pair.first
+        assert made.by_name[pair.second].system == DISTORTED
+        assert made.by_name[pair.first].sentence == made.by_name[pair.second].sentence
+
+
+def test_a_distorted_clip_is_far_from_the_clean_one() -> None:
+    clean = tone(1.0, 0.3).astype(np.float32)
+    ruined = studies.distort(clean, 0)
+    assert abs(np.corrcoef(clean, ruined)[0, 1]) < 0.8
+    assert np.abs(ruined).max() < 10
+
+
+def test_references_are_cut_to_three_seconds_and_not_compared(systems: Path, tmp_path: Path) -> None:
+    for n in range(4):
+        audio.write(systems / REFERENCES / f"{n:03d}.wav", tone(5.0, 0.2))
+    made = studies.from_systems(systems, tmp_path / "lab")
+    assert len(made.pairs) == 12
+    assert sorted(made.references) == ["000", "001", "002", "003"]
+    assert {made.by_name[name].seconds for name in made.references.values()} == {REFERENCE_SECONDS}
+    assert all(made.by_name[g.first].system == REFERENCES for g in made.gold), "gold is a person's recording"
+
+
+def test_a_sound_too_short_for_the_standard_still_has_a_loudness() -> None:
+    assert studies.lufs(tone(0.2, 0.1).astype(np.float32)) == pytest.approx(
+        20 * np.log10(0.1 / 2**0.5), abs=0.1
+    )
+
+
+def test_pairs_from_a_file(systems: Path, tmp_path: Path) -> None:
+    table = systems / "pairs.csv"
+    table.write_text(
+        "first,second,first_system,second_system,text,answer\n"
+        "sys0/000.wav,sys1/000.wav,sys0,sys1,Habari.,\n"
+        "sys2/001.wav,sys0/001.wav,sys2,sys0,,first\n"
+    )
+    made = studies.from_pairs(table, tmp_path / "lab")
+    assert [made.by_name[n].system for n in (made.pairs[0].first, made.pairs[0].second)] == ["sys0", "sys1"]
+    assert made.by_name[made.pairs[0].first].text == "Habari."
+    assert [g.answer == g.first for g in made.gold] == [True]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sys0/000.wav,,a,b,", "line 2 lacks second"),
+        ("sys0/000.wav,sys1/000.wav,a,b,maybe", "answer is 'maybe'"),
+    ],
+)
+def test_a_wrong_pairs_file_is_explained(systems: Path, tmp_path: Path, line: str, words: str) -> None:
+    table = systems / "pairs.csv"
+    table.write_text(f"first,second,first_system,second_system,answer\n{line}\n")
+    with pytest.raises(LabError, match=words):
+        studies.from_pairs(table, tmp_path / "lab")
+
+
+def test_systems_that_share_no_sentence(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        audio.write(tmp_path / "s" / name / f"{name}.wav", tone(0.5, 0.1))
+    with pytest.raises(LabError, match="no sentence is said by two systems"):
+        studies.from_systems(tmp_path / "s", tmp_path / "lab")
+    with pytest.raises(LabError, match="is no folder"):
+        studies.from_systems(tmp_path / "nothing", tmp_path / "lab")

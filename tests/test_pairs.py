@@ -1,0 +1,96 @@
+"""Pairs survive the table, and what cannot be learned from is refused in a sentence."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from slmlab.errors import LabError
+from slmlab.preference import pairs as table
+from slmlab.preference.pairs import Pair
+
+REAL = Pair("a", "vi", "Chị Hà ơi", (1, 2, 6560), (1, 2), "real", (7,), "stability", 0.5)
+JUDGED = Pair("b", "sw", "moja mbili", (3,), (4, 4), "judge")
+
+
+def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    table.write([REAL, JUDGED], tmp_path / "pairs.parquet")
+    assert table.read(tmp_path / "pairs.parquet") == [REAL, JUDGED]
+
+
+def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
+    table.write([REAL], tmp_path / "pairs.parquet")
+    row = table._rows(tmp_path / "pairs.parquet")[0]
+    assert (row["prompt"], row["chosen"], row["rejected"]) == (
+        "Chị Hà ơi", "<|s_1|><|s_2|><|s_6560|>", "<|s_1|><|s_2|>",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rejected": REAL.chosen}, r"pair 1 \('a2'\) has two equal sides"),
+        ({"rejected": ()}, "has a side without tokens"),
+        ({"chosen": (6561,)}, "has a code outside 0 to 6560"),
+        ({"text": " ?!"}, "has a text without a word"),
+        ({"origin": "chance"}, "has the origin 'chance', expected one of real, judge, people"),
+        ({"weight": float("nan")}, "has the weight nan, expected a number above 0"),
+        ({"id": "a"}, "has an id that another one has too"),
+        ({"chosen_sound": "gone.wav"}, r"has a sound that is gone \(.*gone.wav\)"),
+    ],
+)
+def test_bad_pairs_are_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    bad = dataclasses.replace(REAL, **{"id": "a2"} | change)
+    with pytest.raises(LabError, match=said):
+        table.write([REAL, bad], tmp_path / "pairs.parquet")
+    assert not (tmp_path / "pairs.parquet").exists()
+
+
+def test_a_sound_must_be_the_one_that_was_judged(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    digest = hashlib.sha256(b"sound").hexdigest()
+    heard = dataclasses.replace(REAL, chosen_sound="a.wav", chosen_sha256=digest)
+    table.check([heard], "votes", tmp_path)
+    with pytest.raises(LabError, match="is not the one that was judged"):
+        table.check([dataclasses.replace(heard, chosen_sha256="0" * 64)], "votes", tmp_path)
+
+
+def test_nothing_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="holds no pair"):
+        table.check([], "votes")
+    with pytest.raises(LabError, match="does not exist"):
+        table.read(tmp_path / "votes.parquet")
+    (tmp_path / "votes.parquet").write_bytes(b"PAR1")
+    with pytest.raises(LabError, match="is no readable table"):
+        table.read(tmp_path / "votes.parquet")
+
+
+def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
+    """Strings alone, or numbers beside them; what a vote has besides stays where it is."""
+    votes = [
+        {"prompt": "moja", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>", "split": "train", "side": "A"},
+        {"prompt": "mbili", "chosen": "?", "rejected": "?", "chosen_tokens": [5], "rejected_tokens": [6, 6]},
+    ]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in votes))
+    assert table.read(tmp_path / "votes.jsonl", language="sw") == [
+        Pair("votes-0", "sw", "moja", (1, 2), (3,), "people", group="train"),
+        Pair("votes-1", "sw", "mbili", (5,), (6, 6), "people"),
+    ]
+    (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | {"chosen": "sha256:ab"}) + "\n")
+    with pytest.raises(LabError, match=r"row 0, chosen is no row of speech tokens.*'sha256:ab'"):
+        table.read(tmp_path / "votes.jsonl", language="sw")
+    heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
+    assert heard[0].chosen == (8, 8)
+    (tmp_path / "votes.jsonl").write_text('{"prompt": "moja"}\n')
+    with pytest.raises(LabError, match="lacks chosen, rejected: it is no preference table"):
+        table.read(tmp_path / "votes.jsonl")
+
+
+def test_no_text_is_both_learned_and_looked_at() -> None:
+    many = [dataclasses.replace(JUDGED, id=str(i), text=f"moja {'a' * (i // 2)}") for i in range(200)]
+    learned, watched = table.held_out(many)
+    assert len(learned) + len(watched) == 200
+    assert 4 <= len(watched) <= 40
+    assert not {pair.text for pair in learned} & {pair.text for pair in watched}

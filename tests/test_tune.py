@@ -1,0 +1,178 @@
+"""Tuning learns what it is shown, leaves its reference alone, watches itself, and goes on after a kill."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from slmlab import checkpoints
+from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM, log_probs
+from slmlab.preference.judging import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
+from slmlab.preference.pairs import Pair
+from slmlab.preference.tune import (
+    PairBatches,
+    PreferenceConfig,
+    fine_tune,
+    monitor,
+    preference_loss,
+    tune,
+)
+from slmlab.sampling import SamplingConfig
+from slmlab.text import TINY
+from slmlab.training import TrainConfig, read_log
+
+CONFIG = LMConfig(len(TINY), ("sw",), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+TRAIN = TrainConfig(steps=12, lr=3e-3, muon_lr=0.0, warmup=1, weight_decay=0.0, validate_every=4)
+TEXTS = ("moja mbili tatu", "nne tano", "sita saba nane")
+HOW = PreferenceConfig(TRAIN, batch=200)
+
+
+def a_model(seed: int = 0) -> SpeechLM:
+    torch.manual_seed(seed)
+    return SpeechLM(CONFIG).eval()
+
+
+def judge(codes: Sequence[Sequence[int]]) -> list[Hearing]:
+    return [Hearing("moja mbili tatu" if sum(row) % 2 else "", 2.0) for row in codes]
+
+
+JURY = Jury("sw", judge, TEXTS, SamplingConfig(longest=1.2))
+PAIRS = [
+    Pair(str(i), "sw", f"{text} {'a' * i}", tuple(range(10 * i, 10 * i + 9)), (5, 5, 6 + i), "judge")
+    for i, text in enumerate(TEXTS * 4)
+]
+
+
+def test_before_the_first_step_the_loss_is_ln_2() -> None:
+    model = a_model()
+    batches = PairBatches(model, PAIRS, 200, 0)
+    assert len(batches.of(range(12)).tokens) == 24
+    for step in range(3):
+        loss, figures = preference_loss(model, batches(step), HOW)
+        assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+        assert float(figures["margin"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_policy_and_reference_are_laid_out_alike() -> None:
+    """The same prompt before both sides; chosen sides first; one reference number for each row."""
+    model = a_model()
+    styled = [dataclasses.replace(pair, style=(1, 2)) for pair in PAIRS[:2]]
+    batch = PairBatches(model, styled, 400, 0).of([0, 1])
+    rows = batch.sequences.ids.tolist()
+    heads = [row[: row.index(CONFIG.speech) + 1] for row in rows]
+    assert heads[:2] == heads[2:]
+    assert heads[0][:4] == [len(TINY), CONFIG.style, CONFIG.first_code + 1, CONFIG.first_code + 2]
+    assert batch.tokens.tolist() == [10, 10, 4, 4]
+    torch.testing.assert_close(batch.reference, log_probs(model, batch.sequences))
+
+
+def test_weights_weigh() -> None:
+    model, other = a_model(), a_model(1)
+    three = PairBatches(model, [dataclasses.replace(p, weight=3.0) for p in PAIRS[:2]], 400, 0).of([0, 1])
+    one = PairBatches(model, PAIRS[:2], 400, 0).of([0, 1])
+    for how in (HOW, dataclasses.replace(HOW, loss="ipo")):
+        loss = preference_loss(other, one, how)[0]
+        torch.testing.assert_close(preference_loss(other, three, how)[0], 3 * loss)
+    with_sft = preference_loss(other, one, dataclasses.replace(HOW, sft=0.5))[0]
+    said = log_probs(other, one.sequences)[:2].sum() / 20
+    torch.testing.assert_close(with_sft, preference_loss(other, one, HOW)[0] - 0.5 * said)
+
+
+def test_tuning_learns_the_preference_and_leaves_the_reference_alone(tmp_path: Path) -> None:
+    model = a_model()
+    before = {name: tensor.clone() for name, tensor in checkpoints.weights(model).items()}
+    tuned = tune(model, PAIRS, HOW, tmp_path / "dpo")
+    for name, tensor in checkpoints.weights(model).items():
+        assert torch.equal(tensor, before[name]), name
+    moved = [n for n, t in checkpoints.weights(tuned).items() if not torch.equal(t, before[n])]
+    assert set(moved) == set(before) - {"pace"}
+    log = read_log(tmp_path / "dpo")
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert log[-1]["loss"] < 0.6
+    assert log[-1]["accuracy"] == 1
+    assert log[-1]["margin"] > 0.2
+
+
+def test_the_monitor_measures_and_the_rule_chooses(tmp_path: Path) -> None:
+    model = a_model()
+    tuned = tune(model, PAIRS, HOW, tmp_path / "dpo", JURY)
+    rows = monitor(tmp_path / "dpo")
+    assert list(rows.index) == [0, 4, 8, 12]
+    start = measure(model, model, JURY)
+    assert rows.loc[0, "wer"] == start["wer"]
+    assert start["drift"] == 0
+    assert rows.loc[12, "drift"] != 0
+    later = rows.loc[4:]
+    best = later.sort_values(["signs", "wer"], kind="stable").iloc[0]
+    assert measure(tuned, model, JURY)["wer"] == best["wer"]
+    assert checkpoints.read_header(tmp_path / "dpo" / "best.safetensors")["rank"] == [
+        -best["signs"], -best["wer"],
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_read_and_another_one_s_folder_refused(tmp_path: Path) -> None:
+    model = a_model()
+    tuned = tune(model, PAIRS, HOW, tmp_path / "dpo", JURY)
+    again = tune(model, PAIRS, HOW, tmp_path / "dpo", JURY)
+    for name, tensor in checkpoints.weights(tuned).items():
+        assert torch.equal(tensor, checkpoints.weights(again)[name])
+    with pytest.raises(LabError, match="holds a run with other settings, pairs or another start"):
+        tune(model, PAIRS[:5], HOW, tmp_path / "dpo", JURY)
+
+
+def test_bad_settings_and_no_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="loss='kto'"):
+        dataclasses.replace(HOW, loss="kto")
+    with pytest.raises(LabError, match="holds no pair"):
+        tune(a_model(), [], HOW, tmp_path / "dpo")
+
+
+def test_a_loss_that_is_not_finite_stops_in_a_sentence(tmp_path: Path) -> None:
+    model = a_model()
+    with torch.no_grad():
+        model.embed_codes[5] = math.nan
+    with pytest.raises(LabError, match="stopped: at step 1 the loss is nan"):
+        tune(model, PAIRS, HOW, tmp_path / "dpo")
+
+
+def test_fine_tuning_learns_to_say_it(tmp_path: Path) -> None:
+    model = a_model()
+    codes = [list(pair.chosen) for pair in PAIRS]
+    tuned = fine_tune(model, "sw", [p.text for p in PAIRS], codes, TRAIN, 200, tmp_path / "sft")
+    batch = PairBatches(model, PAIRS, 200, 0).of(range(12)).sequences
+    gained = (log_probs(tuned, batch) - log_probs(model, batch))[:12]
+    assert bool((gained > 0).all())
+
+
+def test_signs_of_reward_hacking() -> None:
+    start = {"wer": 0.4, "entropy": 8.0, "repetition": 0.01, "length": 1.0}
+    fine = start | {"wer": 0.3, "entropy": 8.2, "rejected": -5.0}
+    assert signs(fine, start, Limits()) == []
+    assert signs(fine | {"length": 1.5}, start, Limits()) == ["utterances are +50% long"]
+    assert signs(fine | {"repetition": 0.2}, start, Limits()) == ["repetition rose to 20.0%"]
+    assert signs(fine | {"entropy": 7.0}, start, Limits()) == ["H_p collapsed by 1.00 bits"]
+    assert signs(fine | {"rejected": -40.0}, start, Limits()) == ["rejected sides sank by 40 nats"]
+    noise = signs(fine | {"entropy": 9.0, "wer": 0.5}, start, Limits())
+    assert noise == ["H_p and errors rose together, by 1.00 bits: noise", "the word error rate rose to 50.0%"]
+
+
+def test_expected_lengths_are_the_pace_of_the_symbols() -> None:
+    assert expected_lengths(a_model(), "sw", ["moja", "a"]) == [6.0, 1.5]
+
+
+def test_rows_are_made_once(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> list[dict[str, object]]:
+        made.append(1)
+        return [{"text": "Hà", "tokens": (1, 2), "wer": math.nan}]
+
+    for _ in range(2):
+        assert kept(tmp_path / "a" / "rows.jsonl", make) == [{"text": "Hà", "tokens": [1, 2], "wer": None}]
+    assert made == [1]
+    assert json.loads((tmp_path / "a" / "rows.jsonl").read_text())["tokens"] == [1, 2]
