@@ -155,10 +155,11 @@ def run(study: Study, wanted: Sequence[Cell], workers: int = 0, folder: Path = R
     missing = [cell for cell in wanted if key(study, cell) not in _published(study, cell.arm, folder)]
     todo = stages(study, missing)
     cache = pipeline.CACHE / study.preset
+    made = stage_folders(todo, cache)  # asked for before: whoever edits code meanwhile does not move them
     try:
         run_stages(todo if missing else [], cache, workers or os.cpu_count() or 1)
     finally:
-        publish(study, missing, stage_folders(todo, cache), folder)
+        publish(study, missing, made, folder)
     return missing
 
 
