@@ -58,7 +58,7 @@ class Study:
     """Whose corpora, recordings and batches."""
     checkpoints: str
     """Folder of the trained parts and of the backbone."""
-    steps: int = 300
+    steps: int = 160
     """Budget of every fine-tuning."""
     alphas: tuple[float, ...] = (0.03, 0.09, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0)
     """Points of the sweep; 1 is the synthetic part of the point before, alone."""
