@@ -8,6 +8,7 @@
 #   make run UV=1             install with uv instead of pip (PIP_EXTRA="--torch-backend cpu" for the CPU build)
 
 PRESET ?= tiny
+ARMS ?= authentic,entropy,lively,equal-hours,alone,helped,alone-scratch,helped-scratch
 FRESH ?=
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
@@ -34,7 +35,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test lint format bench clean
+.PHONY: help run lab paper test lint format bench clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +47,10 @@ run: $(VENV)/.installed  ## set up, then the main job at PRESET=tiny, into runs/
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
 	@echo "== JupyterLab on notebooks/ (Ctrl-C twice ends it)"
 	@$(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks
+
+paper: $(VENV)/.installed  ## the scaling study at three seeds: only runs that have no rows yet (hours)
+	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2
+	@$(BIN)/slmlab report --preset $(PRESET)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests
 	@echo "== pytest, two processes"

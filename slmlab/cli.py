@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | align | speak | measure | app | report | bench | doctor | run`.
+"""The commands: `slmlab corpus | train | align | speak | measure | sweep | app | report | bench | doctor`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -107,6 +107,21 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder"
     )
 
+    sweep = command("sweep", _sweep, "the scaling study: every run that has no rows yet")
+    sweep.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+    sweep.add_argument(
+        "--arms",
+        type=_names,
+        default=["authentic"],
+        help="of authentic, lively, equal-hours, alone, helped, alone-scratch, helped-scratch, entropy "
+        "(authentic)",
+    )
+    sweep.add_argument("--seeds", type=_numbers, default=[0.0, 1.0, 2.0], help="such as 0,1,2 (0,1,2)")
+    sweep.add_argument(
+        "--alphas", type=_numbers, default=[], help="some of the study's, such as 0.5,0.8 (all)"
+    )
+    sweep.add_argument("--workers", type=int, default=0, help="runs side by side (one a core)")
+
     app = command("app", _app, "listen, compare, rate, record and see the results in a browser")
     app.add_argument(
         "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
@@ -179,6 +194,25 @@ def _bench(arguments: argparse.Namespace) -> None:
     from slmlab import bench
 
     print(f"bench: {bench.run(arguments.preset, arguments.only)}")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from slmlab.study import sweep
+
+    study = sweep.study_of(arguments.preset)
+    cells = sweep.plan(study, arguments.arms, [int(seed) for seed in arguments.seeds], arguments.alphas)
+    made = sweep.run(study, cells, arguments.workers)
+    print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {sweep.RESULTS}")
+
+
+def _names(text: str) -> list[str]:
+    """`a,b` as a list."""
+    return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[float]:
+    """`0,1.5` as numbers."""
+    return [float(name) for name in _names(text)]
 
 
 def _speak(arguments: argparse.Namespace) -> None:

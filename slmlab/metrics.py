@@ -17,6 +17,7 @@ import numpy as np
 from einops import rearrange, reduce
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
 from slmlab import audio, features
@@ -257,6 +258,22 @@ def f0_rmse(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -> flo
     """Root mean square difference of F0 from a reference's, in Hz (Table 2); else as `f0_correlation`."""
     ours, theirs = _both_voiced(f0, reference, path)
     return float(np.sqrt(((ours - theirs) ** 2).mean())) if len(ours) >= FEWEST_VOICED else math.nan
+
+
+def melody_entropy(f0: ArrayLike, smoothing: int = 9) -> float:
+    """Bits of the melody in steps of a semitone, after a running median: an entropy that hears prosody only.
+
+    H_p counts every token that differs, for whatever reason. This one hears pitch alone, and no slip that is
+    shorter than half of `smoothing` voiced frames (0.09 s) can move it.
+
+    Returns:
+        bits, 0 for a monotone; NaN below 5 voiced frames.
+    """
+    voiced = _voiced(f0)
+    if not len(voiced):
+        return math.nan
+    smooth = median_filter(12 * np.log2(voiced / np.median(voiced)), smoothing, mode="nearest")
+    return _entropy(_counts(np.round(smooth).astype(np.int64)))
 
 
 def voiced_share(f0: ArrayLike, energy: ArrayLike) -> float:

@@ -5,6 +5,7 @@ left.
 import base64
 import html
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from slmlab import audio, features
-from slmlab.checkpoints import read_json
+from slmlab import audio, features, plots
+from slmlab.checkpoints import read_json, replace_text
 from slmlab.errors import LabError
+from slmlab.study import claims, sections, sweep
 from slmlab.text import LANGUAGE_NAMES
 
 STYLE = """
@@ -27,6 +29,7 @@ th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; 
 td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; }
 audio { width: 100%; }
 .note { color: #55626f; }
+.wide { overflow-x: auto; font-size: 15px; }
 """
 
 
@@ -37,6 +40,12 @@ def write(folder: Path) -> Path:
     if not (folder / "report.json").exists():
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
+    results = sweep.read_results(summary["preset"])
+    ledger, premises = claims.ledger(results), claims.premises(results) if results else []
+    replace_text(
+        folder / "report.json",
+        json.dumps(summary | {"claims": ledger, "premises": premises}, indent=1) + "\n",
+    )
     page = "\n".join(
         [
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
@@ -55,6 +64,7 @@ def write(folder: Path) -> Path:
             _worst(rows),
             "<h2>What was trained</h2>",
             _networks(summary),
+            *_study(results, ledger, premises, summary["preset"]),
             "</html>",
         ]
     )
@@ -113,6 +123,35 @@ def _networks(summary: dict[str, Any]) -> str:
         if name.startswith("train.")
     ]
     return _table(["Network", "Minutes of training"], lines)
+
+
+def _study(
+    results: sweep.Results | None, ledger: list[dict[str, Any]], premises: list[dict[str, Any]], preset: str
+) -> list[str]:
+    """The scaling study, if any of it has been run."""
+    if results is None:
+        return [
+            "<h2>The scaling study</h2><p>It has not been run at this preset: <code>slmlab sweep</code>.</p>"
+        ]
+    plots.use_style()
+    sounds = sections.sounds_of(preset)
+    return [_section(part) for part in sections.sections(results, ledger, premises, sounds)]
+
+
+def _section(part: sections.Section) -> str:
+    parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
+    if part.picture:
+        image = base64.b64encode(part.picture.png()).decode()
+        parts.append(f"<img alt='{_safe(part.picture.alt)}' src='data:image/png;base64,{image}'>")
+    if part.lines:
+        parts.append(
+            f"<div class='wide'>{_table(list(part.head), [list(line) for line in part.lines])}</div>"
+        )
+    for name, path in part.sounds:
+        sound = base64.b64encode(path.read_bytes()).decode()
+        player = f"<audio controls src='data:audio/flac;base64,{sound}'></audio>"
+        parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")
+    return "\n".join(parts)
 
 
 def _sound(path: Path) -> str:

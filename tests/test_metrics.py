@@ -352,3 +352,13 @@ def test_describe_of_a_hiss_says_nan_and_of_silence_says_why():
     ]:
         with pytest.raises(LabError, match=message):
             metrics.describe(wave.astype(np.float32))
+
+
+def test_melody_entropy_hears_steps_of_a_semitone_and_no_slips() -> None:
+    low, high = np.full(100, 200.0), np.full(100, 200.0 * 2 ** (4 / 12))
+    assert metrics.melody_entropy(low) == 0
+    assert metrics.melody_entropy(np.concatenate([low, high])) == pytest.approx(1)
+    slips = low.copy()
+    slips[10::20] = 400.0
+    assert metrics.melody_entropy(slips) == 0
+    assert np.isnan(metrics.melody_entropy(np.zeros(50)))

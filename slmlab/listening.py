@@ -1,0 +1,238 @@
+"""Players for notebooks: a sound with its waveform, spectrogram, melody and words in step, heard and seen.
+
+A player is a frame of HTML of its own, so that its keys do not reach the notebook and nothing outside is
+needed: the sound is a 16-bit WAV file inside the page. Space plays and stops, left and right move a tenth of
+a second, Home returns to the beginning, Tab goes to the next player; a click in the picture moves there.
+
+Axis legend: s samples, f mel frames.
+"""
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import soundfile
+from IPython.display import display
+from numpy.typing import ArrayLike, NDArray
+
+from slmlab import audio, features, metrics, plots
+from slmlab.audio import SAMPLE_RATE
+from slmlab.errors import LabError
+
+NARROW = 5.6
+"""Inches of a picture that stands beside another."""
+STYLE = """
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #fff; }
+main { display: flex; flex-wrap: wrap; gap: 1rem; }
+section { flex: 1 1 24rem; min-width: 0; padding: .4rem; border: 2px solid transparent; border-radius: 6px; }
+section:focus-within, section:focus { border-color: #0173b2; outline: none; }
+h3 { font-size: 1rem; margin: 0; } p { margin: 0 0 .3rem; font-size: 1.05rem; }
+span.now { background: #1d2733; color: #fff; border-radius: 3px; }
+audio { width: 100%; height: 2.4rem; }
+div { position: relative; cursor: pointer; } img { width: 100%; display: block; }
+i { position: absolute; width: 2px; background: #d55e00; pointer-events: none; }
+"""
+SCRIPT = """
+const players = [...document.querySelectorAll('section')].map(section => {
+  const audio = section.querySelector('audio'), head = section.querySelector('i');
+  const box = section.querySelector('div'), words = [...section.querySelectorAll('span')];
+  const left = +box.dataset.left, width = +box.dataset.width, seconds = +box.dataset.seconds;
+  const follow = () => {
+    head.style.left = 100 * (left + width * Math.min(1, audio.currentTime / seconds)) + '%';
+    for (const word of words)
+      word.className = audio.currentTime >= word.dataset.from && audio.currentTime < word.dataset.to
+        ? 'now' : '';
+    if (!audio.paused) requestAnimationFrame(follow);
+  };
+  const move = time => { audio.currentTime = Math.max(0, Math.min(audio.duration || 0, time)); };
+  audio.addEventListener('play', () => {
+    for (const other of players) if (other !== audio) other.pause();
+    follow();
+  });
+  audio.addEventListener('seeked', follow);
+  audio.addEventListener('pause', follow);
+  box.addEventListener('click', event => {
+    const place = box.getBoundingClientRect();
+    move(((event.clientX - place.left) / place.width - left) / width * seconds);
+    section.focus();
+  });
+  section.addEventListener('keydown', event => {
+    const keys = { ' ': () => audio.paused ? audio.play() : audio.pause(),
+      ArrowLeft: () => move(audio.currentTime - 0.1), ArrowRight: () => move(audio.currentTime + 0.1),
+      Home: () => move(0), End: () => move(audio.duration) };
+    if (event.key in keys) { event.preventDefault(); event.stopPropagation(); keys[event.key](); }
+  }, true);
+  return audio;
+});
+const fit = () => { if (window.frameElement) window.frameElement.style.height =
+  document.documentElement.offsetHeight + 4 + 'px'; };
+new ResizeObserver(fit).observe(document.body);
+"""
+
+
+@dataclass(frozen=True)
+class Player:
+    """One sound or several beside each other, ready to be played in a notebook."""
+
+    page: str
+    """The HTML inside the frame."""
+    height: int
+    """Of the frame in pixels, until the page has measured itself."""
+    words: str
+    """What is shown where HTML is not: names and lengths."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """How Jupyter shows it."""
+        frame = (
+            f'<iframe srcdoc="{html.escape(self.page)}" title="{html.escape(self.words)}" '
+            f'style="width: 100%; height: {self.height}px; border: 0" allow="autoplay"></iframe>'
+        )
+        return {"text/html": frame, "text/plain": self.words}
+
+
+def player(wave: ArrayLike, title: str = "", text: str = "") -> Player:
+    """A sound `(s,)` at 16 kHz with its picture, its melody, and its words in step.
+
+    Args:
+        wave: the sound.
+        title: its name.
+        text: what it says; when each word is said is estimated from the letters and the pauses.
+    """
+    return _page([_section(_checked(wave, title), title, text, plots.WIDTH)], [title], [wave])
+
+
+def compare(waves: Mapping[str, ArrayLike], text: str = "") -> Player:
+    """Several sounds beside each other on the same scales of time, loudness and pitch.
+
+    Args:
+        waves: each sound `(s,)` at 16 kHz under its name.
+        text: what all of them say.
+    """
+    samples = {name: _checked(wave, name) for name, wave in waves.items()}
+    if not samples:
+        raise LabError("there is no sound to compare: give at least one, under its name.")
+    seconds = max(len(wave) for wave in samples.values()) / SAMPLE_RATE
+    peak = max(float(np.abs(wave).max()) for wave in samples.values())
+    sections = [_section(wave, name, text, NARROW, seconds, peak) for name, wave in samples.items()]
+    return _page(sections, list(samples), list(samples.values()))
+
+
+def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
+    """Widgets above what `show` makes of their values, made anew whenever one of them is moved.
+
+    Unlike `ipywidgets.interact`, a mistake in the first answer is the cell's own error, and the answer is
+    an ordinary output: seen where no widgets are.
+
+    Args:
+        show: takes the widgets' values by name; gives what is displayed.
+        choices: widgets by the name of the argument they set.
+    """
+    for name, widget in choices.items():
+        widget.description = widget.description or name.replace("_", " ")
+        widget.style = {"description_width": "9rem"}
+        widget.layout.width = "32rem"
+        if hasattr(widget, "continuous_update"):
+            widget.continuous_update = False
+
+    def values() -> dict[str, Any]:
+        return {name: widget.value for name, widget in choices.items()}
+
+    display(ipywidgets.VBox(list(choices.values())))
+    shown = display(show(**values()), display_id=True)
+
+    def update(_change: Any) -> None:
+        try:
+            shown.update(show(**values()))
+        except LabError as error:
+            shown.update(ipywidgets.HTML(f"<b>{html.escape(str(error))}</b>"))
+
+    for widget in choices.values():
+        widget.observe(update, names="value")
+
+
+def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
+    """When each word is said, about: letters share the frames that are not pauses evenly.
+
+    Args:
+        text: words with spaces between them.
+        energy: `(f,)` in dB.
+
+    Returns:
+        word, beginning and end in seconds.
+    """
+    words = text.split()
+    sounding = np.flatnonzero(metrics.speech_frames(energy))
+    if not words or not len(sounding):
+        return []
+    letters = np.cumsum([0, *(len(word) for word in words)])
+    frames = np.interp(letters / letters[-1], np.linspace(0, 1, len(sounding)), sounding)
+    ends = itertools.pairwise((frames / features.FRAME_RATE).tolist())
+    return [(word, start, end) for word, (start, end) in zip(words, ends, strict=True)]
+
+
+def _wav(wave: NDArray[np.float32]) -> bytes:
+    """A WAV file of 16-bit samples, with the mark of generated speech."""
+    content = io.BytesIO()
+    with soundfile.SoundFile(content, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
+        file.comment = audio.GENERATED
+        file.write(np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16))
+    return content.getvalue()
+
+
+def _checked(wave: ArrayLike, name: str) -> NDArray[np.float32]:
+    samples = np.asarray(wave, dtype=np.float32)
+    if samples.ndim != 1 or len(samples) < features.HOP or not np.isfinite(samples).all():
+        raise LabError(
+            f"{name or 'the sound'} cannot be played: expected one row of at least {features.HOP} finite "
+            f"samples at 16 kHz, found shape {samples.shape}."
+        )
+    return samples
+
+
+def _section(
+    wave: NDArray[np.float32],
+    title: str,
+    text: str,
+    width: float,
+    seconds: float | None = None,
+    peak: float | None = None,
+) -> str:
+    """The HTML of one player."""
+    seconds = seconds or len(wave) / SAMPLE_RATE
+    figure = plots.speech(wave, seconds=seconds, peak=peak, width=width)
+    image = base64.b64encode(plots.as_png(figure)).decode()
+    sound = base64.b64encode(_wav(wave)).decode()
+    place = figure.axes[1].get_position()
+    alt = f"waveform, spectrogram and F0 of {title or 'the sound'}, {len(wave) / SAMPLE_RATE:.1f} s"
+    words = " ".join(
+        f'<span data-from="{start:.3f}" data-to="{end:.3f}">{html.escape(word)}</span>'
+        for word, start, end in word_times(text, features.energy(wave))
+    )
+    highest = figure.axes[0].get_position().y1
+    top, height = 100 * (1 - highest), 100 * (highest - place.y0)
+    return (
+        f'<section tabindex="0" aria-label="{html.escape(title or "sound")}: space plays, arrows move">'
+        f"<h3>{html.escape(title)}</h3><p>{words}</p>"
+        f'<div data-left="{place.x0:.4f}" data-width="{place.width:.4f}" data-seconds="{seconds:.4f}">'
+        f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{image}">'
+        f'<i style="left: {100 * place.x0:.2f}%; top: {top:.1f}%; height: {height:.1f}%"></i></div>'
+        f'<audio controls preload="auto" src="data:audio/wav;base64,{sound}"></audio></section>'
+    )
+
+
+def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLike]) -> Player:
+    lengths = (
+        f"{name or 'sound'} ({np.size(wave) / SAMPLE_RATE:.1f} s)"
+        for name, wave in zip(names, waves, strict=True)
+    )
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>player</title><style>{STYLE}</style>'
+        f"<main>{''.join(sections)}</main><script>{SCRIPT}</script></html>"
+    )
+    return Player(page, 560, "▶ " + ", ".join(lengths))

@@ -1,0 +1,195 @@
+"""Every picture of the house, in one place: colour-blind safe, labelled, legible from the back of a room.
+
+Functions draw on the axes they are given, or return a figure; none touches pyplot's state, so nothing is
+shown twice and nothing leaks. `Picture` is a figure with words for those who do not see it.
+
+Axis legend: s samples, f mel frames (50 Hz), m mel bins, t speech tokens.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import ArrayLike, NDArray
+
+from slmlab import features
+from slmlab.audio import SAMPLE_RATE
+
+COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
+"""Told apart by all eyes; lines that mean different things take them in this order."""
+INK = "#1d2733"
+F0_LIMITS = (50.0, 450.0)
+MEL_TICKS = (250, 500, 1000, 2000, 4000)
+COLOUR_MAP = "cividis"
+DPI = 96
+WIDTH = 10.0
+
+
+def use_style() -> None:
+    """Large letters, quiet grid, safe colours: for everything that is drawn from now on."""
+    seaborn.set_theme(
+        context="talk",
+        style="ticks",
+        palette=list(COLOURS),
+        font_scale=0.75,
+        rc={
+            "text.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "figure.dpi": DPI,
+            "image.cmap": COLOUR_MAP,
+            "legend.frameon": False,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, shown with a description; what a notebook's cell ends with."""
+
+    figure: Figure
+    """What is seen."""
+    alt: str
+    """What it shows, in a sentence, for those who do not see it."""
+
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        return as_png(self.figure)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        """How Jupyter shows it: the image with its alternative text."""
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def sheet(rows: int = 1, columns: int = 1, height: float = 3.0) -> tuple[Figure, NDArray[Any]]:
+    """A figure as wide as the page with empty axes `(rows, columns)`, always a grid.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        height: of a row, in inches.
+    """
+    figure = Figure(figsize=(WIDTH, height * rows), dpi=DPI, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def as_png(figure: Figure, palette: int = 128) -> bytes:
+    """A figure as a PNG file of few colours, a third of the usual size: notebooks are kept in git.
+
+    Args:
+        figure: what is drawn.
+        palette: how many colours.
+    """
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    small = io.BytesIO()
+    Image.open(drawn).convert("RGB").quantize(palette, Image.Quantize.FASTOCTREE).save(small, format="png")
+    return small.getvalue()
+
+
+def waveform(wave: ArrayLike, ax: Axes) -> None:
+    """Draw the samples `(s,)` of a sound at 16 kHz over seconds."""
+    samples = np.asarray(wave, dtype=np.float32)
+    ax.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color=COLOURS[0], linewidth=0.6)
+    ax.set(xlabel="seconds", ylabel="amplitude", xlim=(0, len(samples) / SAMPLE_RATE))
+
+
+def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
+    """Draw a log-mel `(f m)` at 50 Hz over seconds and Hz, with F0 `(f,)` over it on a scale of its own."""
+    frames = np.asarray(log_mel, dtype=np.float32)
+    seconds = len(frames) / features.FRAME_RATE
+    ax.imshow(
+        frames.T,
+        origin="lower",
+        aspect="auto",
+        cmap=COLOUR_MAP,
+        extent=(0.0, seconds, -0.5, frames.shape[1] - 0.5),
+        interpolation="nearest",
+    )
+    ax.set_yticks([_bin(hz, frames.shape[1]) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
+    ax.set(xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds))
+    if f0 is not None:
+        right = ax.twinx()
+        _line(f0, right, color="white", linewidth=3.0)
+        right.spines["right"].set_visible(True)
+        right.set(ylabel="F0 in Hz", ylim=F0_LIMITS, xlim=(0, seconds))
+
+
+def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -> None:
+    """Draw F0 `(f,)` in Hz (0 where unvoiced) over seconds; the line breaks where nothing is voiced."""
+    _line(f0, ax, color=colour, linewidth=2.5, label=label)
+    ax.set(xlabel="seconds", ylabel="F0 in Hz", ylim=F0_LIMITS)
+    if label:
+        ax.legend()
+
+
+def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
+    """Draw a row of numbers over their place in it, such as a loss over steps; several share a legend."""
+    numbers = np.asarray(values, dtype=np.float64)
+    ax.plot(np.arange(1, len(numbers) + 1), numbers, linewidth=2.0, label=label)
+    ax.set(xlabel="step")
+    ax.legend()
+
+
+def speech(
+    wave: ArrayLike,
+    title: str = "",
+    text: str = "",
+    seconds: float | None = None,
+    peak: float | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """A sound `(s,)` at 16 kHz as waveform and mel with F0, one above the other on one axis of time.
+
+    Args:
+        wave: the sound.
+        title: its name.
+        text: what it says.
+        seconds: how long the axis is, to compare sounds; the sound's own length without it.
+        peak: how high the waveform's axis reaches, to compare sounds; the sound's own without it.
+        width: in inches.
+    """
+    samples = np.asarray(wave, dtype=np.float32)
+    log_mel, f0, _ = features.extract(samples)
+    figure = Figure(figsize=(width, 4.4), dpi=DPI, layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    waveform(samples, top)
+    mel(log_mel, bottom, f0)
+    highest = peak or float(np.abs(samples).max(initial=1e-3))
+    top.set(xlabel="", xlim=(0, seconds or len(samples) / SAMPLE_RATE), ylim=(-highest, highest))
+    heading = " · ".join(part for part in (title, text) if part)
+    if heading:
+        figure.suptitle(heading, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def words_of(figure: Figure) -> str:
+    """Everything written on a figure, for tests that look for missing labels."""
+    return " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
+    """F0 `(f,)` as a line with gaps."""
+    hertz = np.asarray(f0, dtype=np.float64)
+    times = (np.arange(len(hertz)) + 0.5) / features.FRAME_RATE
+    ax.plot(times, np.where(hertz > 0, hertz, np.nan), **look)
+
+
+def _bin(hertz: float, n_mels: int) -> float:
+    """Where a frequency lies among mel bins: Slaney's scale, linear to 1 kHz, logarithmic above."""
+    return float(_slaney(hertz) / _slaney(features.MAX_HZ) * (n_mels + 1) - 1)
+
+
+def _slaney(hertz: float) -> float:
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * float(np.log(hertz / 1000)) / float(np.log(6.4))

@@ -1,0 +1,137 @@
+"""How sure are we? Bootstrap over sentences, paired; families of tests; and what "no worse" means in numbers.
+
+A statistic is a function of which sentences are counted. Every draw takes sentences with replacement, the
+same ones for all systems and all seeds: systems are compared sentence by sentence, and a sentence that is
+hard is hard in every seed. Seeds are not drawn, only averaged over by the statistic: with three of them an
+interval says how it would be with other sentences, given these seeds, and nothing about other seeds.
+
+Axis legend: d draws, n sentences, k tests of a family.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
+
+from slmlab.errors import LabError
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
+DRAWS = 2000
+LEVEL = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of all sentences, and what it might have been with others."""
+
+    value: float
+    """Of the sentences as they are."""
+    draws: Floats
+    """(d) of sentences drawn again, moved so that their mean is `value`: what a small sample always lacks,
+    such as rare tokens in an entropy, then shifts no interval.
+    """
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The range that holds the middle `level` of the draws."""
+        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def p_above(self, bound: float = 0.0) -> float:
+        """One-sided p of "the truth is above the bound"; never 0, as there might have been one more draw."""
+        return self._share(self.draws <= bound)
+
+    def p_below(self, bound: float = 0.0) -> float:
+        """One-sided p of "the truth is below the bound"."""
+        return self._share(self.draws >= bound)
+
+    def p_within(self, margin: float) -> float:
+        """p of "the truth is within ± margin": the larger of both one-sided ones (TOST, Schuirmann 1987).
+
+        It is below 0.05 just when the 90 % interval lies inside the margin.
+        """
+        return max(self.p_above(-margin), self.p_below(margin))
+
+    def detectable(self, level: float = LEVEL, power: float = POWER) -> float:
+        """How far from 0 the truth must be to be found with that power: (z_level + z_power) · SE."""
+        return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * self.draws.std())
+
+    def _share(self, against: NDArray[np.bool_]) -> float:
+        return float((1 + against.sum()) / (1 + len(against)))
+
+
+def draws_of(n: int, draws: int = DRAWS, seed: int = 0) -> Places:
+    """Which sentences each draw takes, (d n)."""
+    if n < 2 or draws < 1:
+        raise LabError(f"a bootstrap needs 2 or more sentences and a draw, found {n} and {draws}.")
+    return np.random.default_rng(seed).integers(n, size=(draws, n))
+
+
+def bootstrap(
+    statistic: Callable[[Places], float],
+    n: int,
+    draws: int = DRAWS,
+    seed: int = 0,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """The estimate of a statistic by drawing sentences again.
+
+    Args:
+        statistic: places of sentences, some of them several times, → number; systems and seeds are its own
+            affair.
+        n: sentences.
+        draws: how often.
+        seed: equal seeds draw equal sentences, whatever the statistic.
+        limits: between which the statistic lies, such as (−1, 1) for a correlation.
+
+    Raises:
+        LabError: there are fewer than two sentences, or the statistic of all of them is not defined.
+    """
+    return recentred(
+        statistic(np.arange(n)), [statistic(places) for places in draws_of(n, draws, seed)], limits
+    )
+
+
+def recentred(value: float, draws: ArrayLike, limits: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+    """An estimate from a statistic and its draws (d); draws in which it was not defined are left out."""
+    found = np.asarray(draws, dtype=np.float64)
+    found = found[np.isfinite(found)]
+    if not (np.isfinite(value) and len(found)):
+        raise LabError(f"a statistic is {value} over all sentences, finite in {len(found)} draws: no test.")
+    return Estimate(float(value), np.clip(found - found.mean() + value, *limits))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values of one family, adjusted so that the chance of any false discovery keeps its level (Holm 1979).
+
+    Args:
+        ps: (k) in any order.
+
+    Returns:
+        (k): the i-th smallest times k − i + 1, at least as large as those before it, at most 1.
+    """
+    values = np.asarray(ps, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(stepped))
+    return [float(p) for p in adjusted]
+
+
+def all_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """A claim of several parts: one-sided p for it, and against it, from those of its parts.
+
+    For it every part must hold (intersection-union: the largest p); against it one part is enough
+    (Bonferroni: the smallest p times their number).
+    """
+    for_it, against_it = zip(*pairs, strict=True)
+    return max(for_it), min(1.0, len(pairs) * min(against_it))
+
+
+def ranks_agree(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation; NaN when one side does not vary."""
+    a, b = rankdata(np.asarray(x)), rankdata(np.asarray(y))
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")

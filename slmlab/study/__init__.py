@@ -1,0 +1,1 @@
+"""The studies: what is run, what it shows, how sure we are."""

@@ -1,0 +1,474 @@
+"""The ledger of claims: each declared once, each judged by the same function of the rows; none typed in.
+
+A claim is about numbers of the points k and seeds s of one arm. Every number comes with draws: what it would
+be with other test sentences, the same ones in all cells, so that any function of any numbers has an interval.
+Choices (where H_p peaks) are made on dev. Holm's correction runs over the claims of a family.
+
+Axis legend: k points of an arm, s seeds, d draws, n sentences, u utterances.
+"""
+
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from einops import einsum, rearrange
+from numpy.typing import NDArray
+
+from slmlab import pipeline
+from slmlab.errors import LabError
+from slmlab.metrics import Expressivity, expressivity_scores
+from slmlab.statistics import Estimate, all_of, draws_of, holm, ranks_agree, recentred
+from slmlab.study.cells import DRAWS, ENTROPY, REAL
+from slmlab.study.sweep import Results
+
+Floats = NDArray[np.float64]
+Function = Callable[..., float]
+DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
+LEVEL = 0.05
+CLEAR_CER, VOICED = 0.2, 0.3  # above the one or below the other, speech is too broken to be called lively
+RISE_UNHEARD = 0.25  # semitones of F0 spread that do not count as a rise (E7)
+CORRELATION = (-1.0, 1.0)
+GROUND = (
+    (
+        "tokens hold the melody",
+        "f0_in_tokens",
+        0.85,
+        1.0,
+        "correlation with the true one, F0 read from tokens",
+    ),
+    (
+        "tokens hold little of the speaker",
+        "speaker_in_tokens",
+        -1.0,
+        0.3,
+        "share of what a probe finds in mels",
+    ),
+    ("judge B hears recordings", "cer_judge_b", 0.0, 0.15, "CER on dev recordings"),
+    ("judge A hears recordings", "cer_judge_a", 0.0, 0.15, "CER on dev recordings"),
+    ("the judges agree", "judges_disagree", 0.0, 0.15, "CER of A against B on dev recordings"),
+    ("tokens hold the words", "cer_resynthesis", 0.0, 0.2, "CER of dev recordings through tokens and back"),
+    (
+        "a lively style makes speech livelier",
+        "style_spread",
+        1.15,
+        9.0,
+        "F0 spread with over without, showcase",
+    ),
+    ("a style leaves the voice", "style_sim", -0.03, 0.03, "change of SIM, showcase"),
+)
+"""Premises: what, its figure, least and most that it may be, and how it was measured."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One declaration."""
+
+    id: str
+    """Fixed; its letter is the family."""
+    statement: str
+    """What is claimed."""
+    statistic: str
+    """The number it is about."""
+    direction: str
+    """Where that number should be: `above` or `below` the margin, or `within` ± the margin."""
+    paper: str = "–"
+    """The paper's own numbers."""
+    margin: float = 0.0
+    """0, or how much worse still counts as not worse."""
+    note: str = ""
+    """`needs listeners`: the paper asked people, this is a stand-in. `structural`: true by construction."""
+
+
+def declared(path: Path = DECLARATIONS) -> tuple[Claim, ...]:
+    """All claims, in the order of their file."""
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    return tuple(Claim(id=name, **fields) for name, fields in found.items())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers of the cells of an arm."""
+
+    value: Floats
+    """(k s)"""
+    draws: Floats
+    """(d k s) of sentences drawn again, the same in all cells."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One inequality; a claim holds when all of its parts do. The first part is the one that is reported."""
+
+    of: Function
+    """Arrays (k s) → number."""
+    measured: tuple[Measured, ...]
+    """What it is a function of."""
+    direction: str
+    """As in a claim."""
+    margin: float = 0.0
+    """As in a claim."""
+    limits: tuple[float, float] = (-np.inf, np.inf)
+    """Between which the number lies."""
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The number with its draws."""
+        n_draws = min(len(m.draws) for m in self.measured)
+        draws = [self.of(*(m.draws[d] for m in self.measured)) for d in range(n_draws)]
+        return recentred(self.of(*(m.value for m in self.measured)), draws, self.limits)
+
+    def by_seed(self) -> list[float]:
+        """The number of each seed alone."""
+        seeds = range(self.measured[0].value.shape[1])
+        return [float(self.of(*(m.value[:, [s]] for m in self.measured))) for s in seeds]
+
+    def ps(self) -> tuple[float, float]:
+        """One-sided p for the inequality, and against it."""
+        e, m = self.estimate, self.margin
+        if self.direction == "within":
+            return e.p_within(m), min(1.0, 2 * min(e.p_above(m), e.p_below(-m)))
+        return (e.p_above(m), e.p_below(m)) if self.direction == "above" else (e.p_below(m), e.p_above(m))
+
+
+class Arm:
+    """The rows of one arm as arrays; only seeds that have all points count."""
+
+    def __init__(self, results: Results, name: str) -> None:
+        cells = results.cells[results.cells["arm"] == name]
+        counts = cells.groupby("seed")["point"].nunique()
+        self.seeds = sorted(counts[counts == counts.max()].index)
+        self.cells = cells[cells["seed"].isin(self.seeds)].sort_values(["point", "seed"])
+        self.points = np.sort(self.cells["point"].unique())
+        rows = results.rows[(results.rows["arm"] == name) & results.rows["seed"].isin(self.seeds)]
+        self.rows = with_scores(rows[rows["split"] == "test"], results.recordings)
+        self.rows = self.rows.sort_values(["point", "seed", "sentence"])
+        self.n = self.rows["sentence"].nunique()
+
+    def column(self, name: str) -> Floats:
+        """(k s n) of the test sentences."""
+        shape = {"k": len(self.points), "s": len(self.seeds)}
+        return rearrange(self.rows[name].to_numpy(np.float64), "(k s n) -> k s n", **shape)
+
+    @cached_property
+    def wer(self) -> Measured:
+        """All word errors over all words."""
+        return ratio(self.column("word_errors"), self.column("words"))
+
+    def mean(self, name: str, clear: bool = False) -> Measured:
+        """Mean of a metric where it is defined; `clear` leaves out speech too broken to be called lively."""
+        x = self.column(name)
+        counted = np.isfinite(x) & (self.column("clear") > 0 if clear else True)
+        return ratio(np.where(counted, x, 0), counted.astype(np.float64))
+
+    def entropy(self, name: str = "h") -> Measured:
+        """Corpus H_p at equal token counts."""
+        values = self._cells(self.cells[name].to_numpy(np.float64))
+        moved = np.stack([np.asarray(d, dtype=np.float64) for d in self.cells[f"{name}_draws"]], 1)
+        return Measured(values, values + rearrange(moved, "d (k s) -> d k s", s=len(self.seeds)))
+
+    @property
+    def peak(self) -> int:
+        """The interior point with the highest mean H_p on dev."""
+        dev = self._cells(self.cells["h_dev"].to_numpy(np.float64)).mean(1)
+        return 1 + int(dev[1:-1].argmax())
+
+    def _cells(self, values: Floats) -> Floats:
+        return rearrange(values, "(k s) -> k s", s=len(self.seeds))
+
+    def alphas(self) -> Floats:
+        """(k s) as reached."""
+        return self._cells(self.cells["alpha"].to_numpy(np.float64))
+
+
+def ratio(above: Floats, below: Floats) -> Measured:
+    """Sums over sentences (k s n) divided: of all, and of each draw; NaN where nothing is counted."""
+    n = above.shape[-1]
+    times = np.stack([np.bincount(draw, minlength=n) for draw in draws_of(n, DRAWS)]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        drawn = [einsum(x, times, "k s n, d n -> d k s") for x in (above, below)]
+        return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1])
+
+
+def average(x: Floats, axis: int | None = None) -> Any:
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    defined = np.isfinite(x)
+    count = defined.sum(axis)
+    return np.where(defined, x, 0).sum(axis) / np.where(count > 0, count, np.nan)
+
+
+def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
+    """Rows with `cer`, `clear` and expressivity `z`, standardised on the dev recordings."""
+    names = ["f0_spread", "f0_range_semitones", "energy_std", "rate_variation"]
+
+    def ingredients(table: pd.DataFrame) -> list[Expressivity]:
+        return [Expressivity(*map(float, row)) for row in table[names].itertuples(index=False)]
+
+    cer = rows["letter_errors"] / rows["letters"]
+    clear = (cer <= CLEAR_CER) & (rows["voiced"] >= VOICED)
+    z = expressivity_scores(ingredients(rows), ingredients(recordings[recordings["split"] == "dev"]))
+    return rows.assign(cer=cer, clear=clear, z=z)
+
+
+def half_fall(points: Floats, curve: Floats) -> float:
+    """The α at which a curve (k) has lost half of what it loses from its best to its last point.
+
+    Read from straight lines between points; the last α when it never falls.
+    """
+    if not np.isfinite(curve[-1]):
+        return float("nan")
+    best = int(np.nanargmax(curve))
+    middle = (curve[best] + curve[-1]) / 2
+    for i in range(best, len(curve) - 1):
+        if curve[i] > middle >= curve[i + 1]:
+            step = (curve[i] - middle) / (curve[i] - curve[i + 1])
+            return float(points[i] + step * (points[i + 1] - points[i]))
+    return float(points[-1])
+
+
+def mixture_entropies(
+    mixture: pd.DataFrame, real: str, alphas: Sequence[float], half: int, n_draws: int = DRAWS
+) -> Measured:
+    """H(p_α) in bits of half of the training speech, (k 1): every α from equally many tokens.
+
+    Args:
+        mixture: `kind`, `codes`.
+        real: the kind that is mixed with `synthetic`.
+        alphas: (k)
+        half: 0 or 1: the utterances at even or at odd places.
+        n_draws: of utterances.
+    """
+    kinds = [list(mixture.loc[mixture["kind"] == kind, "codes"])[half::2] for kind in (real, "synthetic")]
+    n_tokens = min(sum(map(len, codes)) for codes in kinds)
+
+    def bits(orders: Sequence[NDArray[np.int64]]) -> list[float]:
+        a, b = (np.concatenate([c[i] for i in order]) for c, order in zip(kinds, orders, strict=True))
+        a, b = (np.resize(row, n_tokens).astype(np.int64) for row in (a, b))
+        shares = [round((1 - alpha) * n_tokens) for alpha in alphas]
+        return [_bits(np.concatenate([a[:n], b[: n_tokens - n]])) for n in shares]
+
+    random = np.random.default_rng(0)
+    value = np.mean([bits([random.permutation(len(codes)) for codes in kinds]) for _ in range(20)], 0)
+    drawn = [draws_of(len(codes), n_draws, seed) for seed, codes in enumerate(kinds)] if n_draws else []
+    draws = np.array([bits(orders) for orders in zip(*drawn, strict=True)]).reshape(-1, len(alphas))
+    return Measured(rearrange(value, "k -> k 1"), rearrange(draws, "d k -> d k 1"))
+
+
+def _bits(codes: NDArray[np.int64]) -> float:
+    """Entropy of a row of codes."""
+    p = np.bincount(codes) / len(codes)
+    return float(-(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum())
+
+
+def _at(i: int, j: int | slice) -> Function:
+    """Numbers (k s) → point i less point j, mean over seeds."""
+    return lambda x: float(average(x[i]) - average(x[j]))
+
+
+def _better_first(measured: Measured, ends: tuple[int, int]) -> list[int]:
+    """Two points, the one with the larger mean first: the one that a peak has to beat."""
+    return sorted(ends, key=lambda i: -average(measured.value[i]))
+
+
+def scaling(results: Results, name: str) -> dict[str, list[Part]]:
+    """What S1 to S9 say of one arm, in inequalities."""
+    arm = Arm(results, name)
+    peak, end, points = arm.peak, len(arm.points) - 1, arm.points
+    h, z, sim = arm.entropy(), arm.mean("z", clear=True), arm.mean("sim")
+    half = int(np.argmin(np.abs(points - 0.5)))
+    grid = [float(alpha) for alpha in np.linspace(0, 1, 21)]
+    curve = mixture_entropies(results.mixture, REAL[name], grid, 0, 0).value[:, 0]
+    best = grid[1 + int(curve[1:-1].argmax())]
+    other = mixture_entropies(results.mixture, REAL[name], [0, best, 1], 1)
+
+    def theory(x: Floats) -> Floats:
+        return np.interp(arm.alphas()[:, : x.shape[1]], grid, curve)
+
+    def falls(x: Floats, y: Floats) -> float:
+        return half_fall(points, average(x, 1)) - half_fall(points, average(y, 1))
+
+    def rises(x: Floats) -> float:
+        return ranks_agree(np.repeat(points, x.shape[1]), x.ravel())
+
+    def follows(x: Floats) -> float:
+        return float(np.corrcoef(x.ravel(), theory(x).ravel())[0, 1])
+
+    def often(x: Floats) -> float:
+        return float(average(x[points >= 0.8]) - average(x[half]))
+
+    repetition = [arm.mean(name) for name in ("repetition", "repetition_spoken")]
+    pitch = [arm.mean(name, clear=True) for name in ("f0_std", "f0_range")]
+    return {
+        "S1": [Part(rises, (arm.wer,), "below", 0.0, CORRELATION)],
+        "S2": [Part(_at(peak, i), (h,), "above") for i in _better_first(h, (end, 0))],
+        "S3": [Part(_at(end, peak), (h,), "below")],
+        "S4": [Part(often, (rate,), "above") for rate in repetition],
+        "S5": [Part(_at(end, peak), (moved,), "below") for moved in pitch],
+        "S6": [Part(_at(end, 0), (x,), "below") for x in (z, arm.wer)],
+        "S7": [Part(falls, (z, sim), "above")],
+        "S8": [Part(_at(1, i), (other,), "above") for i in _better_first(other, (0, 2))],
+        "S9": [Part(follows, (h,), "above", 0.0, CORRELATION)],
+    }
+
+
+def pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Table 2's pairs: the same text and model, H_p from the top and the bottom quartile, WER matched.
+
+    The i-th highest of a text's samples goes with the i-th lowest, if they differ by at most one word error.
+
+    Returns:
+        `seed`, `sentence`, and the difference of each metric, high less low.
+    """
+    names = ["h_window", "f0_std", "f0_range", "energy_std", "f0_correlation", "f0_rmse", "melody_entropy"]
+    usable = rows[(rows["noise"] == 0) & (rows["voiced"] >= VOICED) & rows["h_window"].notna()]
+    found = []
+    for (seed, sentence), group in usable.groupby(["seed", "sentence"]):
+        ordered = group.sort_values("h_window")
+        quarter = len(ordered) // 4
+        low, high = ordered.iloc[:quarter], ordered.iloc[::-1].iloc[:quarter]
+        matched = np.abs(low["word_errors"].to_numpy(int) - high["word_errors"].to_numpy(int)) <= 1
+        difference = (high[names].to_numpy(float) - low[names].to_numpy(float))[matched]
+        found.append(pd.DataFrame(difference, columns=names).assign(seed=seed, sentence=sentence))
+    return pd.concat(found, ignore_index=True)
+
+
+def by_sentence(rows: pd.DataFrame, above: str, below: str, n: int) -> Measured:
+    """Sums of two columns by seed and sentence, divided: (1 s) over all sentences."""
+    sums = rows.groupby(["seed", "sentence"])[[above, below]].sum()
+    seeds = sorted(rows["seed"].unique())
+    full = sums.reindex(pd.MultiIndex.from_product([seeds, range(n)]), fill_value=0.0)
+    shape = {"s": len(seeds)}
+    return ratio(*(rearrange(full[c].to_numpy(float), "(s n) -> 1 s n", **shape) for c in (above, below)))
+
+
+def entropy_as_prosody(results: Results) -> dict[str, list[Part]]:
+    """What E1 to E7 say, in inequalities."""
+    rows = with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
+    n, paired = int(rows["sentence"].max()) + 1, pairs(rows)
+    found: dict[str, list[Part]] = {}
+    for claim, name in zip(
+        "12345", ("f0_std", "f0_range", "energy_std", "f0_correlation", "f0_rmse"), strict=True
+    ):
+        used = paired[paired[name].notna()].assign(pairs=1.0)
+        side = "below" if name == "f0_rmse" else "above"
+        found[f"E{claim}"] = [Part(_mean, (by_sentence(used, name, "pairs", n),), side)]
+    clean = rows[(rows["noise"] == 0) & rows["clear"] & rows["h_window"].notna() & rows["f0_spread"].notna()]
+    groups = clean.groupby(["seed", "sentence", "temperature"])
+    h, f = (clean[name] - groups[name].transform("mean") for name in ("h_window", "f0_spread"))
+    moments = clean.assign(hf=h * f, hh=h * h, ff=f * f)
+    sides = tuple(by_sentence(moments, "hf", name, n) for name in ("hh", "ff"))
+    found["E6"] = [Part(_correlation, sides, "above", 0.0, CORRELATION)]
+    noise = noise_effects(rows)
+    raised, moved = (by_sentence(noise[noise[x].notna()], x, "pairs", n) for x in ("h_window", "f0_spread"))
+    found["E7"] = [Part(_mean, (raised,), "above"), Part(_mean, (moved,), "below", RISE_UNHEARD)]
+    return found
+
+
+def noise_effects(rows: pd.DataFrame) -> pd.DataFrame:
+    """What noise in the tokens changes: each noisy sample less the same without."""
+    who = ["seed", "sentence", "sample"]
+    noisy = rows[rows["noise"] > 0].set_index(who)
+    plain = rows[(rows["noise"] == 0) & rows["temperature"].isin(noisy["temperature"])].set_index(who)
+    names = ["h_window", "h_window_spoken", "melody_entropy", "f0_spread", "cer"]
+    return (noisy[names] - plain[names]).dropna(how="all").assign(pairs=1.0).reset_index()
+
+
+def _mean(x: Floats) -> float:
+    return float(average(x))
+
+
+def _correlation(by_h: Floats, by_f: Floats) -> float:
+    """r from two slopes, cov / var h and cov / var f: the root of their product, signed."""
+    return float(average(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f))))
+
+
+def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
+    """Estimate, interval, two-sided p and side of one claim; the verdict waits for the family."""
+    first = parts[0].estimate
+    for_it, against = all_of([part.ps() for part in parts])
+    sided = 1 if claim.direction == "within" or claim.margin else 2
+    low, high = first.interval()
+    return {
+        "estimate": first.value,
+        "low": low,
+        "high": high,
+        "by_seed": parts[0].by_seed(),
+        "holds": for_it <= against,
+        "p": min(1.0, sided * min(for_it, against)),
+        "parts": [part.estimate.value for part in parts],
+    }
+
+
+def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
+    """Judge the claims of a family whose numbers are defined: adjusted p and verdicts."""
+    known = {claim.id: claim for claim in declared()}
+    judged = {}
+    for name, parts in tests.items():
+        with suppress(LabError):  # not defined in these rows, such as the prosody of nothing clearly said
+            judged[name] = judge(known[name], parts)
+    adjusted = holm([row["p"] for row in judged.values()])
+    for row, p in zip(judged.values(), adjusted, strict=True):
+        row["p_adjusted"] = p
+        sure = "reproduced" if row.pop("holds") else "refuted"
+        row["verdict"] = sure if p < LEVEL else "inconclusive"
+    return judged
+
+
+def ledger(results: Results | None) -> list[dict[str, Any]]:
+    """Every claim with its verdict, ready for JSON; those without rows are `not run`.
+
+    S claims are judged in the authentic arm; `arms` says what they come to in each arm there is.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    counts: dict[str, dict[str, Any]] = {}
+    if results is not None:
+        for arm in [arm for arm in REAL if complete(results, arm)]:
+            found[arm] = family(scaling(results, arm))
+        if ENTROPY in set(results.rows["arm"]):
+            found[ENTROPY] = family(entropy_as_prosody(results))
+        for arm in found:
+            rows = results.rows[results.rows["arm"] == arm]
+            seeds = sorted(int(seed) for seed in rows["seed"].unique())
+            counts[arm] = {"seeds": seeds, "n": int(rows["sentence"].nunique())}
+    table = []
+    for claim in declared():
+        main = ENTROPY if claim.id[0] == "E" else "authentic"
+        row = {"verdict": "not run"} | counts.get(main, {}) | found.get(main, {}).get(claim.id, {})
+        arms = {arm: rows[claim.id]["verdict"] for arm, rows in found.items() if claim.id in rows}
+        table.append(asdict(claim) | {"family": claim.id[0], "arms": arms} | row)
+    return table
+
+
+def complete(results: Results, arm: str) -> bool:
+    """Whether an arm has enough points for its claims: both ends and something between."""
+    points = set(results.cells.loc[results.cells["arm"] == arm, "point"])
+    return len(points) >= 3 and max(points) == 1.0
+
+
+def premises(results: Results) -> list[dict[str, Any]]:
+    """Does the ground hold? One row a premise: what was found, what was wanted, whether it holds."""
+    rows: list[dict[str, Any]] = []
+
+    def premise(name: str, value: float | None, bar: str, holds: bool | None, how: str) -> None:
+        rows.append({"premise": name, "value": value, "bar": bar, "holds": holds, "how": how})
+
+    for kind in ("authentic", "lively"):
+        ends = mixture_entropies(results.mixture, kind, [0, 1], 0)
+        more = Part(_at(0, 1), (ends,), "above")
+        how = "equal token counts, bits; the erosion has something to erode"
+        sure = more.ps()[0] < LEVEL / 2
+        premise(f"H of {kind} tokens above H of synthetic ones", more.estimate.value, "> 0", sure, how)
+    for name, key, low, high, how in GROUND:
+        value = results.premises.get(key)
+        holds = None if value is None else low <= value <= high
+        premise(name, value, f"{low:g} to {high:g}", holds, how)
+    if complete(results, "authentic"):
+        arm = Arm(results, "authentic")
+        least = Part(_at(-1, -2), (arm.wer,), "below").estimate.detectable()
+        premise("differences of WER can be seen", least, "≤ 0.05", least <= 0.05, f"80 % power, n = {arm.n}")
+    return rows

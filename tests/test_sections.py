@@ -1,0 +1,76 @@
+"""The study's part of the report, from rows whose truth is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_claims import judged, world
+
+from slmlab import plots, report
+from slmlab.study import claims, sections, sweep
+from slmlab.study.sections import Section
+
+
+@pytest.fixture(scope="module")
+def parts() -> list[Section]:
+    results = world(1.0)
+    sounds = [Path(f"tiny-authentic.{alpha}.0.flac") for alpha in ("1", "0.03", "0.5")]
+    return sections.sections(results, judged(1.0), claims.premises(results), sounds)
+
+
+def test_the_ground_comes_first_and_the_ledger_has_every_claim(parts: list[Section]) -> None:
+    titles = [part.title for part in parts]
+    assert titles[0] == "Does the ground hold?"
+    assert titles[-2:] == ["The ledger of claims", "What it cost"]
+    assert len(parts[-2].lines) == 47
+    assert all(len(line) == len(part.head) for part in parts for line in part.lines)
+    s1 = next(line for line in parts[-2].lines if line[0] == "S1")
+    assert s1[5] == "reproduced"
+    assert s1[7] == "75.0 → 36.2 %"
+    assert parts[-1].lines == [["authentic", "15", "2.0", "1.0", "0.8"]]
+
+
+def test_pictures_say_what_their_axes_are(parts: list[Section]) -> None:
+    written = [plots.words_of(part.picture.figure) for part in parts if part.picture]
+    assert "WER in %" in written[0]
+    assert "expressivity" in written[0]
+    assert "α in %" in written[1]
+    assert all(len(part.picture.alt) > 20 for part in parts if part.picture)
+
+
+def test_the_paper_stands_beside_our_numbers(parts: list[Section]) -> None:
+    table = next(part for part in parts if part.title.startswith("The numbers"))
+    row = next(line for line in table.lines if line[0] == "50")
+    assert row[-1] == "47.0 · 10.51 · 2.2"
+    assert row[2].startswith("6.3")  # the made-up hump of 0.3 bits above 6
+
+
+def test_one_sentence_over_alpha_is_in_the_order_of_alpha(parts: list[Section]) -> None:
+    over = next(part for part in parts if part.sounds)
+    assert [name for name, _ in over.sounds] == ["α = 3 %", "α = 50 %", "α = 100 %"]
+
+
+def test_a_band_holds_the_mean_over_seeds() -> None:
+    wer = claims.Arm(world(1.0), "authentic").wer
+    value, low, high = sections.band(wer)
+    assert value == pytest.approx(wer.value.mean(1))
+    assert (low < value).all()
+    assert (value < high).all()
+    assert np.all(high - low < 0.2)
+
+
+def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0))
+    monkeypatch.setattr(sections, "RESULTS", tmp_path)
+    facts = {"machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}}
+    summary = {"preset": "tiny", "seeds": [0]} | facts
+    (tmp_path / "report.json").write_text(json.dumps(summary | {"claims": []}))
+    (tmp_path / "rows.json").write_text("[]")
+    page = report.write(tmp_path).read_text()
+    assert "The ledger of claims" in page
+    assert "data:image/png" in page
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert [row["id"] for row in found["claims"]][:3] == ["S1", "S2", "S3"]
+    assert found["claims"][0]["verdict"] == "reproduced"
+    assert found["premises"]
