@@ -12,6 +12,7 @@ FRESH ?=
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
+ONLY ?=
 UV ?=
 VENV ?= .venv
 
@@ -34,18 +35,21 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test lint format bench clean
+.PHONY: help run lab notebooks test lint format bench clean
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/.installed  ## set up, then the main job at PRESET=tiny, into runs/<preset>/ (FRESH=1 trains anew)
+run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report at PRESET=tiny, into runs/<preset>/ (FRESH=1 trains anew)
 	@echo "== slmlab run, preset $(PRESET)"
 	@$(BIN)/slmlab run --preset $(PRESET) $(if $(call yes,$(FRESH)),--fresh)
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
-	@echo "== JupyterLab on notebooks/ (Ctrl-C twice ends it)"
-	@$(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks
+	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
+	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
+
+notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
+	@$(BIN)/python -m slmlab.notebook $(PRESET) $(ONLY)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests
 	@echo "== pytest, two processes"

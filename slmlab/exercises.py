@@ -13,6 +13,8 @@ import numpy as np
 
 MOST = 3
 """Difficulty of the hardest exercises."""
+LONGEST_CASE = 80
+"""Characters of an example that is still shown."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,11 @@ def like(
             if agrees(function, mistake):
                 return sentence
         case = next(case for case in cases if not _close(function(*case), reference(*case), tolerance))
-        given = f"For {', '.join(map(repr, case))} it" if case else "It"
-        return f"{given} gives {function(*case)!r}, which is not what the package finds."
+        if not case:
+            return f"{answer!r} is not what the package finds; think again about what is asked."
+        shown = ", ".join(map(repr, case))
+        given = f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "It gives"
+        return f"{given} {function(*case)!r}; the package finds {reference(*case)!r}."
 
     return fault
 

@@ -156,6 +156,23 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         widget.observe(update, names="value")
 
 
+def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
+    """A melody alone, words and voice gone: F0 `(f,)` in Hz as a soft tone `(s,)`, silent where it is 0.
+
+    Args:
+        f0: at 50 Hz.
+        level: amplitude of the tone.
+    """
+    hertz = np.asarray(f0, dtype=np.float64)
+    frames = (np.arange(len(hertz) * features.HOP) + 0.5) / features.HOP - 0.5
+    voiced = hertz > 0
+    places = np.flatnonzero(voiced)
+    pitch = np.interp(frames, places, hertz[voiced]) if len(places) else np.full(len(frames), 100.0)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    tone = sum(np.sin(k * phase) / k**2 for k in (1, 2, 3))
+    return (level * tone * np.interp(frames, np.arange(len(hertz)), voiced)).astype(np.float32)
+
+
 def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
     """When each word is said, about: letters share the frames that are not pauses evenly.
 

@@ -4,14 +4,18 @@
 sounds and the state of widgets.
 """
 
+import copy
 import os
-import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from slmlab import pipeline, plots, score
 from slmlab.corpus.build import Corpus
@@ -31,6 +35,8 @@ from slmlab import notebook
 
 lab = notebook.start()"""
 """The first code cell of every notebook, word for word."""
+EXECUTED = "notebooks"
+"""The folder of a run that the executed series goes to."""
 LONGEST = 900
 """Seconds that a cell may take."""
 
@@ -72,13 +78,16 @@ def start() -> Lab:
     return lab
 
 
-def notebooks() -> list[Path]:
-    """The series in order."""
-    return sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
+def series(only: str = "") -> list[Path]:
+    """The notebooks in order; `only` is the beginning of the names wanted, such as `03`."""
+    found = sorted(path for path in BOOK.glob("[0-9][0-9]_*.ipynb") if path.name.startswith(only))
+    if not found:
+        raise LabError(f"no notebook in {BOOK} has a name that begins with {only!r}: give a number like 03.")
+    return found
 
 
 def execute(preset_name: str, paths: Sequence[Path], folder: Path) -> dict[str, float]:
-    """Run notebooks without a person and keep them, whole with sounds, in a folder.
+    """Run notebooks without a person and keep them, with their sounds, as notebooks and as pages.
 
     Args:
         preset_name: at which size.
@@ -88,51 +97,63 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path) -> dict[str, 
     Returns:
         seconds by notebook.
     """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbconvert import HTMLExporter
 
     folder.mkdir(parents=True, exist_ok=True)
     seconds = {}
     for path in paths:
-        book = nbformat.read(path, as_version=4)
-        client = NotebookClient(
-            book, timeout=LONGEST, kernel_name="python3", resources={"metadata": {"path": str(BOOK)}}
-        )
         began = time.monotonic()
-        try:
-            client.execute(env=os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"})
-        except CellExecutionError as error:
-            raise LabError(f"{path.name} stopped at preset {preset_name}: {error}") from error
+        book = executed(path, preset_name)
         seconds[path.stem] = time.monotonic() - began
         nbformat.write(book, folder / path.name)
+        page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
+        (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
         print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
     return seconds
 
 
-def strip(path: Path) -> None:
-    """Take sounds and widgets out of an executed notebook, in place; pictures and tables stay."""
-    import nbformat
-
+def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
+    """A notebook after all its cells ran in a kernel of their own; LabError names it and the error."""
     book = nbformat.read(path, as_version=4)
-    book.metadata.pop("widgets", None)
-    for cell in book.cells:
-        cell.metadata = nbformat.NotebookNode(
-            {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
-        )
+    where = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(book, timeout=LONGEST, kernel_name="python3", resources=where)
+    try:
+        client.execute(env=os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"})
+    except CellExecutionError as error:
+        raise LabError(
+            f"{path.name} stopped at preset {preset_name} with {error.ename}: {error.evalue}"
+        ) from error
+    return book
+
+
+def strip(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook as it is kept in git: without sounds and widgets; pictures and tables stay."""
+    kept = copy.deepcopy(book)
+    kept.metadata = nbformat.NotebookNode(
+        {name: book.metadata[name] for name in ("kernelspec", "language_info")}
+    )
+    for cell in kept.cells:
+        cell.metadata = nbformat.NotebookNode()
         if cell.cell_type == "code":
-            cell.outputs = [kept for kept in map(_silent, cell.outputs) if kept]
-    nbformat.write(book, path)
+            cell.outputs = [silent for output in cell.outputs if (silent := _silent(output))]
+    return kept
 
 
-def _silent(output: Any) -> Any:
-    """An output without sound and widgets; None if nothing is left."""
-    if output.output_type not in ("display_data", "execute_result"):
-        return output
-    data = output.data
-    data.pop("application/vnd.jupyter.widget-view+json", None)
-    if re.search(r"data:audio", str(data.get("text/html", ""))):
+def _silent(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """An output without sound and widgets; None if nothing is left that says anything."""
+    data = output.get("data", {})
+    was_widget = data.pop("application/vnd.jupyter.widget-view+json", None)
+    if "data:audio" in data.get("text/html", ""):
         del data["text/html"]
-    if set(data) == {"text/plain"} and data["text/plain"].startswith(("VBox(", "HBox(")):
-        return None
-    return output
+    return None if was_widget else output
+
+
+def main(preset_name: str, only: str = "") -> None:
+    """Execute the series in place, as it is committed."""
+    for path in series(only):
+        nbformat.write(strip(executed(path, preset_name)), path)
+        print(f"{path.name}: executed at {preset_name}, {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

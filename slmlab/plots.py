@@ -26,6 +26,7 @@ from slmlab.audio import SAMPLE_RATE
 COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
 """Told apart by all eyes; lines that mean different things take them in this order."""
 INK = "#1d2733"
+TOKEN_RATE = 25
 F0_LIMITS = (50.0, 450.0)
 MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
@@ -142,6 +143,22 @@ def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -
         ax.legend()
 
 
+def tokens(digits: ArrayLike, ax: Axes) -> None:
+    """Draw speech tokens as their digits `(t j)` in {-1, 0, 1}, a column each, over seconds (25 a second)."""
+    columns = np.asarray(digits, dtype=np.float32)
+    seconds = len(columns) / TOKEN_RATE
+    ax.imshow(
+        columns.T,
+        origin="lower",
+        aspect="auto",
+        cmap=COLOUR_MAP,
+        extent=(0.0, seconds, 0.5, columns.shape[1] + 0.5),
+        interpolation="nearest",
+    )
+    ax.set_yticks(range(1, columns.shape[1] + 1))
+    ax.set(xlabel="seconds", ylabel="digit", xlim=(0, seconds))
+
+
 def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
     """Draw a row of numbers over their place in it, such as a loss over steps; several share a legend."""
     numbers = np.asarray(values, dtype=np.float64)
@@ -237,13 +254,17 @@ def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayL
     if places is not None:
         outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
         line = np.asarray(places, dtype=np.float64) - 2
-        ax.plot(line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock")
+        ax.plot(
+            line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock"
+        )
         ax.set_xlim(-0.5, len(looks) - 0.5)
         ax.legend(loc="lower left", labelcolor="white")
     ax.figure.colorbar(image, ax=ax, label="share of attention")
 
 
-def bins(values: ArrayLike, ax: Axes, label: str, limits: tuple[float, float], colours: str = COLOUR_MAP) -> None:
+def bins(
+    values: ArrayLike, ax: Axes, label: str, limits: tuple[float, float], colours: str = COLOUR_MAP
+) -> None:
     """Draw something `(k, f)` that each frequency bin from 0 to 8 kHz has in each frame of 20 ms.
 
     Args:

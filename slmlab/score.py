@@ -24,6 +24,7 @@ from slmlab.audio import SAMPLE_RATE
 from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.models.fsq import codes_to_digits
+from slmlab.models.recogniser import transcribe
 from slmlab.sampling import SamplingConfig
 from slmlab.voice import STYLE_TOKENS, Chain
 
@@ -191,6 +192,20 @@ def speaker_probe(chain: Chain, recordings: Sequence[Corpus]) -> dict[str, float
 def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
     codes = chain.encode(torch.as_tensor(corpus.wave(i)))
     return codes_to_digits(torch.tensor(codes), chain.tokenizer.config.dims)
+
+
+@torch.inference_mode()
+def words_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
+    """Character error rate, over all recordings, of the words that the tokenizer reads from its codes."""
+    texts, read = [], []
+    for corpus in recordings:
+        for i in range(len(corpus)):
+            digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
+            frames = torch.tensor([2 * digits.shape[1]])
+            log_probs = chain.tokenizer.read(digits, frames).log_probs
+            read += transcribe(log_probs, frames, chain.alphabet)
+            texts.append(corpus.rows["spoken"].iloc[i])
+    return metrics.corpus_cer(texts, read)
 
 
 @torch.inference_mode()
