@@ -253,3 +253,11 @@ def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLi
         f"<main>{''.join(sections)}</main><script>{SCRIPT}</script></html>"
     )
     return Player(page, 560, "▶ " + ", ".join(lengths))
+
+
+def under(player: Player, picture: plots.Picture) -> Player:
+    """A player with a picture below it, so that the same controls move what is heard and what is seen."""
+    image = base64.b64encode(picture.png()).decode()
+    drawn = f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{image}">'
+    page = player.page.replace("</main>", f"</main>{drawn}", 1)
+    return Player(page, 2 * player.height, f"{player.words}. {picture.alt}")
