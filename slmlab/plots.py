@@ -230,12 +230,15 @@ def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) ->
         n_tokens: how many tokens are marked below.
         ax: where.
     """
+    previous, height = -np.inf, 0.5
     for symbol, place in zip(symbols, np.asarray(places, dtype=np.float64), strict=True):
-        ax.plot([place, place], [0.08, 0.5], color=COLOURS[0], linewidth=1)
-        ax.text(place, 0.55, symbol if symbol.strip() else "␣", ha="center", color=COLOURS[0])
+        height = 0.5 if place - previous > 1 or height > 0.5 else 0.75
+        previous = place
+        ax.plot([place, place], [0.08, height], color=COLOURS[0], linewidth=1)
+        ax.text(place, height + 0.05, symbol if symbol.strip() else "␣", ha="center", color=COLOURS[0])
     ax.plot(np.arange(n_tokens) + 2, np.zeros(n_tokens), "s", color=COLOURS[3], markersize=4)
-    ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 0.95))
-    ax.set_yticks([0, 0.65], ["speech", "text"])
+    ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 1.15))
+    ax.set_yticks([0, 0.6], ["speech", "text"])
 
 
 def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike | None = None) -> None:
