@@ -37,6 +37,8 @@ lab = notebook.start()"""
 """The first code cell of every notebook, word for word."""
 EXECUTED = "notebooks"
 """The folder of a run that the executed series goes to."""
+QUIET = ["--log-level=40"]
+"""Kernels say errors only."""
 LONGEST = 900
 """Seconds that a cell may take."""
 
@@ -116,9 +118,13 @@ def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
     """A notebook after all its cells ran in a kernel of their own; LabError names it and the error."""
     book = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(book, timeout=LONGEST, kernel_name="python3", resources=where)
+    client = NotebookClient(
+        book, timeout=LONGEST, kernel_name="python3", resources=where, extra_arguments=QUIET
+    )
+    found = os.pathsep.join([str(pipeline.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ours = {"PRESET": preset_name, "TQDM_DISABLE": "1", "PYTHONPATH": found}
     try:
-        client.execute(env=os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"})
+        client.execute(env=os.environ | ours)
     except CellExecutionError as error:
         raise LabError(
             f"{path.name} stopped at preset {preset_name} with {error.ename}: {error.evalue}"
@@ -156,4 +162,7 @@ def main(preset_name: str, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except LabError as error:
+        sys.exit(f"slmlab: {error}")
