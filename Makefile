@@ -49,7 +49,7 @@ lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
 	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
-	@$(BIN)/python -m slmlab.notebook $(PRESET) $(ONLY)
+	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests
 	@echo "== pytest, two processes"

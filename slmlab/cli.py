@@ -115,11 +115,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from slmlab import notebook, pipeline, report
+    from slmlab import pipeline, report, series
 
     pipeline.run(arguments.preset, arguments.fresh)
     folder = pipeline.RUNS / arguments.preset
-    seconds = notebook.execute(arguments.preset, notebook.series(), folder / notebook.EXECUTED)
+    seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
     pipeline.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
     print(f"report: {report.write(folder)}")
 

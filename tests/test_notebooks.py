@@ -8,14 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from slmlab import notebook
+from slmlab import notebook, series
 from slmlab.errors import LabError
 from slmlab.exercises import Exercise
 
 LARGEST = 1_000_000  # bytes
 LONGEST_REBUILD = 12  # lines of an idea that a notebook may build again, if it compares it with the package's
-SERIES = notebook.series()
-TASKS = sorted((notebook.BOOK.parent / "slmlab" / "tasks").glob("[a-z]*.py"))
+SERIES = series.notebooks()
+TASKS = sorted((series.BOOK.parent / "slmlab" / "tasks").glob("[a-z]*.py"))
 each_notebook = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
 
 
@@ -144,9 +144,9 @@ def test_a_notebook_is_executed_and_stripped(tmp_path: Path, monkeypatch: pytest
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     path = tmp_path / "00_small.ipynb"
     nbformat.write(book, path)
-    full = notebook.executed(path, "smoke")
+    full = series.executed(path, "smoke")
     assert "data:audio" in nbformat.writes(full)
-    kept = notebook.strip(full)
+    kept = series.strip(full)
     assert [len(cell.outputs) for cell in kept.cells] == [1, 0, 1, 1]
     assert kept.cells[0].outputs[0].text == "smoke\n"
     assert kept.cells[3].outputs[0].data["text/plain"] == "2"
@@ -159,12 +159,12 @@ def test_a_broken_cell_names_notebook_and_error(tmp_path: Path) -> None:
     path = tmp_path / "00_broken.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
     with pytest.raises(LabError, match=r"00_broken.ipynb stopped .* ZeroDivisionError: division by zero"):
-        notebook.executed(path, "smoke")
+        series.executed(path, "smoke")
 
 
 def test_a_series_that_is_not_there_is_named() -> None:
     with pytest.raises(LabError, match="'99'"):
-        notebook.series("99")
+        series.notebooks("99")
 
 
 @pytest.mark.parametrize("module", TASKS, ids=lambda path: path.stem)
