@@ -1,8 +1,12 @@
 """What every notebook begins with: the style of figures, the preset, and the lab to work in."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from slmlab import pipeline, plots, score
 from slmlab.corpus.build import Corpus
@@ -43,6 +47,12 @@ class Lab:
     def understood(self) -> bool:
         """Whether what the chain says can be understood: not at `smoke`, which only proves that all runs."""
         return self.preset_name != "smoke"
+
+    def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> NDArray[np.float32]:
+        """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
+        timbre = self.chain.named_timbre(voice)
+        mel = self.chain.to_mels([list(codes) or [0]], timbre[None], [seed])[0]
+        return self.chain.to_wave(mel).numpy()
 
     def recordings(self, language: str, split: str = "dev") -> Corpus:
         """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""
