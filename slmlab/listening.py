@@ -164,7 +164,7 @@ def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
         level: amplitude of the tone.
     """
     hertz = np.asarray(f0, dtype=np.float64)
-    frames = (np.arange(len(hertz) * features.HOP) + 0.5) / features.HOP - 0.5
+    frames = np.arange(len(hertz) * features.HOP) / features.HOP
     voiced = hertz > 0
     places = np.flatnonzero(voiced)
     pitch = np.interp(frames, places, hertz[voiced]) if len(places) else np.full(len(frames), 100.0)

@@ -27,6 +27,8 @@ COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
 """Told apart by all eyes; lines that mean different things take them in this order."""
 INK = "#1d2733"
 TOKEN_RATE = 25
+HALF_FRAME = 0.5 / features.FRAME_RATE
+"""Seconds; frame i of a mel is centred on i / 50 s, so it is drawn half a frame to both sides of that."""
 F0_LIMITS = (50.0, 450.0)
 MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
@@ -122,7 +124,7 @@ def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
         origin="lower",
         aspect="auto",
         cmap=COLOUR_MAP,
-        extent=(0.0, seconds, -0.5, frames.shape[1] - 0.5),
+        extent=(-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5),
         interpolation="nearest",
     )
     ax.set_yticks([_bin(hz, frames.shape[1]) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
@@ -208,7 +210,7 @@ def words_of(figure: Figure) -> str:
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
     """F0 `(f,)` as a line with gaps."""
     hertz = np.asarray(f0, dtype=np.float64)
-    times = (np.arange(len(hertz)) + 0.5) / features.FRAME_RATE
+    times = np.arange(len(hertz)) / features.FRAME_RATE
     ax.plot(times, np.where(hertz > 0, hertz, np.nan), **look)
 
 

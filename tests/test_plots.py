@@ -34,7 +34,7 @@ def test_a_melody_has_gaps_where_nothing_is_voiced() -> None:
     _, axes = plots.sheet()
     plots.melody([0.0, 100.0, 110.0, 0.0, 120.0], axes[0, 0])
     assert np.isnan(axes[0, 0].lines[0].get_ydata()).tolist() == [True, False, False, True, False]
-    assert axes[0, 0].lines[0].get_xdata()[1] == pytest.approx(0.03)
+    assert axes[0, 0].lines[0].get_xdata()[1] == pytest.approx(0.02)
 
 
 def test_tokens_are_drawn_at_their_time() -> None:
