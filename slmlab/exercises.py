@@ -35,19 +35,15 @@ class Verdict:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """How Jupyter shows it: the verdict, and the solution folded away."""
-        about = f"{'●' * self.exercise.difficulty}{'○' * (MOST - self.exercise.difficulty)}"
-        about += f" · {self.exercise.minutes} min"
-        said = (
-            f"✓ Right. {self.exercise.why}"
-            if self.right
-            else f"✗ {self.fault}"
-            if self.answered
-            else "Your turn."
-        )
+        stars = "●" * self.exercise.difficulty + "○" * (MOST - self.exercise.difficulty)
+        about = f"{stars} · {self.exercise.minutes} min"
+        said = "Your turn."
+        if self.answered:
+            said = f"✗ {self.fault}" if self.fault else f"✓ Right. {self.exercise.why}"
         source = html.escape(self.exercise.source())
         folded = f"<details><summary>A solution, from the package</summary><pre>{source}</pre></details>"
         return {
-            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded}",
+            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded if source else ''}",
             "text/plain": f"{about} · {said}",
         }
 
@@ -63,7 +59,7 @@ class Exercise:
     fault: Callable[[Any], str]
     """What is wrong with an answer, in a sentence; empty when nothing is."""
     solution: Sequence[Any]
-    """Functions or classes of the package whose source is the answer."""
+    """Functions or classes of the package whose source is the answer; none where looking is the answer."""
     why: str = ""
     """What the right answer teaches, in a sentence."""
 

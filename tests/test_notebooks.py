@@ -174,4 +174,4 @@ def test_solutions_are_source_of_the_package(module: Path) -> None:
             assert 1 <= value.difficulty <= 3
             assert 1 <= value.minutes <= 30
             assert value.why.endswith(".")
-            assert "def " in value.source()
+            assert "def " in value.source() or not value.solution
