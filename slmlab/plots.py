@@ -55,6 +55,7 @@ def use_style() -> None:
             "figure.dpi": DPI,
             "image.cmap": COLOUR_MAP,
             "legend.frameon": False,
+            "legend.loc": "upper right",  # "best" is slow, and warns of it
         },
     )
 
