@@ -13,6 +13,7 @@ FRESH ?=
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
+ONLY ?=
 UV ?=
 VENV ?= .venv
 
@@ -35,18 +36,21 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab paper test lint format bench clean
+.PHONY: help run lab notebooks paper test lint format bench clean
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/.installed  ## set up, then the main job at PRESET=tiny, into runs/<preset>/ (FRESH=1 trains anew)
+run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report at PRESET=tiny, into runs/<preset>/ (FRESH=1 trains anew)
 	@echo "== slmlab run, preset $(PRESET)"
 	@$(BIN)/slmlab run --preset $(PRESET) $(if $(call yes,$(FRESH)),--fresh)
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
-	@echo "== JupyterLab on notebooks/ (Ctrl-C twice ends it)"
-	@$(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks
+	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
+	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
+
+notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
+	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
 
 paper: $(VENV)/.installed  ## the scaling study at three seeds: only runs that have no rows yet (hours)
 	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("corpus", _corpus, "speak the corpora of a preset"),
         ("train", _train, "train one network, or `all`, and whatever it needs"),
-        ("run", _run, "the whole chain: trained or taken from what is shipped, spoken, scored, reported"),
+        ("run", _run, "the whole chain: taken or trained, spoken, scored, the notebooks executed, reported"),
         ("report", _report, "the report of the last run, made again from its rows"),
         ("bench", _bench, "measure every bar and write bench.json"),
     ):
@@ -178,10 +178,13 @@ def _align(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline, report
+    from slmlab import pipeline, report, series
 
     pipeline.run(arguments.preset, arguments.fresh)
-    print(f"report: {report.write(pipeline.RUNS / arguments.preset)}")
+    folder = pipeline.RUNS / arguments.preset
+    seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
+    pipeline.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
+    print(f"report: {report.write(folder)}")
 
 
 def _report(arguments: argparse.Namespace) -> None:

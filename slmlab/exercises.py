@@ -13,6 +13,8 @@ import numpy as np
 
 MOST = 3
 """Difficulty of the hardest exercises."""
+LONGEST_CASE = 80
+"""Characters of an example that is still shown."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,15 @@ class Verdict:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """How Jupyter shows it: the verdict, and the solution folded away."""
-        about = f"{'●' * self.exercise.difficulty}{'○' * (MOST - self.exercise.difficulty)}"
-        about += f" · {self.exercise.minutes} min"
-        said = (
-            f"✓ Right. {self.exercise.why}"
-            if self.right
-            else f"✗ {self.fault}"
-            if self.answered
-            else "Your turn."
-        )
+        stars = "●" * self.exercise.difficulty + "○" * (MOST - self.exercise.difficulty)
+        about = f"{stars} · {self.exercise.minutes} min"
+        said = "Your turn."
+        if self.answered:
+            said = f"✗ {self.fault}" if self.fault else f"✓ Right. {self.exercise.why}"
         source = html.escape(self.exercise.source())
         folded = f"<details><summary>A solution, from the package</summary><pre>{source}</pre></details>"
         return {
-            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded}",
+            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded if source else ''}",
             "text/plain": f"{about} · {said}",
         }
 
@@ -61,7 +59,7 @@ class Exercise:
     fault: Callable[[Any], str]
     """What is wrong with an answer, in a sentence; empty when nothing is."""
     solution: Sequence[Any]
-    """Functions or classes of the package whose source is the answer."""
+    """Functions or classes of the package whose source is the answer; none where looking is the answer."""
     why: str = ""
     """What the right answer teaches, in a sentence."""
 
@@ -110,8 +108,11 @@ def like(
             if agrees(function, mistake):
                 return sentence
         case = next(case for case in cases if not _close(function(*case), reference(*case), tolerance))
-        given = f"For {', '.join(map(repr, case))} it" if case else "It"
-        return f"{given} gives {function(*case)!r}, which is not what the package finds."
+        if not case:
+            return f"{answer!r} is not what the package finds; think again about what is asked."
+        shown = ", ".join(map(repr, case))
+        given = f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "It gives"
+        return f"{given} {function(*case)!r}; the package finds {reference(*case)!r}."
 
     return fault
 

@@ -156,6 +156,23 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         widget.observe(update, names="value")
 
 
+def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
+    """A melody alone, words and voice gone: F0 `(f,)` in Hz as a soft tone `(s,)`, silent where it is 0.
+
+    Args:
+        f0: at 50 Hz.
+        level: amplitude of the tone.
+    """
+    hertz = np.asarray(f0, dtype=np.float64)
+    frames = np.arange(len(hertz) * features.HOP) / features.HOP
+    voiced = hertz > 0
+    places = np.flatnonzero(voiced)
+    pitch = np.interp(frames, places, hertz[voiced]) if len(places) else np.full(len(frames), 100.0)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    tone = sum(np.sin(k * phase) / k**2 for k in (1, 2, 3))
+    return (level * tone * np.interp(frames, np.arange(len(hertz)), voiced)).astype(np.float32)
+
+
 def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
     """When each word is said, about: letters share the frames that are not pauses evenly.
 
@@ -228,7 +245,7 @@ def _section(
 
 def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLike]) -> Player:
     lengths = (
-        f"{name or 'sound'} ({np.size(wave) / SAMPLE_RATE:.1f} s)"
+        f"{name or 'sound'} ({len(wave) / SAMPLE_RATE:.1f} s)"
         for name, wave in zip(names, waves, strict=True)
     )
     page = (
@@ -236,3 +253,11 @@ def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLi
         f"<main>{''.join(sections)}</main><script>{SCRIPT}</script></html>"
     )
     return Player(page, 560, "▶ " + ", ".join(lengths))
+
+
+def under(player: Player, picture: plots.Picture) -> Player:
+    """A player with a picture below it, so that the same controls move what is heard and what is seen."""
+    image = base64.b64encode(picture.png()).decode()
+    drawn = f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{image}">'
+    page = player.page.replace("</main>", f"</main>{drawn}", 1)
+    return Player(page, 2 * player.height, f"{player.words}. {picture.alt}")

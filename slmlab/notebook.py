@@ -1,25 +1,18 @@
-"""What every notebook begins with, how the series is executed without a person, and how it is kept in git.
-
-`start` is the set-up cell; `execute` runs notebooks at a preset; `strip` takes out what must not be kept:
-sounds and the state of widgets.
-"""
+"""What every notebook begins with: the style of figures, the preset, and the lab to work in."""
 
 import os
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from slmlab import pipeline, plots, score
 from slmlab.corpus.build import Corpus
-from slmlab.errors import LabError
 from slmlab.presets import Preset, preset
 from slmlab.voice import Chain
 
-BOOK = pipeline.ROOT / "notebooks"
 SETUP = """\
 REPOSITORY = ""  # on Colab: the https address of this notebook's git repository; elsewhere leave it empty
 if REPOSITORY:
@@ -31,8 +24,6 @@ from slmlab import notebook
 
 lab = notebook.start()"""
 """The first code cell of every notebook, word for word."""
-LONGEST = 900
-"""Seconds that a cell may take."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,12 @@ class Lab:
         """Whether what the chain says can be understood: not at `smoke`, which only proves that all runs."""
         return self.preset_name != "smoke"
 
+    def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> NDArray[np.float32]:
+        """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
+        timbre = self.chain.named_timbre(voice)
+        mel = self.chain.to_mels([list(codes) or [0]], timbre[None], [seed])[0]
+        return self.chain.to_wave(mel).numpy()
+
     def recordings(self, language: str, split: str = "dev") -> Corpus:
         """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""
         return score.held_out(pipeline.held_out_folder(self.preset_name), split, language)
@@ -70,69 +67,3 @@ def start() -> Lab:
     if not lab.understood:
         print("smoke proves that everything runs: its networks hardly trained, so its speech is noise.")
     return lab
-
-
-def notebooks() -> list[Path]:
-    """The series in order."""
-    return sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
-
-
-def execute(preset_name: str, paths: Sequence[Path], folder: Path) -> dict[str, float]:
-    """Run notebooks without a person and keep them, whole with sounds, in a folder.
-
-    Args:
-        preset_name: at which size.
-        paths: which notebooks.
-        folder: where the executed ones go.
-
-    Returns:
-        seconds by notebook.
-    """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    folder.mkdir(parents=True, exist_ok=True)
-    seconds = {}
-    for path in paths:
-        book = nbformat.read(path, as_version=4)
-        client = NotebookClient(
-            book, timeout=LONGEST, kernel_name="python3", resources={"metadata": {"path": str(BOOK)}}
-        )
-        began = time.monotonic()
-        try:
-            client.execute(env=os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"})
-        except CellExecutionError as error:
-            raise LabError(f"{path.name} stopped at preset {preset_name}: {error}") from error
-        seconds[path.stem] = time.monotonic() - began
-        nbformat.write(book, folder / path.name)
-        print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
-    return seconds
-
-
-def strip(path: Path) -> None:
-    """Take sounds and widgets out of an executed notebook, in place; pictures and tables stay."""
-    import nbformat
-
-    book = nbformat.read(path, as_version=4)
-    book.metadata.pop("widgets", None)
-    for cell in book.cells:
-        cell.metadata = nbformat.NotebookNode(
-            {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
-        )
-        if cell.cell_type == "code":
-            cell.outputs = [kept for kept in map(_silent, cell.outputs) if kept]
-    nbformat.write(book, path)
-
-
-def _silent(output: Any) -> Any:
-    """An output without sound and widgets; None if nothing is left."""
-    if output.output_type not in ("display_data", "execute_result"):
-        return output
-    data = output.data
-    data.pop("application/vnd.jupyter.widget-view+json", None)
-    if re.search(r"data:audio", str(data.get("text/html", ""))):
-        del data["text/html"]
-    if set(data) == {"text/plain"} and data["text/plain"].startswith(("VBox(", "HBox(")):
-        return None
-    return output

@@ -252,6 +252,13 @@ def run(preset_name: str, fresh: bool = False) -> None:
     _write_json(folder / "report.json", summary)
 
 
+def add_stages(folder: Path, seconds: dict[str, float]) -> None:
+    """Put further stages, seconds by name, into the report.json of a run."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
+    _write_json(folder / "report.json", report)
+
+
 def _keep_sounds(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
     texts = list(test.rows["spoken"])[:n]
     timbres = torch.stack([chain.named_timbre(name) for name in VOICE_NAMES[:: len(VOICE_NAMES) // n][:n]])

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import seaborn
+from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,11 +26,16 @@ from slmlab.audio import SAMPLE_RATE
 COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
 """Told apart by all eyes; lines that mean different things take them in this order."""
 INK = "#1d2733"
+TOKEN_RATE = 25
+HALF_FRAME = 0.5 / features.FRAME_RATE
+"""Seconds; frame i of a mel is centred on i / 50 s, so it is drawn half a frame to both sides of that."""
 F0_LIMITS = (50.0, 450.0)
 MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
 DPI = 96
 WIDTH = 10.0
+MOST_POINTS = 2000
+"""Points of a drawn waveform; each stands for the lowest and highest sample of its stretch."""
 
 
 def use_style() -> None:
@@ -48,6 +55,7 @@ def use_style() -> None:
             "figure.dpi": DPI,
             "image.cmap": COLOUR_MAP,
             "legend.frameon": False,
+            "legend.loc": "upper right",  # "best" is slow, and warns of it
         },
     )
 
@@ -101,7 +109,10 @@ def as_png(figure: Figure, palette: int = 128) -> bytes:
 def waveform(wave: ArrayLike, ax: Axes) -> None:
     """Draw the samples `(s,)` of a sound at 16 kHz over seconds."""
     samples = np.asarray(wave, dtype=np.float32)
-    ax.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color=COLOURS[0], linewidth=0.6)
+    step = max(1, len(samples) // MOST_POINTS)
+    chunks = rearrange(samples[: len(samples) // step * step], "(n step) -> n step", step=step)
+    times = np.arange(len(chunks)) * step / SAMPLE_RATE
+    ax.fill_between(times, chunks.min(1), chunks.max(1), color=COLOURS[0], linewidth=0.8)
     ax.set(xlabel="seconds", ylabel="amplitude", xlim=(0, len(samples) / SAMPLE_RATE))
 
 
@@ -114,14 +125,15 @@ def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
         origin="lower",
         aspect="auto",
         cmap=COLOUR_MAP,
-        extent=(0.0, seconds, -0.5, frames.shape[1] - 0.5),
+        extent=(-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5),
         interpolation="nearest",
     )
     ax.set_yticks([_bin(hz, frames.shape[1]) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
     ax.set(xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds))
     if f0 is not None:
         right = ax.twinx()
-        _line(f0, right, color="white", linewidth=3.0)
+        outline = [Stroke(linewidth=5, foreground=INK), Normal()]
+        _line(f0, right, color="white", linewidth=2.5, path_effects=outline)
         right.spines["right"].set_visible(True)
         right.set(ylabel="F0 in Hz", ylim=F0_LIMITS, xlim=(0, seconds))
 
@@ -132,6 +144,22 @@ def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -
     ax.set(xlabel="seconds", ylabel="F0 in Hz", ylim=F0_LIMITS)
     if label:
         ax.legend()
+
+
+def tokens(digits: ArrayLike, ax: Axes) -> None:
+    """Draw speech tokens as their digits `(t j)` in {-1, 0, 1}, a column each, over seconds (25 a second)."""
+    columns = np.asarray(digits, dtype=np.float32)
+    seconds = len(columns) / TOKEN_RATE
+    ax.imshow(
+        columns.T,
+        origin="lower",
+        aspect="auto",
+        cmap=COLOUR_MAP,
+        extent=(0.0, seconds, 0.5, columns.shape[1] + 0.5),
+        interpolation="nearest",
+    )
+    ax.set_yticks(range(1, columns.shape[1] + 1))
+    ax.set(xlabel="seconds", ylabel="digit", xlim=(0, seconds))
 
 
 def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
@@ -162,8 +190,9 @@ def speech(
     """
     samples = np.asarray(wave, dtype=np.float32)
     log_mel, f0, _ = features.extract(samples)
-    figure = Figure(figsize=(width, 4.4), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, 4.4), dpi=DPI)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.85 / width, 0.9, hspace=0.12)
     waveform(samples, top)
     mel(log_mel, bottom, f0)
     highest = peak or float(np.abs(samples).max(initial=1e-3))
@@ -182,7 +211,7 @@ def words_of(figure: Figure) -> str:
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
     """F0 `(f,)` as a line with gaps."""
     hertz = np.asarray(f0, dtype=np.float64)
-    times = (np.arange(len(hertz)) + 0.5) / features.FRAME_RATE
+    times = np.arange(len(hertz)) / features.FRAME_RATE
     ax.plot(times, np.where(hertz > 0, hertz, np.nan), **look)
 
 
@@ -193,3 +222,75 @@ def _bin(hertz: float, n_mels: int) -> float:
 
 def _slaney(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * float(np.log(hertz / 1000)) / float(np.log(6.4))
+
+
+def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) -> None:
+    """Draw where the symbols `(n,)` of a text stand on the language model's clock, above the speech tokens.
+
+    Args:
+        symbols: as they are written.
+        places: `(n,)` in speech tokens.
+        n_tokens: how many tokens are marked below.
+        ax: where.
+    """
+    previous, height = -np.inf, 0.5
+    for symbol, place in zip(symbols, np.asarray(places, dtype=np.float64), strict=True):
+        height = 0.5 if place - previous > 1 or height > 0.5 else 0.75
+        previous = place
+        ax.plot([place, place], [0.08, height], color=COLOURS[0], linewidth=1)
+        ax.text(place, height + 0.05, symbol if symbol.strip() else "␣", ha="center", color=COLOURS[0])
+    ax.plot(np.arange(n_tokens) + 2, np.zeros(n_tokens), "s", color=COLOURS[3], markersize=4)
+    ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 1.15))
+    ax.set_yticks([0, 0.6], ["speech", "text"])
+
+
+def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike | None = None) -> None:
+    """Draw how strongly each speech token `(t, n)` looks at each symbol of the text.
+
+    Args:
+        weights: 0 to 1.
+        symbols: the text's, as they are written; they stand on the vertical axis.
+        ax: where.
+        places: `(n,)` on the clock, in speech tokens: a line where each symbol is expected to sound.
+    """
+    looks = np.asarray(weights, dtype=np.float64)
+    image = ax.imshow(looks.T, aspect="auto", cmap=COLOUR_MAP, interpolation="nearest", vmin=0)
+    ax.set_yticks(range(len(symbols)), [symbol if symbol.strip() else "␣" for symbol in symbols], fontsize=9)
+    ax.set(xlabel="speech token", ylabel="text, from top to bottom")
+    if places is not None:
+        outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
+        line = np.asarray(places, dtype=np.float64) - 2
+        ax.plot(
+            line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock"
+        )
+        ax.set_xlim(-0.5, len(looks) - 0.5)
+        ax.legend(loc="lower left", labelcolor="white")
+    ax.figure.colorbar(image, ax=ax, label="share of attention")
+
+
+def bins(
+    values: ArrayLike, ax: Axes, label: str, limits: tuple[float, float], colours: str = COLOUR_MAP
+) -> None:
+    """Draw something `(k, f)` that each frequency bin from 0 to 8 kHz has in each frame of 20 ms.
+
+    Args:
+        values: such as levels in dB, or phases.
+        ax: where.
+        label: what they are, with the unit.
+        limits: lowest and highest value of the colours.
+        colours: a cyclic map such as `twilight` for angles.
+    """
+    frames = np.asarray(values, dtype=np.float32)
+    seconds = frames.shape[1] / features.FRAME_RATE
+    image = ax.imshow(
+        frames,
+        origin="lower",
+        aspect="auto",
+        cmap=colours,
+        extent=(0.0, seconds, 0.0, features.MAX_HZ / 1000),
+        interpolation="nearest",
+        vmin=limits[0],
+        vmax=limits[1],
+    )
+    ax.set(xlabel="seconds", ylabel="kHz")
+    ax.figure.colorbar(image, ax=ax, label=label)

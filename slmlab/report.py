@@ -4,17 +4,11 @@ left.
 
 import base64
 import html
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-from slmlab import audio, features, plots
+from slmlab import audio, plots
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.errors import LabError
 from slmlab.study import claims, sections, sweep
@@ -39,6 +33,7 @@ def write(folder: Path) -> Path:
     """
     if not (folder / "report.json").exists():
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
+    plots.use_style()
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
     results = sweep.read_results(summary["preset"])
     ledger, premises = claims.ledger(results), claims.premises(results) if results else []
@@ -62,6 +57,8 @@ def write(folder: Path) -> Path:
             *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
             "<h2>Where it went wrong</h2>",
             _worst(rows),
+            "<h2>The notebooks, executed</h2>",
+            _notebooks(summary),
             "<h2>What was trained</h2>",
             _networks(summary),
             *_study(results, ledger, premises, summary["preset"]),
@@ -154,30 +151,29 @@ def _section(part: sections.Section) -> str:
     return "\n".join(parts)
 
 
+def _notebooks(summary: dict[str, Any]) -> str:
+    """Links to the executed series, with the time that each took."""
+    taken = {
+        name.removeprefix("notebook."): stage["seconds"]
+        for name, stage in summary["stages"].items()
+        if name.startswith("notebook.")
+    }
+    if not taken:
+        return "<p class='note'>None was executed in this run.</p>"
+    lines = "".join(
+        f"<li><a href='notebooks/{_safe(name)}.html'>{_safe(name)}</a>, {seconds:.0f} s</li>"
+        for name, seconds in taken.items()
+    )
+    return f"<ul>{lines}</ul>"
+
+
 def _sound(path: Path) -> str:
-    """A player and the spectrogram of one sound, with its melody drawn over it."""
-    wave = audio.read(path)[0]
-    mel, f0, _ = features.extract(wave)
-    figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
-    seconds = len(mel) / features.FRAME_RATE
-    axes.imshow(
-        mel.T, origin="lower", aspect="auto", cmap="cividis", extent=(0.0, seconds, 0.0, float(mel.shape[1]))
-    )
-    axes.set(xlabel="seconds", ylabel="mel bin")
-    melody = axes.twinx()
-    times = [i / features.FRAME_RATE for i in range(len(f0))]
-    melody.plot(
-        times, [float(value) if value > 0 else float("nan") for value in f0], color="white", linewidth=2
-    )
-    melody.set(ylabel="F0 in Hz", ylim=(50, 450))
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
-    image = base64.b64encode(picture.getvalue()).decode()
+    """A player and the picture of one sound."""
+    image = base64.b64encode(plots.as_png(plots.speech(audio.read(path)[0]))).decode()
     sound = base64.b64encode(path.read_bytes()).decode()
     return (
         f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls "
         f"src='data:audio/wav;base64,{sound}'></audio>"
-        f"<img alt='mel spectrogram and F0 of {_safe(path.stem)}' "
+        f"<img alt='waveform, mel spectrogram and F0 of {_safe(path.stem)}' "
         f"src='data:image/png;base64,{image}'></figure>"
     )

@@ -19,16 +19,19 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slmlab import features, metrics
+from slmlab import audio, features, metrics
 from slmlab.audio import SAMPLE_RATE
 from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.models.fsq import codes_to_digits
+from slmlab.models.recogniser import transcribe
 from slmlab.models.vocoder import griffin_lim, spectral_distance
 from slmlab.sampling import SamplingConfig
 from slmlab.voice import STYLE_TOKENS, Chain
 
 Floats = NDArray[np.float64]
+ENTROPY_WINDOW = 25
+"""Tokens, a second of speech, over which the entropy of a single sound is taken."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,20 @@ def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
 
 
 @torch.inference_mode()
+def words_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
+    """Character error rate, over all recordings, of the words that the tokenizer reads from its codes."""
+    texts, read = [], []
+    for corpus in recordings:
+        for i in range(len(corpus)):
+            digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
+            frames = torch.tensor([2 * digits.shape[1]])
+            log_probs = chain.tokenizer.read(digits, frames).log_probs
+            read += transcribe(log_probs, frames, chain.alphabet)
+            texts.append(corpus.rows["spoken"].iloc[i])
+    return metrics.corpus_cer(texts, read)
+
+
+@torch.inference_mode()
 def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
     """Mean over utterances of the correlation between melody read from codes and true melody, voiced
     frames.
@@ -268,6 +285,32 @@ def cloning(chain: Chain, language: str, recordings: Corpus, n: int) -> float:
         other = chain.timbre(torch.as_tensor(recordings.wave(j)))[:-1]
         won += metrics.similarity(made, own) > metrics.similarity(made, other)
     return won / n
+
+
+def impressions(chain: Chain, wave: audio.Wave, text: str, reference: audio.Wave) -> dict[str, float]:
+    """Nine numbers of one sound beside a recording of the same words: what to watch while a sound is broken.
+
+    Args:
+        chain: whose judges, tokenizer and speaker encoder listen.
+        wave: `(s,)` at 16 kHz.
+        text: what it should say.
+        reference: `(s,)` at 16 kHz; melodies are compared after DTW on the mel.
+    """
+    sound, (mel, f0, energy) = torch.as_tensor(wave), features.extract(wave)
+    reference_mel, reference_f0, _ = features.extract(reference)
+    path, codes = metrics.align(mel, reference_mel), chain.encode(sound)
+    voices = [chain.timbre(torch.as_tensor(x))[:-1] for x in (wave, reference)]
+    return {
+        "CER, judge B": metrics.cer(text, chain.hear([sound], "b")[0]),
+        "CER, judge A": metrics.cer(text, chain.hear([sound], "a")[0]),
+        "F0 spread, semitones": metrics.f0_spread(f0),
+        "F0 correlation": metrics.f0_correlation(f0, reference_f0, path),
+        "energy spread, dB": metrics.energy_std(energy),
+        "entropy, bits": metrics.window_entropy(codes, ENTROPY_WINDOW),
+        "repetition": metrics.repetition_rate(codes),
+        "SIM": metrics.similarity(*voices),
+        "mel distance, dB": metrics.mel_distance(mel, reference_mel, path),
+    }
 
 
 def held_out(folder: Path, split: str, language: str) -> Corpus:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from slmlab.exercises import Exercise, like
 
+from slmlab.exercises import Exercise, like
 from slmlab.labelling import ranking
 from slmlab.labelling.ranking import HALF_A_TIE
 

@@ -1,18 +1,33 @@
 """Exercises of notebook 02: mel, pitch, energy, entropy."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from slmlab import metrics
 from slmlab.exercises import Exercise, like
 
 ROWS = ([1, 1, 2, 2], [5] * 8, [1, 2, 3, 4, 5, 6, 7, 8], [3, 3, 3, 1])
+MELODIES = (
+    [100.0, 110.0, 121.0, 110.0, 100.0, 90.0],
+    [0.0, 200.0, 220.0, 0.0, 242.0, 220.0, 200.0, 180.0],
+)
 
 
-def _nats(tokens: list[int]) -> float:
-    return metrics.prosodic_entropy([tokens]) * math.log(2)
+def _entropy(tokens: Sequence[int]) -> float:
+    return metrics.prosodic_entropy([tokens])
 
 
-def _codes(tokens: list[int]) -> float:
+def _nats(tokens: Sequence[int]) -> float:
+    return _entropy(tokens) * math.log(2)
+
+
+def _turned(tokens: Sequence[int]) -> float:
+    return -_entropy(tokens)
+
+
+def _distinct(tokens: Sequence[int]) -> float:
     return math.log2(len(set(tokens)))
 
 
@@ -20,16 +35,70 @@ entropy = Exercise(
     difficulty=2,
     minutes=8,
     fault=like(
-        lambda tokens: metrics.prosodic_entropy([tokens]),
+        _entropy,
         [(row,) for row in ROWS],
         {
             "These are nats: take the logarithm to base 2, and the unit is bits.": _nats,
-            "You count which codes occur, not how often: weigh each by its frequency.": _codes,
-            "The sign is turned: a logarithm of a share is negative, so the sum needs a minus.": lambda tokens: (
-                -metrics.prosodic_entropy([tokens])
-            ),
+            "You count which codes occur, not how often: weigh each by its frequency.": _distinct,
+            "The sign is turned: the logarithm of a share is negative, so the sum needs a minus.": _turned,
         },
     ),
     solution=(metrics.prosodic_entropy, metrics._entropy),
-    why="One code only has no surprise in it, eight even ones have three bits.",
+    why="One code alone has no surprise in it; eight equally frequent ones have three bits.",
+)
+
+
+def _spread_with_gaps(f0: Sequence[float]) -> float:
+    return float(12 * np.log2(np.maximum(f0, 1.0)).std())
+
+
+def _spread_in_octaves(f0: Sequence[float]) -> float:
+    return metrics.f0_spread(f0) / 12
+
+
+spread = Exercise(
+    difficulty=1,
+    minutes=6,
+    fault=like(
+        metrics.f0_spread,
+        [(melody,) for melody in MELODIES],
+        {
+            "That is in Hz: the same melody would count double for a high voice. Take 12 log2 first.": (
+                metrics.f0_std
+            ),
+            "Unvoiced frames carry a 0 that is no pitch: leave them out.": _spread_with_gaps,
+            "These are octaves; an octave has 12 semitones.": _spread_in_octaves,
+        },
+    ),
+    solution=(metrics.f0_spread, metrics._voiced),
+    why="Semitones: the same melody counts the same in a low and in a high voice.",
+)
+
+
+def _runs_of_four(tokens: Sequence[int]) -> float:
+    return metrics.repetition_rate(tokens, k=3)
+
+
+def _over_all(tokens: Sequence[int]) -> float:
+    return metrics.repetition_rate(tokens) * (len(tokens) - 4) / len(tokens)
+
+
+def _neighbours(tokens: Sequence[int]) -> float:
+    return metrics.repetition_rate(tokens, k=1)
+
+
+repetition = Exercise(
+    difficulty=2,
+    minutes=8,
+    fault=like(
+        metrics.repetition_rate,
+        [([7] * 10,), ([1, 2, 3] + [4] * 5 + [5, 6],), ([1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3],)],
+        {
+            "Four followers must be equal to the first: five equal tokens in all.": _runs_of_four,
+            "There are N - 4 places at which five tokens can begin: divide by that.": _over_all,
+            "One equal follower is a pause or a long vowel; the paper asks for four.": _neighbours,
+        },
+    ),
+    solution=(metrics.repetition_rate, metrics._repeats),
+    why="A model that has lost its way says one token again and again; silence does so too, beware.",
 )

@@ -1,0 +1,122 @@
+"""Exercises of notebook 01: where the speech comes from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from slmlab.corpus.mixing import mix
+from slmlab.corpus.prosody import STUDIO, Prosody, plan
+from slmlab.corpus.sentences import split_of
+from slmlab.exercises import Exercise, like
+from slmlab.text import normalise
+
+SENTENCES = ("Juma anasoma kitabu kizuri leo?", "Mama na baba wanaenda sokoni kesho asubuhi.")
+LEAST_PITCH = 1.5
+"""Semitones that the pitch of words must spread for a melody to be lively."""
+
+
+def _share(rows: pd.DataFrame) -> float:
+    return float(rows.loc[rows["kind"] == "synthetic", "seconds"].sum() / rows["seconds"].sum())
+
+
+def _by_count(rows: pd.DataFrame) -> float:
+    return float((rows["kind"] == "synthetic").mean())
+
+
+def _to_authentic(rows: pd.DataFrame) -> float:
+    synthetic = rows["kind"] == "synthetic"
+    return float(rows.loc[synthetic, "seconds"].sum() / rows.loc[~synthetic, "seconds"].sum())
+
+
+LEDGERS = (
+    pd.DataFrame({"kind": ["authentic", "synthetic", "synthetic"], "seconds": [6.0, 1.0, 2.0]}),
+    pd.DataFrame({"kind": ["authentic", "authentic", "synthetic"], "seconds": [1.0, 2.0, 9.0]}),
+)
+
+alpha = Exercise(
+    difficulty=1,
+    minutes=5,
+    fault=like(
+        _share,
+        [(ledger,) for ledger in LEDGERS],
+        {
+            "You count utterances; alpha goes by hours, and authentic utterances may be longer.": _by_count,
+            "You divide by the authentic seconds; divide by all of them.": _to_authentic,
+        },
+    ),
+    solution=(mix,),
+    why="Hours, not utterances: otherwise short sentences would weigh as much as long ones.",
+)
+
+
+def _melody_fault(answer: Prosody) -> str:
+    if not isinstance(answer, Prosody):
+        return f"This is a {type(answer).__name__}; give a Prosody, such as replace(LIVELY, rate_spread=0.0)."
+    if answer.recording != STUDIO:
+        return "The recording adds noise; leave `recording` as it is in LIVELY."
+    plans = [plan(text, "sw", answer, seed) for text in SENTENCES for seed in range(20)]
+    rates = {round(word.rate, 6) for words in plans for word in words}
+    pitch = float(np.mean([np.std([word.pitch for word in words]) for words in plans]))
+    moving = [
+        name for name in ("rate_spread", "phrase_rate_spread", "focus_slowing") if getattr(answer, name) != 0
+    ]
+    if moving:
+        return f"The pace still moves: look at {', '.join(moving)}."
+    if len(rates) > 1:
+        return "The pace still differs between words."
+    if pitch < LEAST_PITCH:
+        return (
+            f"Now the melody is flat too: pitch spreads {pitch:.1f} semitones over a sentence, "
+            f"keep at least {LEAST_PITCH}."
+        )
+    return ""
+
+
+melody_only = Exercise(
+    difficulty=2,
+    minutes=8,
+    fault=_melody_fault,
+    solution=(plan,),
+    why="Melody and pace are separate settings, so a study can ask which of them listeners miss.",
+)
+
+
+def _leaks(train: Sequence[str], test: Sequence[str]) -> int:
+    known = {normalise(sentence) for sentence in train}
+    return sum(normalise(sentence) in known for sentence in test)
+
+
+def _raw_leaks(train: Sequence[str], test: Sequence[str]) -> int:
+    return len([sentence for sentence in test if sentence in train])
+
+
+def _lower_leaks(train: Sequence[str], test: Sequence[str]) -> int:
+    known = {sentence.lower() for sentence in train}
+    return sum(sentence.lower() in known for sentence in test)
+
+
+leaks = Exercise(
+    difficulty=2,
+    minutes=8,
+    fault=like(
+        _leaks,
+        [
+            (
+                ["Habari za asubuhi?", "Chị Hà ơi!"],
+                ["habari za asubuhi?", "Mama anapika.", "Chi\u0323 Hà ơi!"],
+            ),
+            (["Juma anasoma."], ["Juma  anasoma.", "Asha anasoma."]),
+        ],
+        {
+            "You compare the spelling as typed: capitals, spaces and the two ways to write ị hide a leak.": (
+                _raw_leaks
+            ),
+            "Capitals are handled; spaces and the two ways to write ị still hide a leak (`normalise`).": (
+                _lower_leaks
+            ),
+        },
+    ),
+    solution=(split_of, normalise),
+    why="A sentence that was trained on tests memory, not reading.",
+)

@@ -1,0 +1,59 @@
+"""Exercises of notebook 00: the tour."""
+
+import math
+
+from slmlab.corpus.mixing import mix
+from slmlab.exercises import Exercise, like
+from slmlab.models.fsq import digits_to_codes
+
+bits = Exercise(
+    difficulty=1,
+    minutes=3,
+    fault=like(
+        lambda: 25 * math.log2(6561),
+        [()],
+        {
+            "That is one token's worth: there are 25 of them a second.": lambda: math.log2(6561),
+            "6561 is how many codes there are; choosing one of them takes log2(6561) bits.": lambda: (
+                25 * 6561
+            ),
+            "A digit of three levels holds more than one bit: log2(3).": lambda: 25 * 8,
+            "That is the natural logarithm; bits need the one to base 2.": lambda: 25 * math.log(6561),
+        },
+        tolerance=0.01,
+    ),
+    solution=(digits_to_codes,),
+    why="A WAV file has 256 000 bits a second, so tokens are 800 times smaller.",
+)
+
+alpha = Exercise(
+    difficulty=1,
+    minutes=4,
+    fault=like(
+        lambda synthetic, authentic: synthetic / (synthetic + authentic),
+        [(10, 300), (300, 300), (1200, 300)],
+        {
+            "You divide by the authentic hours only; alpha is a share of all hours.": lambda s, a: s / a,
+            "That is the authentic share; alpha is the synthetic one.": lambda s, a: a / (s + a),
+            "A share is between 0 and 1; leave the percent for the text.": lambda s, a: 100 * s / (s + a),
+        },
+    ),
+    solution=(mix,),
+    why="At 1200 synthetic hours beside 300 authentic ones alpha is 0.8, where the paper hears erosion.",
+)
+
+peak = Exercise(
+    difficulty=1,
+    minutes=2,
+    fault=like(
+        lambda: 50,
+        [()],
+        {
+            "There the words are understood best, but listeners liked it least.": lambda: 100,
+            "There the words are hardly understood; look at the third panel, not the first.": lambda: 3,
+            "A share, not percent: multiply by 100.": lambda: 0.5,
+        },
+    ),
+    solution=(),
+    why="So the best mixture for the ear is not the best for the error rate: that is the gap to bridge.",
+)

@@ -1,0 +1,110 @@
+"""Exercises of notebooks 00 to 03: the right answer passes, each likely mistake is told which one it is."""
+
+import math
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import pytest
+
+from slmlab.corpus.prosody import LIVELY, SYNTHETIC
+from slmlab.exercises import MOST, Exercise, between, like
+from slmlab.tasks import corpus, prosody, tokens, tour
+from slmlab.text import normalise
+
+double = Exercise(
+    2, 3, like(lambda x: 2 * x, [(1,), (3,)], {"You squared it.": lambda x: x * x}), (math.hypot,)
+)
+
+
+def test_no_answer_yet_is_no_mistake() -> None:
+    def stub(x: int) -> int:
+        raise NotImplementedError
+
+    for answer in (..., stub):
+        verdict = double.check(answer)
+        assert not verdict.answered
+        assert not verdict.right
+
+
+def test_a_right_answer_a_named_mistake_and_another() -> None:
+    assert double.check(lambda x: x + x).right
+    assert double.check(lambda x: x**2).fault == "You squared it."
+    assert double.check(lambda x: 2 * x + 1).fault == "For 1 it gives 3; the package finds 2."
+
+
+def test_an_answer_that_stops_is_reported_not_raised() -> None:
+    assert "ZeroDivisionError" in double.check(lambda x: 1 / 0).fault
+
+
+def test_a_value_is_not_told_the_solution() -> None:
+    secret = Exercise(1, 1, like(lambda: 42, [()], {}), (math.hypot,))
+    assert "42" not in secret.check(41).fault
+    assert secret.check(42).right
+
+
+def test_limits_name_their_side() -> None:
+    fault = between(1, 2, "too low", "too high")
+    assert [fault(x) for x in (0, 1.5, 3)] == ["too low", "", "too high"]
+
+
+def test_a_verdict_shows_difficulty_minutes_and_the_folded_solution() -> None:
+    shown = tokens.code.check(...)._repr_mimebundle_()
+    assert shown["text/plain"].startswith("●" + "○" * (MOST - 1) + " · 5 min")
+    assert "<details>" in shown["text/html"]
+    assert "def digits_to_codes" in shown["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("exercise", "right"),
+    [
+        (tour.bits, 25 * 8 * math.log2(3)),
+        (tour.alpha, lambda s, a: s / (s + a)),
+        (tour.peak, 50),
+        (corpus.alpha, lambda rows: rows.seconds[rows.kind == "synthetic"].sum() / rows.seconds.sum()),
+        (corpus.melody_only, replace(LIVELY, rate_spread=0.0, phrase_rate_spread=0.0, focus_slowing=0.0)),
+        (corpus.leaks, lambda train, test: len([s for s in test if normalise(s) in map(normalise, train)])),
+        (prosody.spread, lambda f0: np.std([12 * math.log2(hz) for hz in f0 if hz])),
+        (
+            prosody.entropy,
+            lambda row: sum(-row.count(v) / len(row) * math.log2(row.count(v) / len(row)) for v in set(row)),
+        ),
+        (prosody.repetition, lambda y: np.mean([len(set(y[i : i + 5])) == 1 for i in range(len(y) - 4)])),
+        (tokens.code, lambda digits: sum((d + 1) * 3**i for i, d in enumerate(digits))),
+        (tokens.collapse, lambda row: [symbol for symbol, _ in groupby(row) if symbol]),
+        (tokens.gradient, 0.915),
+    ],
+)
+def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> None:
+    assert exercise.check(right).fault == ""
+
+
+@pytest.mark.parametrize(
+    ("exercise", "wrong", "word"),
+    [
+        (tour.bits, math.log2(6561), "25 of them"),
+        (tour.alpha, lambda s, a: s / a, "share of all"),
+        (tour.peak, 100, "liked it least"),
+        (corpus.alpha, lambda rows: (rows.kind == "synthetic").mean(), "count utterances"),
+        (corpus.melody_only, replace(LIVELY, rate_spread=0.0), "phrase_rate_spread, focus_slowing"),
+        (corpus.melody_only, SYNTHETIC, "flat too"),
+        (corpus.melody_only, "lively", "This is a str"),
+        (corpus.leaks, lambda train, test: len(set(train) & set(test)), "as typed"),
+        (prosody.spread, lambda f0: np.std([hz for hz in f0 if hz]), "in Hz"),
+        (prosody.entropy, lambda row: math.log2(len(set(row))), "how often"),
+        (
+            prosody.repetition,
+            lambda y: np.mean([len(set(y[i : i + 4])) == 1 for i in range(len(y) - 3)]),
+            "five equal",
+        ),
+        (tokens.code, lambda digits: sum(d * 3**i for i, d in enumerate(digits)), "add 1"),
+        (
+            tokens.collapse,
+            lambda row: [symbol for symbol, _ in groupby(s for s in row if s)],
+            "merge repeats first",
+        ),
+        (tokens.gradient, 1, "tanh"),
+    ],
+)
+def test_the_likely_mistake_is_named(exercise: Exercise, wrong: object, word: str) -> None:
+    assert word in exercise.check(wrong).fault

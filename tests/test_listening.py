@@ -1,0 +1,122 @@
+"""Players: the sound inside is the sound given, words follow the speech, nothing comes from outside."""
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+import soundfile
+
+from slmlab import audio, features, listening
+from slmlab.audio import SAMPLE_RATE
+from slmlab.errors import LabError
+
+TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+
+
+def sounds(page: str) -> list[bytes]:
+    return [base64.b64decode(found) for found in re.findall(r"data:audio/wav;base64,([^\"]+)", page)]
+
+
+def test_a_player_holds_the_very_samples_as_16_bit_and_their_mark(tmp_path: Path) -> None:
+    (inside,) = sounds(listening.player(TONE, "tone").page)
+    samples, rate = soundfile.read(io.BytesIO(inside), dtype="int16")
+    assert rate == SAMPLE_RATE
+    assert np.array_equal(samples, np.round(TONE * 32767).astype(np.int16))
+    (tmp_path / "a.wav").write_bytes(inside)
+    assert audio.is_generated(tmp_path / "a.wav")
+
+
+def test_loudness_is_not_touched() -> None:
+    quiet, loud = sounds(listening.compare({"quiet": 0.1 * TONE, "loud": TONE}).page)
+    peaks = [np.abs(soundfile.read(io.BytesIO(inside))[0]).max() for inside in (quiet, loud)]
+    assert peaks == [pytest.approx(0.03, abs=1e-3), pytest.approx(0.3, abs=1e-3)]
+
+
+def test_compared_sounds_have_one_axis_of_time() -> None:
+    page = listening.compare({"short": TONE[:8000], "long": TONE}).page
+    assert re.findall(r'data-seconds="([\d.]+)"', page) == ["1.0000", "1.0000"]
+
+
+def test_names_and_texts_cannot_break_the_page() -> None:
+    page = listening.player(TONE, "<script>alert(1)</script>", "a<b & c").page
+    assert "<script>alert" not in page
+    assert "a&lt;b" in page
+
+
+def test_a_player_needs_nothing_from_outside_and_can_be_reached_by_keyboard() -> None:
+    page = listening.player(TONE, "tone", "aaa").page
+    assert not re.search(r"https?://", page)
+    assert 'tabindex="0"' in page
+    assert 'alt="waveform, spectrogram and F0 of tone, 1.0 s"' in page
+    shown = listening.player(TONE, "tone")._repr_mimebundle_()
+    assert shown["text/plain"] == "▶ tone (1.0 s)"
+    frame = re.search(r'srcdoc="([^"]*)"', shown["text/html"])
+    assert frame
+    assert html.unescape(frame[1]) == listening.player(TONE, "tone").page
+
+
+def test_words_share_the_frames_that_are_no_pause() -> None:
+    energy = np.full(100, -80.0)
+    energy[10:30] = energy[60:80] = -20.0
+    (first, a, b), (second, c, d) = listening.word_times("aaaa bbbb", energy)
+    assert (first, second) == ("aaaa", "bbbb")
+    assert a == pytest.approx(0.2)
+    assert 0.58 <= b <= 1.2
+    assert c == b
+    assert d == pytest.approx(1.58)
+    assert listening.word_times("", energy) == []
+
+
+def test_a_hum_has_the_melody_and_its_gaps() -> None:
+    f0 = np.concatenate([np.zeros(10), np.linspace(150, 220, 40), np.zeros(10)])
+    hummed = listening.hum(f0)
+    assert len(hummed) == 60 * features.HOP
+    found = features.f0(hummed).numpy()
+    assert np.allclose(found[14:46], f0[14:46], rtol=0.03)
+    assert np.abs(hummed[: 8 * features.HOP]).max() == 0
+
+
+@pytest.mark.parametrize("wave", [np.zeros(10, np.float32), np.zeros((2, 9000)), np.full(9000, np.nan)])
+def test_what_is_no_sound_is_refused_in_a_sentence(wave: np.ndarray) -> None:
+    with pytest.raises(LabError, match="x cannot be played"):
+        listening.player(wave, "x")
+
+
+def test_controls_show_at_once_and_again_after_a_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+
+    class Handle:
+        def update(self, value: object) -> None:
+            shown.append(value)
+
+    def display(value: object, display_id: bool = False) -> Handle:
+        if display_id:
+            shown.append(value)
+        return Handle()
+
+    def half(x: int) -> float:
+        if x > 8:
+            raise LabError("too much")
+        return x / 2
+
+    monkeypatch.setattr(listening, "display", display)
+    slider = ipywidgets.IntSlider(4, min=0, max=10)
+    listening.controls(half, x=slider)
+    slider.value = 6
+    slider.value = 10
+    assert shown[:2] == [2.0, 3.0]
+    assert "too much" in shown[2].value
+    assert slider.description == "x"
+
+
+def test_a_mistake_in_the_first_answer_is_the_cells_own() -> None:
+    def broken(x: int) -> None:
+        raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        listening.controls(broken, x=ipywidgets.IntSlider(1))

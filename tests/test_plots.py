@@ -1,0 +1,64 @@
+"""Figures: axes in seconds and Hz, melodies with gaps, pictures that are small and described."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slmlab import features, plots
+from slmlab.audio import SAMPLE_RATE
+
+TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+
+
+def test_the_axis_in_hz_stands_where_the_mel_has_the_tone() -> None:
+    for hertz in (250.0, 1000.0, 4000.0):
+        wave = np.sin(2 * np.pi * hertz * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
+        loudest = int(features.log_mel(wave)[0, 20].argmax())
+        assert plots._bin(hertz, 80) == pytest.approx(loudest, abs=1)
+
+
+def test_a_waveform_keeps_its_highest_and_lowest_sample() -> None:
+    _, axes = plots.sheet()
+    wave = np.zeros(3 * SAMPLE_RATE, np.float32)
+    wave[12_345], wave[23_456] = 0.9, -0.7
+    plots.waveform(wave, axes[0, 0])
+    drawn = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (drawn.max(), drawn.min()) == (pytest.approx(0.9), pytest.approx(-0.7))
+    assert axes[0, 0].get_xlim() == (0, 3)
+    assert axes[0, 0].get_xlabel() == "seconds"
+
+
+def test_a_melody_has_gaps_where_nothing_is_voiced() -> None:
+    _, axes = plots.sheet()
+    plots.melody([0.0, 100.0, 110.0, 0.0, 120.0], axes[0, 0])
+    assert np.isnan(axes[0, 0].lines[0].get_ydata()).tolist() == [True, False, False, True, False]
+    assert axes[0, 0].lines[0].get_xdata()[1] == pytest.approx(0.02)
+
+
+def test_tokens_are_drawn_at_their_time() -> None:
+    _, axes = plots.sheet()
+    plots.tokens(np.zeros((50, 8)), axes[0, 0])
+    assert axes[0, 0].get_xlim() == (0, 2)
+
+
+def test_speech_shares_one_axis_of_time_and_says_what_it_is() -> None:
+    figure = plots.speech(TONE, title="a tone", text="aaa", seconds=2.5)
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() == (0, 2.5)
+    said = plots.words_of(figure)
+    assert all(
+        word in said for word in ("a tone", "aaa", "seconds", "F0 in Hz", "Hz (mel scale)", "amplitude")
+    )
+
+
+def test_a_picture_is_a_small_png_with_alternative_text() -> None:
+    data, about = plots.Picture(plots.speech(TONE), "A tone of one second.")._repr_mimebundle_()
+    image = Image.open(io.BytesIO(data["image/png"]))
+    assert image.size[0] == plots.WIDTH * plots.DPI
+    assert len(data["image/png"]) < 60_000
+    assert about["image/png"]["alt"] == data["text/plain"] == "A tone of one second."
+
+
+def test_colours_are_all_different() -> None:
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS) >= 8
