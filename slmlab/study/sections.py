@@ -282,7 +282,7 @@ def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, labe
 
 
 def _effects(change: pd.Series, spread: pd.Series) -> list[str]:
-    return [f"{change[name] / spread[name]:+.2f}" for name in change.index]
+    return [f"{change[name] / spread[name]:+.2f}" if spread[name] > 0 else "–" for name in change.index]
 
 
 def _number(value: float | None) -> str:
