@@ -45,6 +45,6 @@ def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, config in configs.items():
             model = KINDS[name.split(".")[0]][0](config)
             facts = {"alphabet": list(TINY.symbols)}
-            checkpoints.save(folder / name, model, Card(config=config, facts=facts), half=True)
+            checkpoints.save(folder / name, model, Card(config=config, facts=facts), small=True)
     checkpoints.replace_text(folder / VOICES, '{"mid": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
     return folder
