@@ -93,6 +93,7 @@ def test_a_session_by_mouse_with_gate_undo_and_return(
     page.locator("#pair-start").click()
     wait_for_trial(page, 0)
     shoot(page, "pair")
+    page.wait_for_timeout(500)
     page.locator("#pair-A").click()
     assert "Hear every clip" in page.locator("section.trial:visible .message").inner_text()
     assert at(page) == ("0", "0"), "the gate holds"
@@ -103,6 +104,7 @@ def test_a_session_by_mouse_with_gate_undo_and_return(
         shoot(page, f"heard-{n}")
         page.locator("#pair-B").dblclick() if n else page.locator("#pair-A").click()
         wait_for_trial(page, n + 1)
+    page.wait_for_timeout(500)  # a click sooner is taken for the second half of a double click
     page.locator("#pair-undo").click()
     wait_for_trial(page, 1)
     assert at(page) == ("1", "1")
