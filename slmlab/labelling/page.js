@@ -32,9 +32,11 @@
       s.dataset.decision = decision;
       s.dataset.sent = "1";
       clips(s).forEach((a) => a.pause());
+      const { trial, attempt } = s.dataset;
       setTimeout(() => {
+        if (!s.dataset.sent || s.dataset.trial !== trial || s.dataset.attempt !== attempt) return;
         delete s.dataset.sent; // the same vote sent again counts once
-        if (s.isConnected) say(s, "Not answered yet: is the server there? Nothing is lost; press again.");
+        say(s, "Not answered yet: is the server there? Nothing is lost; press again.");
       }, 5000);
       return;
     }
