@@ -222,7 +222,7 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
             start = gr.Button("Start", variant="primary", elem_id=f"{face}-start")
         with gr.Column(elem_classes="work"):
             decide = _answers(study, face)
-            with gr.Accordion("Why? (if you like)", open=False):
+            with gr.Accordion("Why? (if you like)", open=False, elem_classes="why"):
                 tags = gr.CheckboxGroup(list(study.tags), show_label=False, elem_id=f"{face}-tags")
                 note = gr.Textbox(show_label=False, placeholder="in your own words", max_length=2000)
             report = gr.Textbox("{}", visible=False)

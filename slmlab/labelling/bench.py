@@ -73,7 +73,10 @@ def paper_study(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> 
         for i, one in enumerate(names)
         for other in names[i + 1 :]
     ]
-    gold = [Pair(f"gold{GAP}{s}", f"a-{s:03d}", f"{DISTORTED}-{s:03d}", f"a-{s:03d}") for s in range(n_gold)]
+    gold = [
+        Pair(f"gold{GAP}{s}", right := f"a-{s % n_sentences:03d}", f"{DISTORTED}-{s:03d}", right)
+        for s in range(n_gold)
+    ]
     return Study("bench", tuple(clips), tuple(pairs), tuple(gold), n_main=min(40, len(pairs)))
 
 

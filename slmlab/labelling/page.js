@@ -1,5 +1,6 @@
 // Players, keys, the listen-first gate and what is reported with a vote. Gradio has no hotkeys of its own.
 (() => {
+  const SECOND_CLICK = 400; // ms in which a click was meant for the trial before
   const section = () => [...document.querySelectorAll("section.trial")].find((s) => s.offsetParent !== null);
   const clips = (s) => [...s.querySelectorAll("audio")];
   const heard = (s) => clips(s).every((a) => a.dataset.heard);
@@ -23,16 +24,19 @@
     const s = section();
     if (!button || !s) return;
     const decision = button.id.split("-")[1];
+    const late = performance.now() - Number(seen(s)) > SECOND_CLICK;
     const free = decision === "skip" || decision === "undo" || heard(s) || s.dataset.override;
     const first = decision === "undo" && s.dataset.trial === "0";
     if (first) say(s, "There is nothing to undo.");
-    if (free && !first && !s.dataset.sent) {
+    if (free && late && !first && !s.dataset.sent) {
       s.dataset.decision = decision;
       s.dataset.sent = "1";
       clips(s).forEach((a) => a.pause());
+      const { trial, attempt } = s.dataset;
       setTimeout(() => {
+        if (!s.dataset.sent || s.dataset.trial !== trial || s.dataset.attempt !== attempt) return;
         delete s.dataset.sent; // the same vote sent again counts once
-        if (s.isConnected) say(s, "Not answered yet: is the server there? Nothing is lost; press again.");
+        say(s, "Not answered yet: is the server there? Nothing is lost; press again.");
       }, 5000);
       return;
     }
@@ -94,7 +98,8 @@
       button.classList.toggle("heard", Boolean(audio.dataset.heard));
       button.style.setProperty("--part", audio.duration ? audio.currentTime / audio.duration : 0);
     }, true);
+  // Gradio changes a page in place: what it did not send (when seen, heard, sent) is gone with each new trial.
   new MutationObserver(() => document.querySelectorAll("section.trial").forEach(seen))
-    .observe(document, { childList: true, subtree: true });
+    .observe(document, { childList: true, subtree: true, attributeFilter: ["data-trial", "data-attempt"] });
   window.slmlab = { report };
 })();
