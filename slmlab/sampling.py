@@ -34,7 +34,7 @@ REST = 0.8  # when no more than this share of a batch still speaks, those who en
 class SamplingConfig:
     """How freely tokens are drawn."""
 
-    temperature: float = 0.7
+    temperature: float = 0.5
     """Below 1 the likely becomes likelier; above 0."""
     top_k: int = 50
     """Draw from the likeliest ids, at most this many; 0 means all."""

@@ -34,7 +34,7 @@ from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import Alphabet
 
 STYLE_TOKENS = 40
-NOISE = 0.3  # of the decoder's training noise; see `Chain.to_mels`
+NOISE = 0.1  # of the decoder's training noise; see `Chain.to_mels`
 SMOOTHING = 5  # mel bins over which the vocoder trusts the mel of a network; see `Vocoder.forward`
 VOICES = "voices.json"  # written last: where it is, all checkpoints are
 KINDS: dict[str, tuple[type[nn.Module], type]] = {
