@@ -161,8 +161,8 @@ class Study:
         clips = tuple(Clip(**{**row, "tokens": tuple(row["tokens"])}) for row in found.pop("clips"))
         pairs, gold = (tuple(Pair(**row) for row in found.pop(name)) for name in ("pairs", "gold"))
         rules = Rules(**found.pop("rules"))
-        lists = {name: tuple(found.pop(name)) for name in ("words", "tags")}
-        return Study(clips=clips, pairs=pairs, gold=gold, rules=rules, **lists, **found)
+        words, tags = (tuple(found.pop(name)) for name in ("words", "tags"))
+        return Study(clips=clips, pairs=pairs, gold=gold, rules=rules, words=words, tags=tags, **found)
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,8 @@ def _make(
     clip = {id(sound): made for sound, made in zip(sounds + broken, clips, strict=True)}
 
     def pair(row: tuple[str, Sound, Sound, str]) -> Pair:
-        name, *two = row[0], clip[id(row[1])].name, clip[id(row[2])].name
-        return Pair(name, *two, answer={"first": two[0], "second": two[1]}.get(row[3], ""))
+        first, second = (clip[id(sound)].name for sound in row[1:3])
+        return Pair(row[0], first, second, answer={"first": first, "second": second}.get(row[3], ""))
 
     gold = [pair(row) for row in given] or [
         Pair(f"gold{GAP}{n}", clip[id(sounds[i])].name, clip[id(bad)].name, clip[id(sounds[i])].name)
