@@ -1,5 +1,6 @@
 """Votes for other programs: the same table from either file, and TRL takes a step on it."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def test_trl_takes_a_dpo_step_on_the_export(
         output_dir=str(tmp_path / "dpo"), max_steps=1, per_device_train_batch_size=4, learning_rate=0.1,
         report_to=[], use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    trainer = trl.DPOTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer)
+    reference = copy.deepcopy(model)
+    trainer = trl.DPOTrainer(model, reference, settings, train_dataset=rows, processing_class=tokenizer)
     loss = trainer.train().training_loss
     assert loss == pytest.approx(0.6931, abs=1e-3), "ln 2: policy and reference agree at first"
     assert any(not value.equal(before[name]) for name, value in model.named_parameters())
