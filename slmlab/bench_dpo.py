@@ -7,6 +7,7 @@ which its defaults would have: both make it faster or more exact here.
 
 import copy
 import time
+import warnings
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,7 +101,8 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
             losses.append(float(loss.detach()))
             return loss
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL's own, of names that transformers will drop
         trainer = Peer(
             model=_peer(model),
             ref_model=None if precomputed else _peer(model),
