@@ -145,6 +145,8 @@ def _ids(model: SpeechLM, pair: Pair) -> dict[str, list[int]]:
 def _peer(model: SpeechLM) -> Any:
     """The model in transformers' hands, reading by our clock."""
     peer = to_qwen(model)
+    for config in (peer.config, peer.generation_config):  # as `_tokenizer` has them, or TRL says so
+        config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, None, 1
 
     def clock(_: Any, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return arguments, named | {"position_ids": model.positions(named["input_ids"])}

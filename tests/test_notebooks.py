@@ -150,7 +150,7 @@ def test_a_notebook_is_executed_and_stripped(tmp_path: Path, monkeypatch: pytest
     assert [len(cell.outputs) for cell in kept.cells] == [1, 0, 1, 1]
     assert kept.cells[0].outputs[0].text == "smoke\n"
     assert kept.cells[3].outputs[0].data["text/plain"] == "2"
-    assert "data:audio" not in nbformat.writes(kept)
+    assert not any("data:audio" in str(output) for cell in kept.cells for output in cell.outputs)
     assert "vnd.jupyter.widget" not in nbformat.writes(kept)
     assert "data:audio" in nbformat.writes(full), "the executed one keeps its sound"
 
