@@ -8,6 +8,7 @@ single votes. Exclusions follow the rules fixed in the study. Functions take the
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import evalica
 import numpy as np
@@ -203,7 +204,7 @@ def agreement(
     empty = {"alpha": np.nan, "low": np.nan, "high": np.nan, "units": float(grid.shape[1])}
     if grid.shape[1] < 2 or np.unique(grid.to_numpy()[grid.notna().to_numpy()]).size < 2:
         return empty
-    distance = "nominal" if task == "pair" else "ordinal"
+    distance: Literal["nominal", "ordinal"] = "nominal" if task == "pair" else "ordinal"
     found = evalica.alpha_bootstrap(grid, distance, n_resamples=resamples, random_state=seed)
     return empty | {"alpha": float(found.alpha), "low": float(found.low), "high": float(found.high)}
 

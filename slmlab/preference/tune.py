@@ -91,7 +91,8 @@ def preference_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted mean of DPO or IPO over pairs, and the SFT term; see `losses` for both and the figures."""
     said = log_probs(model, batch.sequences)
-    four = (*said.chunk(2), *batch.reference.chunk(2))
+    (chosen, rejected), (was_chosen, was_rejected) = said.chunk(2), batch.reference.chunk(2)
+    four = (chosen, rejected, was_chosen, was_rejected)
     if config.loss == "dpo":
         each = losses.dpo(losses.margin(*four), config.beta, config.label_smoothing)
     else:
@@ -100,7 +101,7 @@ def preference_loss(
     loss = (batch.weights * each).mean()
     if config.sft:
         loss = loss + config.sft * losses.sft(four[0], batch.tokens.chunk(2)[0])
-    return loss, losses.figures(*four, beta=config.beta)
+    return loss, losses.figures(*four, config.beta)
 
 
 class PairBatches:

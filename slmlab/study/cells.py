@@ -149,7 +149,8 @@ def one_thread() -> Iterator[None]:
 
 def lively_corpus(study: Study) -> CorpusSpec:
     """The authentic corpus without its noise, rooms and wrong transcripts."""
-    specs = {spec.kind: spec for spec in preset(study.preset).corpora[LANGUAGE]}
+    spoken = preset(study.preset).corpora[LANGUAGE]
+    specs = {spec.kind: spec for spec in spoken if isinstance(spec, CorpusSpec)}
     return replace(specs["authentic"], name=f"lm-{LANGUAGE}-lively", kind="lively")
 
 

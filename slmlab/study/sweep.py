@@ -23,6 +23,7 @@ import torch
 
 from slmlab import audio, checkpoints, pipeline, recipes, score
 from slmlab.checkpoints import digest
+from slmlab.corpus.build import CorpusSpec
 from slmlab.errors import LabError
 from slmlab.metrics import corpus_cer
 from slmlab.presets import preset
@@ -105,7 +106,8 @@ def key(study: Study, cell: Cell) -> str:
     }
     corpora = [*chain.corpora[LANGUAGE], *chain.corpora["held_out"], cells.lively_corpus(study)]
     manners = cells.MANY if cell.arm == ENTROPY else cells.PLAIN
-    how = [chain.lm, SamplingConfig(), manners, study.alphas[-2], [spec.digest() for spec in corpora]]
+    spoken = [spec.digest() if isinstance(spec, CorpusSpec) else digest(spec) for spec in corpora]
+    how = [chain.lm, SamplingConfig(), manners, study.alphas[-2], spoken]
     return digest([FORMAT, settings, how, cell, _made_with(study)])[:12]
 
 
