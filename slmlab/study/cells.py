@@ -102,8 +102,8 @@ class Cell:
 class Manner:
     """One way in which a model is made to say the sentences."""
 
-    temperature: float = SamplingConfig().temperature
-    """Of the draw."""
+    temperature: float = 0.7
+    """Of the draw: the middle of what is tried, whatever the showcase is heard at."""
     noise: float = 0.0
     """Share of the tokens replaced by random ones afterwards."""
     samples: int = 1

@@ -181,7 +181,7 @@ def publish(study: Study, ready: Sequence[Cell], made: dict[str, Path], folder: 
         _publish_ground(study, made, folder)
     for cell in finished:
         if cell.arm == "authentic" and cell.seed == 0:
-            wave = audio.read(made[f"say.{cell.name}"] / "test-0.7-0.wav")[0]
+            wave = audio.read(made[f"say.{cell.name}"] / f"test-{cells.Manner().temperature:g}-0.wav")[0]
             _write_flac(folder / f"{study.preset}-{cell.name}.flac", wave)
 
 
