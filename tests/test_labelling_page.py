@@ -230,7 +230,7 @@ def test_the_page_works_inside_jupyterlab(jupyter: str, page: playwright.Page) -
     page.goto(f"{jupyter}/lab/tree/cell.ipynb")
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    page.locator(".jp-OutputArea iframe").wait_for()
+    page.locator(".jp-OutputArea iframe").wait_for(timeout=180_000)
     frame = page.frame_locator(".jp-OutputArea iframe")
     frame.locator("#pair-start").click()
     frame.locator("section.trial[data-trial='0']").wait_for()
