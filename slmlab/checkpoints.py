@@ -65,14 +65,15 @@ def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) ->
         path: folder and name, without suffix.
         model: the network; tied weights are stored once.
         card: what is known about it.
-        small: store matrices as int8 with a scale for each row and other floats as float16, about a quarter
-            of the size; they load as float32.
+        small: store learnt matrices as int8 with a scale for each row, other learnt numbers as float16, about
+            a quarter of the size; they load as float32. Buffers are kept as they are.
 
     Returns:
         The card as written.
     """
     tensors = weights(model)
-    stored = _shrunk(tensors) if small else tensors
+    learnt = {name for name, _ in model.named_parameters()}
+    stored = _shrunk(tensors, learnt) if small else tensors
     everything = [*tensors.items(), *stored.items()]
     broken = [name for name, tensor in everything if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -148,18 +149,18 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 SCALE = ".scale"
 
 
-def _shrunk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other floats as
-    float16.
+def _shrunk(tensors: Mapping[str, Tensor], learnt: set[str]) -> dict[str, Tensor]:
+    """Learnt matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other learnt
+    numbers as float16; what is not learnt as it is.
     """
     small = {}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.ndim == 2:
+        if name in learnt and tensor.ndim == 2:
             scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-24).half()
             small[name + SCALE] = scale
             small[name] = (tensor / scale.float()).round().clamp(-127, 127).to(torch.int8)
         else:
-            small[name] = tensor.half() if tensor.is_floating_point() else tensor
+            small[name] = tensor.half() if name in learnt else tensor
     return small
 
 

@@ -7,11 +7,14 @@ what was asked.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slmlab import __version__
 from slmlab.errors import LabError
+
+Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+"""Adds a command: its name, what runs it, one line of help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,11 +45,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(run=run)
         return made
 
+    for add in (
+        _chain_commands,
+        _align_command,
+        _speak_command,
+        _measure_command,
+        _sweep_command,
+        _app_command,
+    ):
+        add(command)
+    command("doctor", _doctor, "is everything here that the lab needs?")
+    return parser
+
+
+def _chain_commands(command: Command) -> None:
+    """Commands that take a preset and little else."""
     for name, run, text in (
         ("corpus", _corpus, "speak the corpora of a preset"),
         ("train", _train, "train one network, or `all`, and whatever it needs"),
@@ -70,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so"
             )
 
+
+def _align_command(command: Command) -> None:
+    """Preference tuning."""
     align = command("align", _align, "tune a language model by preferences: DGSA, TDSC, baselines, votes")
     align.add_argument("method", metavar="METHOD", help="dgsa, tdsc, people, …; a wrong name lists them all")
     align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
@@ -82,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     align.add_argument("--votes", type=Path, help="people: the exported preference table")
     align.add_argument("--clips", type=Path, help="people: the folder of the sounds that were judged")
 
+
+def _speak_command(command: Command) -> None:
+    """Text to a sound."""
     speak = command("speak", _speak, "say a text")
     speak.add_argument("text")
     speak.add_argument("--language", default="sw", help="sw or vi (sw)")
@@ -96,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)"
     )
 
+
+def _measure_command(command: Command) -> None:
+    """Sounds to figures."""
     measure = command("measure", _measure, "measure any sound files, of any system")
     measure.add_argument("sounds", nargs="+", type=Path, metavar="WAV")
     measure.add_argument("--text", action="append", default=[], help="what each sound says, in their order")
@@ -107,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder"
     )
 
+
+def _sweep_command(command: Command) -> None:
+    """The scaling study."""
     sweep = command("sweep", _sweep, "the scaling study: every run that has no rows yet")
     sweep.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
     sweep.add_argument(
@@ -122,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--workers", type=int, default=0, help="runs side by side (one a core)")
 
+
+def _app_command(command: Command) -> None:
+    """People as judges."""
     app = command("app", _app, "listen, compare, rate, record and see the results in a browser")
     app.add_argument(
         "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
@@ -140,9 +173,6 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--password", default="", help="what listeners log in with, under any name")
     app.add_argument("--teacher-password", default="", help="of the login 'teacher' (made up and printed)")
     app.add_argument("--share", action="store_true", help="through Gradio's tunnel as well; needs --password")
-
-    command("doctor", _doctor, "is everything here that the lab needs?")
-    return parser
 
 
 def _corpus(arguments: argparse.Namespace) -> None:

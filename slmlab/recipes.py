@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -86,8 +87,13 @@ class Utterances:
 
     def other(self, i: int, draw: np.random.Generator) -> int:
         """Another utterance of the same voice, or the same one where the voice has said nothing else."""
-        same = np.flatnonzero(self.voices == self.voices[i])
-        return int(draw.choice(same[same != i])) if len(same) > 1 else i
+        return another(self.voices, i, draw)
+
+
+def another(voices: NDArray[Any], i: int, draw: np.random.Generator) -> int:
+    """Another place of `voices` `(utterances,)` with the voice of place i, or i where there is none."""
+    same = np.flatnonzero(voices == voices[i])
+    return int(draw.choice(same[same != i])) if len(same) > 1 else i
 
 
 def padded(items: Sequence[Tensor]) -> Tensor:

@@ -114,6 +114,7 @@ class Rows(nn.Module):
         self.config = config
         self.table = nn.Parameter(torch.tensor([[1.0, -0.5, 0.004], [1e-3, 2e-3, -5e-4], [0, 0, 0]]))
         self.gain = nn.Parameter(torch.tensor([0.1]))
+        self.register_buffer("clock", torch.tensor([[0.1, 7.0]]))
 
 
 def test_a_small_matrix_keeps_every_row_s_own_scale(tmp_path: Path) -> None:
@@ -126,6 +127,7 @@ def test_a_small_matrix_keeps_every_row_s_own_scale(tmp_path: Path) -> None:
     assert bool(((back.table - model.table).abs() <= 0.502 * step + 1e-3 * model.table.abs()).all())
     assert back.table[0, 2].item() == pytest.approx(1 / 127, rel=1e-3)
     assert back.gain.item() == torch.tensor(0.1).half().float().item()
+    assert torch.equal(back.clock, model.clock), "what was not learnt is kept to the bit"
 
 
 @pytest.mark.parametrize("where", ["weight", "bias"])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models import fsq
-from slmlab.models.augmentation import Augmentation, add_noise
+from slmlab.models.augmentation import Augmentation, add_noise, masked_mean
 from slmlab.models.frames import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
 
 FRAMES_PER_TOKEN = 2
@@ -126,8 +126,7 @@ class SpeechTokenizer(nn.Module):
         """
         mask = frame_mask(frames, mel.shape[1])
         scaled = standardise(mel)
-        mean = reduce(scaled * mask, "b f m -> b 1 m", "sum") / rearrange(frames, "b -> b 1 1")
-        heard = torch.cat([(scaled - mean) * mask, prosody * mask], dim=-1)
+        heard = torch.cat([(scaled - masked_mean(scaled, mask)) * mask, prosody * mask], dim=-1)
         pairs = rearrange(heard, "b (t k) m -> b t (k m)", k=FRAMES_PER_TOKEN)
         around = functional.pad(pairs, (0, 0, 1, 1))
         h = self.stem(torch.cat([around[:, :-2], pairs, around[:, 2:]], dim=-1))

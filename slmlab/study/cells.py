@@ -31,7 +31,7 @@ from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.mixing import Rows, mix
 from slmlab.models.lm import LMConfig, SpeechLM, lm_loss, prompt
 from slmlab.presets import preset
-from slmlab.recipes import Utterances, encode, lm_batches
+from slmlab.recipes import Utterances, another, encode, lm_batches
 from slmlab.sampling import SamplingConfig, generate
 from slmlab.stages import read_done
 from slmlab.statistics import draws_of
@@ -131,9 +131,7 @@ class Coded:
 
     def other(self, i: int, draw: np.random.Generator) -> int:
         """Another utterance of the same voice, or the same one where the voice has said nothing else."""
-        voices = self.rows["voice"].to_numpy()
-        same = np.flatnonzero(voices == voices[i])
-        return int(draw.choice(same[same != i])) if len(same) > 1 else i
+        return another(self.rows["voice"].to_numpy(), i, draw)
 
 
 @contextmanager

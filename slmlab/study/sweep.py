@@ -107,7 +107,7 @@ def key(study: Study, cell: Cell) -> str:
     corpora = [*chain.corpora[LANGUAGE], *chain.corpora["held_out"], cells.lively_corpus(study)]
     manners = cells.MANY if cell.arm == ENTROPY else cells.PLAIN
     spoken = [spec.digest() if isinstance(spec, CorpusSpec) else digest(spec) for spec in corpora]
-    how = [chain.lm, SamplingConfig(), manners, study.alphas[-2], spoken]
+    how = [chain.lm, SamplingConfig(temperature=1.0), manners, study.alphas[-2], spoken]
     return digest([FORMAT, settings, how, cell, _made_with(study)])[:12]
 
 
