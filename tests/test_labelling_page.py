@@ -228,9 +228,10 @@ def jupyter(tmp_path: Path) -> Iterator[str]:
 
 def test_the_page_works_inside_jupyterlab(jupyter: str, page: playwright.Page) -> None:
     page.goto(f"{jupyter}/lab/tree/cell.ipynb")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # a key pressed before that is lost
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    page.locator(".jp-OutputArea iframe").wait_for(timeout=180_000)
+    page.locator(".jp-OutputArea iframe").wait_for()
     frame = page.frame_locator(".jp-OutputArea iframe")
     frame.locator("#pair-start").click()
     frame.locator("section.trial[data-trial='0']").wait_for()
