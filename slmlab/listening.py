@@ -245,7 +245,7 @@ def _section(
 
 def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLike]) -> Player:
     lengths = (
-        f"{name or 'sound'} ({np.size(wave) / SAMPLE_RATE:.1f} s)"
+        f"{name or 'sound'} ({len(np.asarray(wave)) / SAMPLE_RATE:.1f} s)"
         for name, wave in zip(names, waves, strict=True)
     )
     page = (

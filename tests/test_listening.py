@@ -10,6 +10,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from slmlab import audio, features, listening
 from slmlab.audio import SAMPLE_RATE
@@ -120,3 +121,9 @@ def test_a_mistake_in_the_first_answer_is_the_cells_own() -> None:
 
     with pytest.raises(ValueError, match="here"):
         listening.controls(broken, x=ipywidgets.IntSlider(1))
+
+
+def test_a_player_says_the_length_of_a_tensor_as_of_an_array() -> None:
+    wave = torch.sin(torch.arange(16_000) * 0.1)
+    assert listening.player(wave, "hum").words == listening.player(wave.numpy(), "hum").words
+    assert "1.0 s" in listening.player(wave, "hum").words
