@@ -252,15 +252,20 @@ def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
     return float(np.nanmean(correlations))
 
 
-def style_effect(chain: Chain, language: str, recordings: Corpus, n: int) -> dict[str, float]:
-    """Style prefix on against off, same timbre and sentences: ratio of mean F0 spread, and change of SIM."""
-    n = min(n, len(recordings))
+def other_styles(chain: Chain, recordings: Corpus, n: int) -> list[list[int]]:
+    """For each of the first n recordings, the beginning of another one of its voice, as codes `(t,)`."""
     voices = list(recordings.rows["voice"])
     others = [
         next((j for j in reversed(range(len(voices))) if voices[j] == voices[i] and j != i), i)
         for i in range(n)
     ]
-    styles = [chain.encode(torch.as_tensor(recordings.wave(j)))[:STYLE_TOKENS] for j in others]
+    return [chain.encode(torch.as_tensor(recordings.wave(j)))[:STYLE_TOKENS] for j in others]
+
+
+def style_effect(chain: Chain, language: str, recordings: Corpus, n: int) -> dict[str, float]:
+    """Style prefix on against off, same timbre and sentences: ratio of mean F0 spread, and change of SIM."""
+    n = min(n, len(recordings))
+    styles = other_styles(chain, recordings, n)
     off = speak_test(chain, language, recordings, n)
     on = speak_test(chain, language, recordings, n, styles=styles)
     spread = [np.nanmean([row.f0_spread for row in rows]) for rows in (on, off)]

@@ -4,7 +4,8 @@ A cell is an arm, a point and a seed. In three arms the point is α: `authentic`
 synthetic added), `lively` (the same sentences, voices and melodies, clean and rightly transcribed) and
 `equal-hours` (hours in all fixed). In the data-budget arms it is minutes of authentic speech, `alone` or
 `helped` by synthetic speech, from the backbone or from `scratch`. `entropy` lets the model of the authentic
-arm at that α say sentences many times, warmer, cooler and with noise in its tokens.
+arm at that α say sentences many times, warmer, cooler and with noise in its tokens. `synthetic` is minutes of
+synthetic speech and nothing else: where the alignment of a language without recordings begins.
 
 Whatever the cell, the backbone, the steps, the sentences, the voices and the judge are the same.
 
@@ -40,10 +41,12 @@ from slmlab.training import read_log, train
 from slmlab.voice import Chain
 
 LANGUAGE = "vi"
+"""The language of the sweep: the one with real speech."""
 REAL = {"authentic": "authentic", "lively": "lively", "equal-hours": "authentic"}
 """Which real speech an arm of the sweep mixes with synthetic speech."""
 BUDGET = ("alone", "helped", "alone-scratch", "helped-scratch")
 ENTROPY = "entropy"
+SYNTHETIC = "synthetic"
 WINDOW = 25  # tokens, a second: over windows of one length H_p of long and short utterances compare
 DRAWS = 1000  # of sentences, for corpus entropies: the same in every cell
 COUNTED = 0.6  # share of the recordings' tokens that every corpus entropy counts
@@ -58,6 +61,8 @@ class Study:
     """Whose corpora, recordings and batches."""
     checkpoints: str
     """Folder of the trained parts and of the backbone."""
+    language: str = LANGUAGE
+    """What is spoken."""
     steps: int = 160
     """Budget of every fine-tuning."""
     alphas: tuple[float, ...] = (0.03, 0.09, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0)
@@ -83,7 +88,7 @@ class Cell:
     arm: str
     """See the top of this file."""
     point: float
-    """α, or minutes of authentic speech."""
+    """α, or minutes of authentic speech (of synthetic speech in the arm `synthetic`)."""
     seed: int
     """Of the mixture, the training and the sampling."""
 
@@ -147,9 +152,9 @@ def one_thread() -> Iterator[None]:
 
 def lively_corpus(study: Study) -> CorpusSpec:
     """The authentic corpus without its noise, rooms and wrong transcripts."""
-    spoken = preset(study.preset).corpora[LANGUAGE]
+    spoken = preset(study.preset).corpora[study.language]
     specs = {spec.kind: spec for spec in spoken if isinstance(spec, CorpusSpec)}
-    return replace(specs["authentic"], name=f"lm-{LANGUAGE}-lively", kind="lively")
+    return replace(specs["authentic"], name=f"lm-{study.language}-lively", kind="lively")
 
 
 def speak_lively(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -181,6 +186,9 @@ def mixture(study: Study, cell: Cell, table: pd.DataFrame) -> Rows:
     """Which rows of `codes.parquet` a cell learns from, ascending."""
     real = np.flatnonzero(table["kind"] == REAL.get(cell.arm, "authentic"))
     made = np.flatnonzero(table["kind"] == "synthetic")
+    if cell.arm == SYNTHETIC:
+        made = np.random.default_rng(cell.seed).permutation(made)
+        return np.sort(made[np.cumsum(table["seconds"].to_numpy()[made]) <= 60 * cell.point])
     minutes = cell.point if cell.arm in BUDGET else study.authentic_minutes
     real = real[np.cumsum(table["seconds"].to_numpy()[real]) <= 60 * minutes]
     a, b = table.iloc[real], table.iloc[made]
@@ -230,14 +238,14 @@ def hear_recordings(study: Study, folder: Path, inputs: dict[str, Path]) -> dict
     codes: dict[str, list[list[int]]] = {}
     with one_thread():
         for split, n in (("dev", study.n_dev), ("test", study.n_test)):
-            recordings = score.held_out(inputs["corpus.held_out"], split, LANGUAGE)
+            recordings = score.held_out(inputs["corpus.held_out"], split, study.language)
             n = min(n, len(recordings))
             timbres = score.reference_timbres(chain, recordings, n)
             save_file({"timbres": timbres}, folder / f"{split}.safetensors")
             waves = [torch.as_tensor(recordings.wave(i)) for i in range(n)]
             codes[split] = [chain.encode(wave) for wave in waves]
             for i in range(n):
-                found = _measured(chain, waves[i], codes[split][i], timbres[i], recordings, i, silence)
+                found = _measured(chain, waves[i], codes[split][i], timbres, recordings, i, silence)
                 rows.append({"split": split, "sentence": i, **found})
     pd.DataFrame(rows).to_parquet(folder / "rows.parquet", index=False)
     kept = sum(code not in silence for row in codes["test"] for code in row)
@@ -248,24 +256,61 @@ def say_cell(study: Study, cell: Cell, folder: Path, inputs: dict[str, Path]) ->
     """Stage: the cell's model says the sentences, without style; rows of metrics, and corpus entropies."""
     chain = Chain(Path(study.checkpoints))
     lm = checkpoints.load(inputs[f"train.{cell.model.name}"] / "model", SpeechLM, LMConfig)[0]
-    silence = _silence(inputs)
     rows: list[dict[str, Any]] = []
     said: dict[str, list[list[int]]] = {}
     many = cell.arm == ENTROPY
     splits = [("test", study.n_many)] if many else [("dev", study.n_dev), ("test", study.n_test)]
     with one_thread():
         for split, most in splits:
-            recordings = score.held_out(inputs["corpus.held_out"], split, LANGUAGE)
             timbres = load_file(inputs["study.recordings"] / f"{split}.safetensors")["timbres"][:most]
             for manner, sample in _sayings(MANY if many else PLAIN):
-                said[split], waves = _say(chain, lm, recordings, timbres, manner, cell.seed * 100 + sample)
-                at = {"temperature": manner.temperature, "noise": manner.noise, "sample": sample}
-                for i, (codes, wave) in enumerate(zip(said[split], waves, strict=True)):
-                    found = _measured(chain, wave, codes, timbres[i], recordings, i, silence)
-                    rows.append({"split": split, "sentence": i, **at, **found})
-                audio.write(folder / f"{split}-{manner.temperature:g}-{manner.noise:g}.wav", waves[0].numpy())
+                seed = cell.seed * 100 + sample
+                found, said[split], wave = say_split(study, chain, lm, split, timbres, manner, seed, inputs)
+                rows += [row | {"sample": sample} for row in found]
+                audio.write(folder / f"{split}-{manner.temperature:g}-{manner.noise:g}.wav", wave.numpy())
     pd.DataFrame(rows).to_parquet(folder / "rows.parquet", index=False)
-    return {} if many else _entropies(said, _counted(inputs), silence)
+    return {} if many else entropies(said, inputs)
+
+
+def say_split(
+    study: Study,
+    chain: Chain,
+    lm: SpeechLM,
+    split: str,
+    timbres: Tensor,
+    manner: Manner,
+    seed: int,
+    inputs: dict[str, Path],
+    styles: Sequence[Sequence[int]] = (),
+    speakers: Corpus | None = None,
+) -> tuple[list[dict[str, Any]], list[list[int]], Tensor]:
+    """A model says the first sentences of a split and is measured.
+
+    Args:
+        study: whose language and parts.
+        chain: the parts.
+        lm: who speaks.
+        split: `dev` or `test`.
+        timbres: (n c) the voices of as many sentences.
+        manner: temperature and noise.
+        seed: another seed, another reading.
+        inputs: folders of `corpus.held_out` and `study.codes`.
+        styles: codes (t) in whose manner each is said; none is the plain manner.
+        speakers: recordings whose voices `timbres` are, if not those of the sentences.
+
+    Returns:
+        A row of metrics for each sentence, its codes (t), and the wave (s) of the first.
+    """
+    recordings = score.held_out(inputs["corpus.held_out"], split, study.language)
+    silence = _silence(inputs)
+    texts = list(recordings.rows["spoken"])[: len(timbres)]
+    codes, waves = _say(chain, lm, study.language, texts, timbres, manner, seed, styles)
+    at = {"split": split, "temperature": manner.temperature, "noise": manner.noise}
+    rows = [
+        at | {"sentence": i} | _measured(chain, wave, row, timbres, recordings, i, silence, speakers)
+        for i, (row, wave) in enumerate(zip(codes, waves, strict=True))
+    ]
+    return rows, codes, waves[0]
 
 
 def corpus_entropy(
@@ -288,14 +333,13 @@ def corpus_entropy(
     return float(np.mean([bits(order) for order in orders])), np.array([bits(order) for order in draws])
 
 
-def _entropies(
-    said: dict[str, list[list[int]]], counted: dict[str, int], silence: frozenset[int]
-) -> dict[str, Any]:
-    """Corpus entropies of what was said on dev and test, with and without codes of silence."""
-    found: dict[str, Any] = {}
-    for name, exclude in (("h", metrics.NOTHING), ("h_spoken", silence)):
-        n_dev = round(counted[name] * len(said["dev"]) / len(said["test"]))
-        found[f"{name}_dev"] = corpus_entropy(said["dev"], n_dev, exclude)[0]
+def entropies(said: dict[str, list[list[int]]], inputs: dict[str, Path]) -> dict[str, Any]:
+    """Corpus entropies of what was said on test, and on dev if it was, with and without codes of silence."""
+    counted, found = _counted(inputs), dict[str, Any]()
+    for name, exclude in (("h", metrics.NOTHING), ("h_spoken", _silence(inputs))):
+        if "dev" in said:
+            n_dev = round(counted[name] * len(said["dev"]) / len(said["test"]))
+            found[f"{name}_dev"] = corpus_entropy(said["dev"], n_dev, exclude)[0]
         found[name], draws = corpus_entropy(said["test"], counted[name], exclude)
         found[f"{name}_miller_madow"] = metrics.prosodic_entropy_miller_madow(said["test"], exclude)
         found[f"{name}_draws"] = draws
@@ -320,12 +364,21 @@ def _sayings(manners: Sequence[Manner]) -> Iterator[tuple[Manner, int]]:
 
 
 def _say(
-    chain: Chain, lm: SpeechLM, recordings: Corpus, timbres: Tensor, manner: Manner, seed: int
+    chain: Chain,
+    lm: SpeechLM,
+    language: str,
+    texts: Sequence[str],
+    timbres: Tensor,
+    manner: Manner,
+    seed: int,
+    styles: Sequence[Sequence[int]],
 ) -> tuple[list[list[int]], list[Tensor]]:
-    """Codes (t) and waves (s) of the first sentences of a corpus in the voices (n c)."""
-    texts = list(recordings.rows["spoken"])[: len(timbres)]
+    """Codes (t) and waves (s) of texts in the voices (n c)."""
     seeds = [1000 * seed + i for i in range(len(texts))]
-    prompts = [prompt(lm.config, chain.alphabet.encode(text), LANGUAGE) for text in texts]
+    prompts = [
+        prompt(lm.config, chain.alphabet.encode(text), language, style)
+        for text, style in zip(texts, styles or [()] * len(texts), strict=True)
+    ]
     codes = generate(lm, prompts, SamplingConfig(temperature=manner.temperature), seeds)
     codes = [
         noisy(row, manner.noise, lm.config.n_codes, i) or [0] for row, i in zip(codes, seeds, strict=True)
@@ -349,12 +402,15 @@ def _measured(
     chain: Chain,
     wave: Tensor,
     codes: list[int],
-    timbre: Tensor,
+    timbres: Tensor,
     recordings: Corpus,
     i: int,
     silence: frozenset[int],
+    speakers: Corpus | None = None,
 ) -> dict[str, Any]:
-    """Every metric of one utterance that should say what recording `i` says; errors are counts."""
+    """Every metric of one utterance that should say what recording `i` says, in the i-th of the voices (n c);
+    errors are counts.
+    """
     text = recordings.rows["spoken"].iloc[i]
     heard = chain.hear([wave])[0]
     mel, f0, energy = features.extract(wave)
@@ -384,5 +440,13 @@ def _measured(
         "voiced": metrics.voiced_share(f0, energy),
         "f0_correlation": metrics.f0_correlation(f0, recordings.f0(i), path),
         "f0_rmse": metrics.f0_rmse(f0, recordings.f0(i), path),
-        "sim": metrics.similarity(embedding, timbre[:-1]),
+        "sim": metrics.similarity(embedding, timbres[i, :-1]),
+        "sim_strangers": _to_strangers(embedding, timbres, list((speakers or recordings).rows["voice"]), i),
     }
+
+
+def _to_strangers(embedding: Tensor, timbres: Tensor, voices: Sequence[str], i: int) -> float:
+    """Mean SIM to the timbres (n c) of all voices but the i-th; NaN where there is no other."""
+    others = [j for j in range(len(timbres)) if voices[j] != voices[i]]
+    sims = [metrics.similarity(embedding, timbres[j, :-1]) for j in others]
+    return float(np.mean(sims)) if sims else float("nan")

@@ -104,7 +104,8 @@ def key(study: Study, cell: Cell) -> str:
         for name, value in checkpoints.plain(study).items()
         if name not in ("checkpoints", "alphas", "minutes")
     }
-    corpora = [*chain.corpora[LANGUAGE], *chain.corpora["held_out"], cells.lively_corpus(study)]
+    lively = [cells.lively_corpus(study)] if study.language == LANGUAGE else []
+    corpora = [*chain.corpora[study.language], *chain.corpora["held_out"], *lively]
     manners = cells.MANY if cell.arm == ENTROPY else cells.PLAIN
     spoken = [spec.digest() if isinstance(spec, CorpusSpec) else digest(spec) for spec in corpora]
     how = [chain.lm, SamplingConfig(temperature=1.0), manners, study.alphas[-2], spoken]
@@ -119,19 +120,16 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     def stage(name: str, run: Any, inputs: tuple[str, ...], *code: str) -> Stage:
         return Stage(name, inputs, run, shas, tuple(f"slmlab.{module}" for module in code))
 
-    corpus, spoken = f"corpus.{LANGUAGE}", "corpus.held_out"
+    corpus, spoken = f"corpus.{study.language}", "corpus.held_out"
     heard = (spoken, "study.codes")
     measuring = ("study.cells", "metrics", "features", "voice")
-    made = [
-        known[corpus],
-        known[spoken],
-        stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH),
-        stage(
-            "study.codes", partial(cells.code_corpora, study), (corpus, "study.lively"), "models.tokenizer"
-        ),
-        stage("study.recordings", partial(cells.hear_recordings, study), heard, *measuring),
-        stage("study.premises", partial(probe, study), (spoken,), "score", "metrics"),
-    ]
+    made, learned = [known[corpus], known[spoken]], (corpus,)
+    if study.language == LANGUAGE:
+        made.append(stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH))
+        made.append(stage("study.premises", partial(probe, study), (spoken,), "score", "metrics"))
+        learned = (corpus, "study.lively")
+    made.append(stage("study.codes", partial(cells.code_corpora, study), learned, "models.tokenizer"))
+    made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard, *measuring))
     learning = ("models.lm", "models.layers", "training", "optim", "corpus.mixing")
     for cell in wanted:
         if f"train.{cell.model.name}" not in {stage.name for stage in made}:
@@ -223,9 +221,9 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: what tokens hold, how well both judges hear recordings, and what a style changes."""
     chain = Chain(Path(study.checkpoints))
-    dev, test = (score.held_out(inputs["corpus.held_out"], split, LANGUAGE) for split in ("dev", "test"))
+    dev, test = (score.held_out(inputs["corpus.held_out"], split, study.language) for split in ("dev", "test"))
     with cells.one_thread():
-        recorded, again = score.resynthesise(chain, LANGUAGE, dev, study.n_dev)
+        recorded, again = score.resynthesise(chain, study.language, dev, study.n_dev)
         texts = [row.text for row in recorded]
         waves = [torch.as_tensor(dev.wave(i)) for i in range(len(texts))]
         heard = {which: chain.hear(waves, which) for which in ("a", "b")}
@@ -235,8 +233,8 @@ def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, floa
         found["cer_resynthesis"] = score.corpus_rates(again)["cer"]
         found["f0_in_tokens"] = score.f0_probe(chain, [dev])
         found["speaker_in_tokens"] = score.speaker_probe(chain, [test])["share"]
-        if LANGUAGE in chain.languages:
-            effect = score.style_effect(chain, LANGUAGE, dev, study.n_dev)
+        if study.language in chain.languages:
+            effect = score.style_effect(chain, study.language, dev, study.n_dev)
             found |= {"style_spread": effect["spread"], "style_sim": effect["sim"]}
     return found
 
@@ -258,7 +256,7 @@ def _labels(study: Study, cell: Cell) -> dict[str, Any]:
 
 def _small(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows as they are kept: no transcripts, counts in two bytes, other figures with three digits."""
-    rows = rows.drop(columns=["text", "heard"])
+    rows = rows.drop(columns=["text", "heard", "sim_strangers"])
     whole = [name for name in (*COUNTS, "sentence", "sample") if name in rows]
     exact = ("key", "arm", "point", "split", "seed", "temperature", "noise", *whole)
     kinds = dict.fromkeys(whole, np.int16) | {name: np.float16 for name in rows if name not in exact}
