@@ -74,6 +74,10 @@ def _chain_commands(command: Command) -> None:
     ):
         made = command(name, run, text)
         made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
+        if name == "corpus":
+            made.add_argument(
+                "--filter", action="store_true", help="let judge A hear it: what the quality filter takes"
+            )
         if name == "train":
             made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
             made.add_argument(
@@ -179,6 +183,8 @@ def _corpus(arguments: argparse.Namespace) -> None:
     from slmlab import pipeline
 
     pipeline.corpora(arguments.preset)
+    if arguments.filter:
+        print(pipeline.filter_corpora(arguments.preset).to_string(float_format="{:.3f}".format))
 
 
 def _train(arguments: argparse.Namespace) -> None:

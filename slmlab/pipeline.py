@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 
 from slmlab import __version__, audio, checkpoints, metrics, recipes, score
 from slmlab.checkpoints import Card
+from slmlab.corpus import mixing
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.engines import check
 from slmlab.errors import LabError
@@ -63,6 +65,33 @@ def corpora(preset_name: str) -> dict[str, Path]:
     """Speak every corpus of a preset, or find what was spoken; their folders by stage name."""
     wanted = [stage for name, stage in _stages(preset_name).items() if name.startswith("corpus.")]
     return run_stages(wanted, CACHE / preset_name)
+
+
+def filter_corpora(preset_name: str) -> pd.DataFrame:
+    """Let judge A hear what the target languages' models learn from: how much of it the paper's quality
+    filter takes.
+
+    The ledgers with judge A's scores are kept as `runs/<preset>/corpora/<corpus>.parquet`.
+
+    Returns:
+        By corpus and engine: `n`, `kept`, `acceptance`, and the shares lost to each rule.
+    """
+    chain = Chain(checkpoint_folder(preset_name))
+    trusted = recipes.Utterances(held_out_folder(preset_name)).rows()
+    target = RUNS / preset_name / "corpora"
+    target.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for group in TARGET_LANGUAGES:
+        data = recipes.Utterances(corpus_folder(preset_name, group))
+        rows = data.rows()
+        rows["heard"] = [chain.read_mel(data.mel(i), "a") for i in range(len(data))]
+        pairs = list(zip(rows["text"], rows["heard"], strict=True))
+        rows["wer"], rows["cer"] = ([rate(*pair) for pair in pairs] for rate in (metrics.wer, metrics.cer))
+        rows["duration_ratio"] = mixing.duration_ratios(rows, trusted)
+        for kind, spoken in rows.groupby("kind"):
+            tables.append(mixing.quality_filter(spoken).engines.assign(corpus=f"{group}, {kind}"))
+        rows.to_parquet(target / f"{group}.parquet", index=False)
+    return pd.concat(tables, ignore_index=True).set_index("corpus")
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False) -> Path:

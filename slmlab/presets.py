@@ -28,7 +28,7 @@ from slmlab.text import BACKBONE_LANGUAGES, LANGUAGES, TARGET_LANGUAGES, TINY
 from slmlab.training import TrainConfig
 
 N_PARTS_VOICES = 60
-TEST_SEED = 1  # the sentences of seed 0 were looked at while this was built
+TEST_SEED = 2  # sentences of seeds 0 and 1 were scored while this was built; choices are made on dev
 
 RECORDINGS = DATA.parent / "recordings"
 """Where `base` looks for people's speech: a Common Voice folder a language, named by its code."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
@@ -61,6 +62,10 @@ class Utterances:
     def column(self, name: str) -> list[Any]:
         """One column of the manifests, in order."""
         return [value for corpus in self.corpora for value in corpus.rows[name]]
+
+    def rows(self) -> pd.DataFrame:
+        """The manifests, in order."""
+        return pd.concat([corpus.rows for corpus in self.corpora], ignore_index=True)
 
     def mel(self, i: int) -> Tensor:
         """`(f m)` log-mel."""
@@ -402,6 +407,7 @@ def stages(chain: Preset) -> list[Stage]:
         part = chain.backbone if group == "backbone" else chain.lm
         stage = f"lm.{group}"
         made[stage] = network(stage, functools.partial(train_lm, name, group), needs, part, "lm")
-    first = ("speaker", "tokenizer", *(f"lm.{group}" for group in lms))
-    others = tuple(stage for stage in made if stage not in first)
-    return [*(corpus(group) for group in chain.corpora), *(made[stage] for stage in (*first, *others))]
+    corpora = {f"corpus.{group}": corpus(group) for group in chain.corpora}
+    longest = (*parts, "speaker", "tokenizer", *corpora, *(f"lm.{group}" for group in lms), *made)
+    known = corpora | made
+    return [known[stage] for stage in dict.fromkeys(longest)]

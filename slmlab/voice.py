@@ -227,10 +227,11 @@ class Chain:
     @torch.inference_mode()
     def hear(self, waves: Sequence[Tensor], which: str = "b") -> list[str]:
         """What a judge understands of sounds `(s,)`."""
-        judge = self.judge(which)
-        heard = []
-        for wave in waves:
-            mel = features.log_mel(wave)
-            frames = torch.tensor([mel.shape[1]])
-            heard += transcribe(judge(mel, frames), frames, self.alphabet)
-        return heard
+        return [self.read_mel(features.log_mel(wave)[0], which) for wave in waves]
+
+    @torch.inference_mode()
+    def read_mel(self, mel: Tensor, which: str) -> str:
+        """What a judge understands of a log-mel `(f m)`."""
+        frames = torch.tensor([len(mel)])
+        log_probs = self.judge(which)(rearrange(mel, "f m -> 1 f m"), frames)
+        return transcribe(log_probs, frames, self.alphabet)[0]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from slmlab import pipeline, recipes
@@ -62,3 +63,15 @@ def test_a_changed_grammar_makes_its_corpora_stale(tmp_path: Path, monkeypatch: 
     assert before["corpus.backbone"] == after["corpus.backbone"]
     assert before["corpus.sw"] != after["corpus.sw"]
     assert before["tokenizer"] != after["tokenizer"]
+
+
+def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda name: pipeline.SHIPPED / "tiny")
+    found = pipeline.filter_corpora("smoke")
+    assert list(found.index) == ["vi, authentic", "vi, synthetic", "sw, synthetic"]
+    assert found.loc["sw, synthetic", "acceptance"] > 0.9 > found.loc["vi, authentic", "acceptance"]
+    ledger = pd.read_parquet(tmp_path / "runs" / "smoke" / "corpora" / "vi.parquet")
+    assert len(ledger) == found.loc["vi, authentic", "n"] + found.loc["vi, synthetic", "n"]
+    assert ledger[["heard", "wer", "cer", "duration_ratio"]].notna().all(axis=None)

@@ -63,7 +63,7 @@ class Study:
     """Folder of the trained parts and of the backbone."""
     language: str = LANGUAGE
     """What is spoken."""
-    steps: int = 160
+    steps: int = 120
     """Budget of every fine-tuning."""
     alphas: tuple[float, ...] = (0.03, 0.09, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0)
     """Points of the sweep; 1 is the synthetic part of the point before, alone."""
@@ -171,7 +171,7 @@ def code_corpora(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[st
         for source in inputs.values():
             data = Utterances(source)
             codes = encode(chain.tokenizer, data)
-            rows = pd.concat([corpus.rows for corpus in data.corpora], ignore_index=True)
+            rows = data.rows()
             kept = rows[["kind", "language", "voice", "text", "seconds"]]
             parts.append(kept.assign(codes=[row.numpy().astype(np.int16) for row in codes]))
             energies = [corpus.energy(i) for corpus in data.corpora for i in range(len(corpus))]

@@ -221,7 +221,9 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: what tokens hold, how well both judges hear recordings, and what a style changes."""
     chain = Chain(Path(study.checkpoints))
-    dev, test = (score.held_out(inputs["corpus.held_out"], split, study.language) for split in ("dev", "test"))
+    dev, test = (
+        score.held_out(inputs["corpus.held_out"], split, study.language) for split in ("dev", "test")
+    )
     with cells.one_thread():
         recorded, again = score.resynthesise(chain, study.language, dev, study.n_dev)
         texts = [row.text for row in recorded]
