@@ -199,7 +199,8 @@ class _Reader:
             self.mask = weights.table.new_zeros(len(prompts), 1, 1, slots)
             self.mask.masked_fill_(rearrange(empty, "b t -> b 1 1 t").to(device), -torch.inf)
         self._turns(ids, lengths, room)
-        self.row_turn, self.logits = self.row_turn[places], self._prefill(ids, lengths, places)[places]
+        self.row_turn = self.row_turn[places]
+        self.logits = self._prefill(ids, lengths, places)[places]
         self.desk = _Desk(c, len(prompts), self.logits)
 
     def _turns(self, ids: Tensor, lengths: Tensor, room: int) -> None:
@@ -251,11 +252,8 @@ class _Reader:
         for to, row in enumerate(rows.tolist()):
             if to != row:
                 self.memory[:, :, to, :, : self.filled] = self.memory[:, :, row, :, : self.filled]
-        self.memory, self.row_turn, self.logits = (
-            self.memory[:, :, : len(rows)],
-            self.row_turn[rows],
-            self.logits[rows],
-        )
+        self.memory = self.memory[:, :, : len(rows)]
+        self.row_turn, self.logits = self.row_turn[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
         self.desk = _Desk(self.model.config, len(rows), self.logits)
 
