@@ -198,16 +198,15 @@ class _Reader:
         if bool(empty.any()):
             self.mask = weights.table.new_zeros(len(prompts), 1, 1, slots)
             self.mask.masked_fill_(rearrange(empty, "b t -> b 1 1 t").to(device), -torch.inf)
-        self._turns(ids, lengths, room)
-        self.row_turn = self.row_turn[places]
+        self._turns(ids, lengths, places, room)
         self.logits = self._prefill(ids, lengths, places)[places]
         self.desk = _Desk(c, len(prompts), self.logits)
 
-    def _turns(self, ids: Tensor, lengths: Tensor, room: int) -> None:
+    def _turns(self, ids: Tensor, lengths: Tensor, places: Sequence[int], room: int) -> None:
         """Rotations: a first for each row, and one that all rows make beyond it, step by step."""
         c = self.model.config
         self.prompt_turn = rotation(self.model.positions(ids), c.width // c.heads, c.rope_theta)
-        self.row_turn = self.prompt_turn[torch.arange(len(ids)), lengths - 1]
+        self.row_turn = self.prompt_turn[places, lengths[places] - 1]
         self.step_turn = rotation(
             torch.arange(1, room + 1, device=ids.device), c.width // c.heads, c.rope_theta
         )
