@@ -23,8 +23,12 @@ from slmlab.checkpoints import read_json, replace_text
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.errors import LabError
 from slmlab.presets import preset
+from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import TARGET_LANGUAGES
 from slmlab.voice import Chain
+
+CANDIDATES = 12  # that TDSC draws of a text
+TOKENS_A_SECOND = 25
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,25 @@ class Bench:
         how = f"median of 6 sw sentences, {torch.get_num_threads()} threads"
         return [Row("speak.rtf", statistics.median(factors), "x real time", 0.1, "lower", how)]
 
+    def sampling(self) -> list[Row]:
+        """Candidates of test sentences, as many tokens as each needs, drawn side by side."""
+        lm, texts = self.chain.lm("sw"), list(self.test["sw"].rows["spoken"])[:32]
+        prompts = [
+            lm.prompt(self.chain.alphabet.encode(text), "sw") for text in texts for _ in range(CANDIDATES)
+        ]
+        how = SamplingConfig(batch=64)
+        speeds = []
+        for trial in range(3):
+            seeds = range(trial * len(prompts), (trial + 1) * len(prompts))
+            started = time.perf_counter()
+            codes = generate(lm, prompts, how, seeds)
+            speeds.append(sum(map(len, codes)) / TOKENS_A_SECOND / (time.perf_counter() - started))
+        said = (
+            f"median of 3, {CANDIDATES} candidates of {len(texts)} sw test sentences, batch {how.batch}, "
+            f"{torch.get_num_threads()} threads"
+        )
+        return [Row("sample.speed", statistics.median(speeds), "s of tokens/s", 300, "higher", said)]
+
     def corpus(self) -> list[Row]:
         """Speech made, resampled, and its features taken, two processes."""
         spec = CorpusSpec("bench", "sw", "lively", "parts", 20, "lm", minutes=20.0, seed=991)
@@ -266,6 +289,7 @@ class Bench:
         return {
             "speak.": self.spoken,
             "speak.rtf": self.speed,
+            "sample.speed": self.sampling,
             "resynth": self.resynthesis,
             "probe": self.probes,
             "style": self.style,

@@ -14,6 +14,7 @@ h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w wind
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.layers import Block, FusedBlock, rotation, unit_rms
-from slmlab.models.lm import SpeechLM
+from slmlab.models.layers import FusedBlock, rotation, unit_rms
+from slmlab.models.lm import LMConfig, SpeechLM
 
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
 REST = 0.8  # when no more than this share of a batch still speaks, those who ended are left out
@@ -98,8 +99,8 @@ def candidates(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
 def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     """Places `(b)` in `weights` `(b k)`, drawn in their proportion by a number in [0, 1) a row, `(b)`."""
     reached = weights.cumsum(-1, dtype=torch.float64)
-    goal = rearrange(uniform, "b -> b 1") * reached[:, -1:]
-    return rearrange(torch.searchsorted(reached, goal, right=True), "b 1 -> b")
+    goal = uniform[:, None] * reached[:, -1:]
+    return torch.searchsorted(reached, goal, right=True)[:, 0]
 
 
 def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
@@ -113,25 +114,42 @@ def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) 
         config: how.
     """
     ids, weights = candidates(logits, config)
-    chosen = ids.gather(1, rearrange(pick(weights, uniform[:, 0]), "b -> b 1"))
+    chosen = ids.gather(1, pick(weights, uniform[:, 0])[:, None])
     if config.window:
         seen = (past == chosen).sum(1)
-        for row in torch.nonzero(seen >= config.window * config.repetition).flatten().tolist():
-            everything = torch.softmax(logits[row : row + 1] / config.temperature, -1)
-            chosen[row] = pick(everything, uniform[row : row + 1, 1])
-    return rearrange(chosen, "b 1 -> b")
+        loops = torch.nonzero(seen >= config.window * config.repetition)[:, 0]
+        if len(loops):
+            everything = torch.softmax(logits[loops] / config.temperature, -1)
+            chosen[loops, 0] = pick(everything, uniform[loops, 1])
+    return chosen[:, 0]
 
 
 class _Weights:
-    """A model's weights laid out for reading one place at a time."""
+    """A model's weights laid out for reading one place at a time, and copies of what they were made from."""
 
     def __init__(self, model: SpeechLM) -> None:
-        self.model = model
+        self.made_from = [parameter.detach().clone() for parameter in model.parameters()]
         self.table = model.table()
         """`(v d)`, all ids."""
-        self.output = _long_rows(self.table[model.config.end :] * model.norm.weight).t()
+        self.output = (self.table[model.config.end :] * model.norm.weight).t().contiguous()
         """`(d v)`, from <end> on, the last norm's gain folded in."""
-        self.blocks = [(block, FusedBlock(*map(_long_rows, block.fuse()))) for block in model.blocks]
+        self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
+
+    def still_hold(self, model: SpeechLM) -> bool:
+        """Whether the model has the very numbers, in the same place, that it had."""
+        pairs = zip(self.made_from, model.parameters(), strict=True)
+        return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)
+
+
+_laid_out: WeakKeyDictionary[SpeechLM, _Weights] = WeakKeyDictionary()
+
+
+def _weights(model: SpeechLM) -> _Weights:
+    """Laid out once, and again when training has changed a number: to compare costs a tenth of it."""
+    kept = _laid_out.get(model)
+    if kept is None or not kept.still_hold(model):
+        kept = _laid_out[model] = _Weights(model)
+    return kept
 
 
 def _long_rows(matrix: Tensor) -> Tensor:
@@ -142,86 +160,101 @@ def _long_rows(matrix: Tensor) -> Tensor:
     return matrix.t().contiguous().t() if tall else matrix.contiguous()
 
 
+class _Desk:
+    """Room for what one step computes for `b` rows; the views of it are made once, not at every step."""
+
+    def __init__(self, config: LMConfig, b: int, like: Tensor) -> None:
+        h, kv, e = config.heads, config.kv_heads, config.width // config.heads
+        self.qkv = like.new_empty(b, (h + 2 * kv) * e)
+        self.turning = torch.view_as_complex(self.qkv[:, : (h + kv) * e].unflatten(1, (h + kv, e // 2, 2)))
+        """`(b h p)`: q and k as pairs."""
+        self.q = self.qkv[:, : h * e].unflatten(1, (kv, h // kv, e))
+        """`(b kv h/kv e)`: heads that share keys go in as so many queries of one head."""
+        self.kv = self.qkv[:, h * e :].unflatten(1, (2, kv, e)).transpose(0, 1)
+        """`(2 b kv e)`: what is remembered."""
+        self.gate_up = like.new_empty(b, 2 * config.ffn)
+        self.gate, self.up = self.gate_up.chunk(2, 1)
+        self.logits = like.new_empty(b, config.vocabulary - config.end)
+
+
 class _Reader:
     """A model that remembers what it has read: keys and values of each block are kept."""
 
-    def __init__(self, weights: _Weights, prompts: Sequence[Sequence[int]], room: int) -> None:
-        self.model, c = weights.model, weights.model.config
-        self.table, self.output, self.blocks = weights.table, weights.output, weights.blocks
-        lengths = torch.tensor([len(row) for row in prompts])
+    def __init__(
+        self, model: SpeechLM, weights: _Weights, prompts: Sequence[Sequence[int]], room: int
+    ) -> None:
+        self.model, self.weights, c = model, weights, model.config
+        different = list(dict.fromkeys(map(tuple, prompts)))  # what is said many times is read once
+        lengths, device = torch.tensor([len(row) for row in different]), weights.table.device
         self.filled, self.steps = int(lengths.max()), 0
-        padded = [list(row) + [0] * (self.filled - len(row)) for row in prompts]
-        ids = torch.tensor(padded, device=self.table.device)
+        ids = torch.tensor([[*row, *[0] * (self.filled - len(row))] for row in different], device=device)
+        places = [different.index(tuple(row)) for row in prompts]
         slots = self.filled + room
         shape = (c.layers, 2, len(prompts), c.kv_heads, slots, c.width // c.heads)
-        self.memory = self.table.new_zeros(shape)
-        empty = torch.arange(slots) < rearrange(self.filled - lengths, "b -> b 1")
+        self.memory = weights.table.new_empty(shape)
+        self.memory[..., : self.filled, :].zero_()
+        empty = torch.arange(slots) < rearrange(self.filled - lengths[places], "b -> b 1")
         self.mask = None
         if bool(empty.any()):
-            self.mask = self.table.new_zeros(len(prompts), 1, 1, slots)
-            self.mask.masked_fill_(rearrange(empty, "b t -> b 1 1 t").to(ids.device), -torch.inf)
-        self._turns(ids, lengths, room)
-        self.logits = self._prefill(ids, lengths)
+            self.mask = weights.table.new_zeros(len(prompts), 1, 1, slots)
+            self.mask.masked_fill_(rearrange(empty, "b t -> b 1 1 t").to(device), -torch.inf)
+        self._turns(ids, lengths, places, room)
+        self.logits = self._prefill(ids, lengths, places)[places]
+        self.desk = _Desk(c, len(prompts), self.logits)
 
-    def _turns(self, ids: Tensor, lengths: Tensor, room: int) -> None:
+    def _turns(self, ids: Tensor, lengths: Tensor, places: Sequence[int], room: int) -> None:
         """Rotations: a first for each row, and one that all rows make beyond it, step by step."""
         c = self.model.config
         self.prompt_turn = rotation(self.model.positions(ids), c.width // c.heads, c.rope_theta)
-        self.row_turn = self.prompt_turn[torch.arange(len(ids)), lengths - 1]
+        self.row_turn = self.prompt_turn[places, lengths[places] - 1]
         self.step_turn = rotation(
             torch.arange(1, room + 1, device=ids.device), c.width // c.heads, c.rope_theta
         )
 
-    def _prefill(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Read the prompts, right-padded, move their keys and values to the right: logits after them `(b
-        v)`.
+    def _prefill(self, ids: Tensor, lengths: Tensor, places: Sequence[int]) -> Tensor:
+        """Read different prompts, right-padded: logits after each, `(different v)`.
+
+        Keys and values go to the rows that say the prompt, `places` tells which, moved to the right.
         """
-        x = functional.embedding(ids, self.table)
-        for i, (block, fused) in enumerate(self.blocks):
+        x = functional.embedding(ids, self.weights.table)
+        for i, (block, fused) in enumerate(zip(self.model.blocks, self.weights.blocks, strict=True)):
             q, k, v = block.queries_keys_values(x, self.prompt_turn, fused)
-            for row, n in enumerate(lengths.tolist()):
-                self.memory[i, 0, row, :, self.filled - n : self.filled] = k[row, :, :n]
-                self.memory[i, 1, row, :, self.filled - n : self.filled] = v[row, :, :n]
+            for row, place in enumerate(places):
+                n = int(lengths[place])
+                self.memory[i, 0, row, :, self.filled - n : self.filled] = k[place, :, :n]
+                self.memory[i, 1, row, :, self.filled - n : self.filled] = v[place, :, :n]
             x = block.finish(x, block.attention(q, k, v), fused)
-        return unit_rms(x[torch.arange(len(ids)), lengths - 1]) @ self.output
+        return unit_rms(x[torch.arange(len(ids)), lengths - 1]) @ self.weights.output
 
     def read(self, ids: Tensor) -> None:
-        """Read one id a row, `(b)`, at the next slot: `logits` are then what follows it, `(b v)`."""
-        slot, self.filled = self.filled, self.filled + 1
-        turn = rearrange(self.row_turn * self.step_turn[self.steps], "b p -> b 1 p")
+        """Read one id a row, `(b)`, at the next slot: `logits` are then what follows it, `(b v)`.
+
+        Plain views stand in for einops here, whose microseconds would be a tenth of the step.
+        """
+        desk, slot, self.filled = self.desk, self.filled, self.filled + 1
+        turn = (self.row_turn * self.step_turn[self.steps])[:, None]
         self.steps += 1
         mask = None if self.mask is None else self.mask[..., : self.filled]
-        x = functional.embedding(ids, self.table)
-        for (block, fused), memory in zip(self.blocks, self.memory, strict=True):
-            x = block.finish(x, _attend_one(x, block, fused, turn, memory, slot, mask), fused)
-        self.logits = unit_rms(x) @ self.output
+        x = functional.embedding(ids, self.weights.table)
+        for fused, memory in zip(self.weights.blocks, self.memory[..., : self.filled, :], strict=True):
+            torch.addmm(fused.qkv_bias, unit_rms(x), fused.qkv.t(), out=desk.qkv)
+            desk.turning.mul_(turn)
+            memory.select(3, slot).copy_(desk.kv)
+            said = functional.scaled_dot_product_attention(desk.q, memory[0], memory[1], attn_mask=mask)
+            x = torch.addmm(x, said.reshape(x.shape), fused.out.t())
+            torch.mm(unit_rms(x), fused.gate_up.t(), out=desk.gate_up)
+            x = torch.addmm(x, functional.silu(desk.gate).mul_(desk.up), fused.down.t())
+        self.logits = torch.mm(unit_rms(x), self.weights.output, out=desk.logits)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch only."""
-        fresh = torch.empty_like(self.memory[:, :, : len(rows)])
-        fresh[..., : self.filled, :] = self.memory[:, :, rows, :, : self.filled]
-        self.memory, self.row_turn, self.logits = fresh, self.row_turn[rows], self.logits[rows]
+        """Go on with these rows of the batch only, in ascending order: they move up, nothing is allocated."""
+        for to, row in enumerate(rows.tolist()):
+            if to != row:
+                self.memory[:, :, to, :, : self.filled] = self.memory[:, :, row, :, : self.filled]
+        self.memory = self.memory[:, :, : len(rows)]
+        self.row_turn, self.logits = self.row_turn[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
-
-
-def _attend_one(
-    x: Tensor, block: Block, fused: FusedBlock, turn: Tensor, memory: Tensor, slot: int, mask: Tensor | None
-) -> Tensor:
-    """What the heads say to one new place a row: `(b d)` to `(b d)`.
-
-    Plain views stand in for einops here, whose microseconds would be a tenth of the step.
-    """
-    b, e, kv = len(x), block.head_width, block.kv_heads
-    qkv = functional.linear(unit_rms(x), fused.qkv, fused.qkv_bias)
-    turning, v = qkv.split([(block.heads + kv) * e, kv * e], 1)
-    pairs = torch.view_as_complex(turning.unflatten(1, (block.heads + kv, e // 2, 2)))
-    turned = torch.view_as_real(pairs * turn).view(b, block.heads + kv, e)
-    memory[0, :, :, slot] = turned[:, block.heads :]
-    memory[1, :, :, slot] = v.view(b, kv, e)
-    # Heads that share keys go in as so many queries of one head: none of them may see less than another.
-    q = turned[:, : block.heads].unflatten(1, (kv, block.heads // kv))
-    seen = memory[:, :, :, : slot + 1]
-    return functional.scaled_dot_product_attention(q, seen[0], seen[1], attn_mask=mask).reshape(b, -1)
+        self.desk = _Desk(self.model.config, len(rows), self.logits)
 
 
 @torch.inference_mode()
@@ -239,7 +272,7 @@ def generate(
     if len(seeds) != len(prompts):
         raise LabError(f"Sampling has {len(prompts)} prompts and {len(seeds)} seeds: give one seed for each.")
     expected = [float(model.expected_tokens(torch.tensor([row]).to(model.pace.device))) for row in prompts]
-    weights = _Weights(model)
+    weights = _weights(model)
     order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
     said: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), config.batch):
@@ -247,13 +280,14 @@ def generate(
         bounds = [
             (round(config.shortest * expected[i]), max(1, round(config.longest * expected[i]))) for i in rows
         ]
-        spoken = _batch(weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
+        spoken = _batch(model, weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
         for i, codes in zip(rows, spoken, strict=True):
             said[i] = codes
     return said
 
 
 def _batch(
+    model: SpeechLM,
     weights: _Weights,
     prompts: Sequence[Sequence[int]],
     bounds: Sequence[tuple[int, int]],
@@ -261,28 +295,32 @@ def _batch(
     seeds: Sequence[int],
 ) -> list[list[int]]:
     """Codes of utterances drawn side by side, each of a length within its bounds."""
-    limit, w = max(most for _, most in bounds), config.window
-    reader = _Reader(weights, prompts, limit)
-    device = reader.table.device
+    limit, shortest, w = max(most for _, most in bounds), max(least for least, _ in bounds), config.window
+    reader = _Reader(model, weights, prompts, limit)
+    device = weights.table.device
     streams = torch.from_numpy(uniforms(seeds, limit)).to(device)
     least, most = torch.tensor(bounds, device=device).unbind(1)
-    said = torch.full((len(prompts), w + limit), -1, device=device)  # counted from <end>, which is 0
-    rows = torch.arange(len(prompts), device=device)
+    whole = torch.full((len(prompts), w + limit), -1, device=device)  # counted from <end>, which is 0
+    said, rows = whole.clone(), torch.arange(len(prompts), device=device)
     going = torch.ones_like(rows, dtype=torch.bool)
     for step in range(limit):
-        reader.logits[least[rows] > step, 0] = -torch.inf
-        chosen = draw(reader.logits, said[rows, step : step + w], streams[rows, step], config)
-        said[rows, step + w] = chosen
-        going &= (chosen != 0) & (most[rows] > step + 1)
+        if step < shortest:
+            reader.logits[:, 0].masked_fill_(least > step, -torch.inf)
+        chosen = draw(reader.logits, said[:, step : step + w], streams[:, step], config)
+        said[:, step + w] = chosen
+        going &= (chosen != 0) & (most > step + 1)
         active = int(going.sum())
         if active == 0:
             break
         if active <= REST * len(rows):
+            whole[rows] = said
             kept = torch.nonzero(going)[:, 0]
             reader.keep(kept)
-            rows, chosen, going = rows[kept], chosen[kept], going[kept]
-        reader.read(chosen + weights.model.config.end)
-    return [_codes(row[w : w + n]) for row, n in zip(said.tolist(), most.tolist(), strict=True)]
+            state = (said, rows, going, chosen, streams, least, most)
+            said, rows, going, chosen, streams, least, most = (each[kept] for each in state)
+        reader.read(chosen + model.config.end)
+    whole[rows] = said
+    return [_codes(row[w : w + n]) for row, (_, n) in zip(whole.tolist(), bounds, strict=True)]
 
 
 def _codes(said: list[int]) -> list[int]:

@@ -1,12 +1,25 @@
 """What is drawn depends on the model, the prompt and the seed: not on the company, and within its bounds."""
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.sampling import SamplingConfig, _Reader, _Weights, candidates, draw, generate, pick, uniforms
+from slmlab.sampling import (
+    SamplingConfig,
+    _Reader,
+    _weights,
+    candidates,
+    draw,
+    generate,
+    pick,
+    uniforms,
+)
 
 CONFIG = LMConfig(20, ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=4, ffn=48)
 
@@ -33,7 +46,7 @@ def test_reading_step_by_step_equals_reading_at_once(kv_heads: int) -> None:
     """Also after rows have left the batch."""
     model = lively(kv_heads)
     rows = prompts(model)
-    reader = _Reader(_Weights(model), rows, room=4)
+    reader = _Reader(model, _weights(model), rows, room=4)
     for step in range(4):
         for row, logits in zip(rows, reader.logits, strict=True):
             torch.testing.assert_close(
@@ -46,6 +59,45 @@ def test_reading_step_by_step_equals_reading_at_once(kv_heads: int) -> None:
             rows, read = [rows[i] for i in stay], read[stay]
         reader.read(read)
         rows = [[*row, int(i)] for row, i in zip(rows, read, strict=True)]
+
+
+def test_training_between_two_calls_is_noticed() -> None:
+    """Weights are laid out once, and again after any change: a step, new data, another precision."""
+    model = lively()
+    rows, seeds, freely = prompts(model), range(5), SamplingConfig(temperature=1.0)
+
+    def fresh() -> list[list[int]]:
+        return generate(copy.deepcopy(model), rows, freely, seeds)
+
+    before = generate(model, rows, freely, seeds)
+    with torch.inference_mode():
+        assert _weights(model) is _weights(model)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.02)
+    (-model(torch.tensor([rows[0]])).log_softmax(-1)[0, :, 30].sum()).backward()
+    optimiser.step()
+    stepped = generate(model, rows, freely, seeds)
+    assert stepped == fresh() != before
+    model.blocks[0].mlp.down_proj.weight.data.neg_()
+    assert generate(model, rows, freely, seeds) == fresh() != stepped
+    model.float()
+    assert generate(model, rows, freely, seeds) == fresh()
+
+
+def test_what_is_laid_out_leaves_with_its_model() -> None:
+    model = lively()
+    generate(model, prompts(model), SamplingConfig(), range(5))
+    laid_out = weakref.ref(_weights(model))
+    del model
+    gc.collect()
+    assert laid_out() is None
+
+
+def test_equal_prompts_are_read_once_and_say_what_they_say_alone() -> None:
+    model = lively()
+    first, second = prompts(model)[:2]
+    rows, freely = [first, second, first, first], SamplingConfig(temperature=1.0)
+    alone = [generate(model, [row], freely, [seed])[0] for seed, row in enumerate(rows)]
+    assert generate(model, rows, freely, range(4)) == alone
 
 
 def test_alone_or_in_any_batch_the_same_is_said() -> None:

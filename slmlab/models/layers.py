@@ -41,7 +41,7 @@ class _UnitRms(torch.autograd.Function):
 
 def _over_rms(x: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().mul_(1 / x.shape[-1]).add_(EPSILON).rsqrt_()
+    return torch.full_like(norm, EPSILON).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 def unit_rms(x: Tensor) -> Tensor:
