@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slmlab.models import flow_matching
 from slmlab.models.frames import ConvNeXt, frame_mask, restore, standardise
-from slmlab.models.tokenizer import FRAMES_PER_TOKEN
+from slmlab.models.tokenizer import FRAMES_PER_TOKEN, token_mask
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,29 @@ class FlowDecoder(nn.Module):
             frames: `(b,)` real frames.
             kept: `(b,)` 1 where the conditions are given, 0 where all are withheld.
         """
-        mask = frame_mask(frames, x.shape[1])
-        given = rearrange(kept, "b -> b 1 1")
-        coarse = mask[:, ::FRAMES_PER_TOKEN]
+        return self._end(x, time, self._around(digits, frames), prior, timbre, frames, kept)
+
+    def _around(self, digits: Tensor, frames: Tensor) -> Tensor:
+        """Codes `(b t j)` with their neighbours, `(b t d)`: the same all along the path."""
+        mask = token_mask(digits, frames)
         codes = self.codes(digits)
         for block in self.code_blocks:
-            codes = block(codes, coarse)
+            codes = block(codes, mask)
+        return codes
+
+    def _end(
+        self,
+        x: Tensor,
+        time: Tensor,
+        codes: Tensor,
+        prior: Tensor,
+        timbre: Tensor,
+        frames: Tensor,
+        kept: Tensor,
+    ) -> Tensor:
+        """`forward`, from codes with their neighbours."""
+        mask = frame_mask(frames, x.shape[1])
+        given = rearrange(kept, "b -> b 1 1")
         h = self.stem(torch.cat([x, prior * given], dim=-1))
         h = h + repeat(codes * given, "b t d -> b (t k) d", k=FRAMES_PER_TOKEN)
         voice = timbre * rearrange(kept, "b -> b 1")
@@ -132,11 +149,12 @@ class FlowDecoder(nn.Module):
         mean = standardise(prior)
         noise = torch.randn_like(mean) if noise is None else noise
         ones = torch.ones(len(mean), device=mean.device)
+        codes = self._around(digits, frames)
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            end = self(x, time, digits, mean, timbre, frames, ones)
+            end = self._end(x, time, codes, mean, timbre, frames, ones)
             if cfg_strength:
-                freely = self(x, time, digits, mean, timbre, frames, 0 * ones)
+                freely = self._end(x, time, codes, mean, timbre, frames, 0 * ones)
                 end = flow_matching.guided(end, freely, cfg_strength)
             return flow_matching.towards(end, x, time)
 
