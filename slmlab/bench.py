@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from slmlab.audio import SAMPLE_RATE
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.errors import LabError
+from slmlab.labelling import bench as labelling
 from slmlab.presets import preset
 from slmlab.text import TARGET_LANGUAGES
 from slmlab.voice import Chain
@@ -279,7 +281,13 @@ class Bench:
             "smoke": self.smoke,
             "fresh": self.fresh,
             "memory": self.fresh,
+            **{name: partial(_labelling, part) for name, part in labelling.parts().items()},
         }
+
+
+def _labelling(measure: Callable[[], list[dict[str, Any]]]) -> list[Row]:
+    """Rows of the listening tests, which know nothing of this file."""
+    return [Row(**row) for row in measure()]
 
 
 def _seconds_of(*arguments: str) -> float:
