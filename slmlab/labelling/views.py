@@ -84,6 +84,13 @@ def _question(study: Study, task: str) -> str:
     return {"pair": study.question, "nmos": study.nmos, "smos": study.smos}[task]
 
 
+def _scale(study: Study, task: str) -> str:
+    """The words of the answers."""
+    if task == "pair":
+        return "A, B, no difference, both bad, skip"
+    return ", ".join(f"{score} {word}" for score, word in zip(SCORES, study.words, strict=True))
+
+
 def listen_page(study: Study, sentence: str, folder: Path, address: Callable[[str], str]) -> str:
     """One sentence by every system, side by side: sound, spectrogram with F0, words."""
     said = [c for c in study.clips if c.sentence == sentence and c.system != DISTORTED]
@@ -119,6 +126,7 @@ def results_page(store: Store, task: str) -> str:
     kept = ranking.counting(votes, excluded)
     far = ranking.progress(store, task)
     parts = [
+        f"<p>Asked: <b>{escape(_question(study, task))}</b> {escape(_scale(study, task))}</p>",
         f"<p>{far['votes']:.0f} votes · {far['done']:.0f} of {far['sessions']:.0f} sessions done · "
         f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>"
     ]
@@ -127,6 +135,7 @@ def results_page(store: Store, task: str) -> str:
     else:
         parts += [*_ranking_parts(kept, study, task), _agreement_line(kept, task)]
     parts.append(_exclusion_part(votes, excluded))
+    parts.append(f"<p class='quiet'>Told beforehand: {escape(study.instructions)}</p>")
     notes = votes.loc[votes["note"] != "", "note"]
     if len(notes):
         parts.append("<h3>Notes</h3><ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>")
