@@ -167,9 +167,9 @@ def visit(page: "Page", address: str, name: str, shots: Path | None = None, move
     found.seconds = time.monotonic() - began
     cells = page.locator(".jp-Notebook .jp-CodeCell")
     for cell in (cells.nth(i) for i in range(cells.count())):
-        _look(cell, found)
         _move_all(page, cell, found, moves)
         _play_all(page, cell, found)
+        _look(cell, found)
     if shots:
         _shoot(page, shots, Path(name).stem)
     return found
@@ -196,8 +196,10 @@ def _until_run(page: "Page") -> None:
 
 
 def _look(cell: "Locator", found: Visit) -> None:
-    """Nothing may have gone wrong in a cell, or to stderr."""
-    wrong = cell.locator("[data-mime-type$='stderr'], .jp-RenderedText[data-mime-type$='error']")
+    """Nothing may have gone wrong in a cell, or to stderr, nor may a control have been answered by a mistake."""
+    wrong = cell.locator(
+        "[data-mime-type$='stderr'], .jp-RenderedText[data-mime-type$='error'], .widget-html-content b"
+    )
     found.complaints += [f"{found.notebook}: {text}" for text in wrong.all_inner_texts()]
 
 
@@ -219,9 +221,6 @@ def _move_all(page: "Page", cell: "Locator", found: Visit, moves: int) -> None:
                 found.complaints.append(f"{name}: nothing changed when it was moved")
                 break
             found.moves.append(Move(name, seconds))
-    _look(cell, found)
-    said = cell.locator(".widget-html-content b")
-    found.complaints += [f"{found.notebook}: {text}" for text in said.all_inner_texts()]
 
 
 def _moved(page: "Page", control: "Locator", turn: int) -> bool:

@@ -66,8 +66,8 @@ def test_a_visit_moves_presses_and_tells(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(0 < move.seconds < 20 for move in found.moves)
     assert found.played == 1, "the toggle was pressed twice: one sound again"
     assert [text.split(": ", 1)[1].strip() for text in found.complaints] == [
-        "a warning",
         "nothing: nothing changed when it was moved",
+        "a warning",
     ]
 
 

@@ -209,9 +209,10 @@ def test_a_listener_sees_no_tab_that_names_systems(lab: app.Lab, browser: playwr
         page.get_by_label("username").fill(name)
         page.get_by_label("password").fill(password)
         page.get_by_role("button", name="Login").click()
-        page.locator("#pair-name").wait_for(state="hidden")
+        page.locator("#who .named").wait_for(state="attached")
         page.locator("#pair-start").wait_for()
         seen[name] = [tab.inner_text() for tab in page.get_by_role("tab").all()]
+        assert not page.locator("#pair-name").is_visible(), "the login's name counts"
         shoot(page, f"start-{name}")
     server.kill()
     assert seen == {

@@ -355,7 +355,8 @@ def _mistaken(lab: Lab, token: str, error: LabError) -> str:
 
 
 def _listen(lab: Lab) -> None:
-    sentences = sorted({c.sentence for c in lab.study.clips})
+    words = {c.sentence: c.text for c in lab.study.clips}
+    sentences = [(f"{name} {text}".strip(), name) for name, text in sorted(words.items())]
     sentence = gr.Dropdown(sentences, value=None, label="Sentence")
     shown = gr.HTML()
 
@@ -405,7 +406,7 @@ def _recorded(lab: Lab, sound: str | None, text: str, name: str, agreed: bool) -
 
 def _results(lab: Lab) -> None:
     with gr.Row():
-        task = gr.Radio([("Pairs", "pair"), *TASK_NAMES.items()], value="pair", show_label=False)
+        task = gr.Radio([("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")], value="pair", show_label=False)
         again = gr.Button("Show", variant="primary", elem_id="results-show")
         out = gr.Button("Export", elem_id="results-export")
     shown = gr.HTML(elem_id="results-shown")

@@ -40,8 +40,8 @@ def trial_page(study: Study, place: Place, address: Callable[[str], str], messag
     trial, n = place.current, len(place.trials)
     if trial is None:
         thanks = (
-            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this page."
-            "</p><p class='message'></p>"
+            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this page, "
+            "or start another round.</p><p class='message'></p>"
         )
         return _section(place, "trial done", {"u": "undo"}, f"{n} of {n}", thanks)
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
@@ -187,7 +187,9 @@ def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str]) -> str:
 def leaderboard_plot(board: Leaderboard) -> str:
     """Strengths with their intervals, the best on top, as a data address."""
     t = board.table
-    label = f"Bradley-Terry strength (log-odds), {board.level:.0%} interval over {board.listeners} listeners"
+    interval = f"{board.level:.0%} interval over {board.listeners} listeners"
+    interval = interval if board.listeners > 1 else "no interval: one listener"
+    label = f"Bradley-Terry strength (log-odds), {interval}"
     return interval_plot(t["system"], t["strength"], t["low"], t["high"], label)
 
 
@@ -201,6 +203,7 @@ def interval_plot(
     axes.hlines(places, low, high, color=BLUE, linewidth=4, alpha=0.5)
     axes.plot(middle, places, "o", color=BLUE, markersize=11)
     axes.set_yticks(places, names, fontsize=14)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(label, fontsize=13)
     axes.tick_params(axis="x", labelsize=12)
     axes.grid(axis="x", alpha=0.3)
