@@ -1,10 +1,9 @@
 """The course as its reader meets it: JupyterLab in a real browser, every control moved, every player pressed.
 
-Needs playwright and a Chromium of the system. Times are the reader's: from the key to the picture drawn or the
-sound ready to be played.
+Needs playwright and a Chromium of the system. Times are the reader's: from the key to the picture drawn or
+the sound ready to be played.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from slmlab import pipeline, series
 from slmlab.errors import LabError
@@ -35,7 +36,7 @@ PATIENCE = 60.0
 MOVES = 5
 """Of each control."""
 QUIET = ("favicon", "ERR_INTERNET_DISCONNECTED", "net::ERR_NAME_NOT_RESOLVED")
-"""Parts of console errors that are the machine's, not ours: JupyterLab looks for news where there is no net."""
+"""Parts of console errors that are the machine's, not ours: JupyterLab looks for news without a net."""
 CONTROLS = ".noUi-handle, .widget-dropdown select, .widget-text input, .widget-toggle-buttons"
 WATCH = """(cell, kinds) => {
   // Until something to see or to hear has come into the cell and is whole.
@@ -93,7 +94,7 @@ def jupyter(folder: Path, command: Sequence[str] = ()) -> Iterator[str]:
 
     Args:
         folder: what it shows.
-        command: what starts it instead of this Python, such as `make lab`; it is given the settings as LAB_ARGS.
+        command: what starts it instead of this Python, such as `make lab`; given LAB_ARGS.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -175,6 +176,24 @@ def visit(page: "Page", address: str, name: str, shots: Path | None = None, move
     return found
 
 
+def first_sound() -> float:
+    """Seconds from `make lab` until notebook 00 is heard: four times Shift + Enter, Space in the player."""
+    began = time.monotonic()
+    with jupyter(pipeline.ROOT, ("make", "lab")) as address, opened() as page:
+        page.goto(f"{address}/lab/tree/notebooks/00_tour.ipynb?reset")
+        page.get_by_text("| Idle").wait_for()
+        page.locator(".jp-Notebook .jp-MarkdownCell").first.click()
+        for _ in range(4):
+            page.keyboard.press("Shift+Enter")
+        frame = page.locator(".jp-Notebook iframe[srcdoc]").first.element_handle().content_frame()
+        section = frame.locator("section").first if frame else page.locator("section").first
+        section.focus()
+        page.keyboard.press("Space")
+        if not heard(frame, section):
+            raise LabError("the first player of notebook 00 was pressed and not heard: open it and see why")
+        return time.monotonic() - began
+
+
 def _console(found: Visit, kind: str, text: str) -> None:
     if kind == "error" and not any(part in text for part in QUIET):
         found.complaints.append(f"console: {text}")
@@ -196,7 +215,7 @@ def _until_run(page: "Page") -> None:
 
 
 def _look(cell: "Locator", found: Visit) -> None:
-    """Nothing may have gone wrong in a cell, or to stderr, nor may a control have been answered by a mistake."""
+    """Nothing may have gone wrong in a cell or to stderr, nor a control been answered by a mistake."""
     wrong = cell.locator(
         "[data-mime-type$='stderr'], .jp-RenderedText[data-mime-type$='error'], .widget-html-content b"
     )
@@ -263,8 +282,10 @@ def _play_all(page: "Page", cell: "Locator", found: Visit) -> None:
             page.keyboard.press("Space")
 
 
-def heard(frame: "Frame", section: "Locator") -> bool:
+def heard(frame: "Frame | None", section: "Locator") -> bool:
     """Whether a player's sound moves on within two seconds."""
+    if frame is None:
+        return False
     audio = section.locator("audio").element_handle()
     try:
         frame.wait_for_function("a => a.currentTime > 0 || a.ended", arg=audio, timeout=2000, polling=20)
@@ -294,19 +315,31 @@ def copied(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def main(names: Sequence[str], shots: str) -> None:
-    """Visit notebooks and print what was found: a look at the course before it is given."""
-    for path in [path for name in names or [""] for path in series.notebooks(name)]:
+def slowest(moves: Sequence[Move]) -> Move:
+    """The control whose 95th percentile is the highest, with that."""
+    by_name: dict[str, list[float]] = {}
+    for move in moves:
+        by_name.setdefault(move.control, []).append(move.seconds)
+    return max(
+        (Move(name, float(np.quantile(s, 0.95))) for name, s in by_name.items()), key=lambda m: m.seconds
+    )
+
+
+def course(names: Sequence[str], moves: int = MOVES, shots: Path | None = None) -> Iterator[Visit]:
+    """Visit notebooks, a JupyterLab and a browser each; names are their numbers."""
+    for path in [path for name in names for path in series.notebooks(name)]:
         with copied(path) as folder, jupyter(folder) as address, opened() as page:
-            found = visit(page, address, path.name, Path(shots))
-        slowest = sorted(found.moves, key=lambda move: -move.seconds)[:3]
-        said: dict[str, Any] = {
-            "notebook": path.stem, "seconds": round(found.seconds), "played": found.played,
-            "moves": len(found.moves), "slowest": [f"{m.control} {m.seconds:.2f}" for m in slowest],
-            "complaints": found.complaints,
-        }  # fmt: skip
-        print(json.dumps(said, ensure_ascii=False, indent=1), flush=True)
+            yield visit(page, address, path.name, shots, moves)
+
+
+def main(shots: str, *names: str) -> None:
+    """Visit notebooks and print what was found: a look at the course before it is given."""
+    for found in course(names or [""], shots=Path(shots)):
+        last = slowest(found.moves) if found.moves else "no control"
+        print(f"{found.notebook}: ran in {found.seconds:.0f} s, {found.played} players heard, {last}")
+        for complaint in found.complaints:
+            print(f"  ✗ {complaint}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[2:], sys.argv[1])
+    main(*sys.argv[1:])

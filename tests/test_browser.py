@@ -71,6 +71,11 @@ def test_a_visit_moves_presses_and_tells(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
+def test_the_slowest_control_is_judged_by_its_own_moves() -> None:
+    moves = [browser.Move("a", 0.2)] * 9 + [browser.Move("a", 0.4)] + [browser.Move("b", 0.3)] * 10
+    assert browser.slowest(moves) == browser.Move("a", pytest.approx(0.31))
+
+
 @pytest.mark.course
 @pytest.mark.parametrize("path", series.notebooks(), ids=lambda path: path.stem)
 def test_a_notebook_works_for_its_reader(path: Path) -> None:

@@ -189,7 +189,7 @@ def is_teacher(request: gr.Request | None) -> bool:
 
 
 def _who(request: gr.Request | None) -> str:
-    """What page.css reads to leave out what is not for this visitor: Gradio 6 does not hide a tab later on."""
+    """What page.css reads to leave out what is not for this visitor: Gradio 6 hides no tab later on."""
     known = "" if getattr(request, "username", None) is None else "named"
     return f"<i class='{known}{'' if is_teacher(request) else ' listener'}'></i>"
 
@@ -406,7 +406,11 @@ def _recorded(lab: Lab, sound: str | None, text: str, name: str, agreed: bool) -
 
 def _results(lab: Lab) -> None:
     with gr.Row():
-        task = gr.Radio([("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")], value="pair", show_label=False)
+        task = gr.Radio(
+            [("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")],
+            value="pair",
+            show_label=False,
+        )
         again = gr.Button("Show", variant="primary", elem_id="results-show")
         out = gr.Button("Export", elem_id="results-export")
     shown = gr.HTML(elem_id="results-shown")

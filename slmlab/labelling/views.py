@@ -40,8 +40,8 @@ def trial_page(study: Study, place: Place, address: Callable[[str], str], messag
     trial, n = place.current, len(place.trials)
     if trial is None:
         thanks = (
-            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this page, "
-            "or start another round.</p><p class='message'></p>"
+            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this "
+            "page, or start another round.</p><p class='message'></p>"
         )
         return _section(place, "trial done", {"u": "undo"}, f"{n} of {n}", thanks)
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
@@ -128,7 +128,7 @@ def results_page(store: Store, task: str) -> str:
     parts = [
         f"<p>Asked: <b>{escape(_question(study, task))}</b> {escape(_scale(study, task))}</p>",
         f"<p>{far['votes']:.0f} votes · {far['done']:.0f} of {far['sessions']:.0f} sessions done · "
-        f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>"
+        f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>",
     ]
     if kept.empty:
         parts.append("<p class='text'>No vote that counts yet.</p>")
