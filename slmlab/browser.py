@@ -180,7 +180,7 @@ def first_sound() -> float:
     """Seconds from `make lab` until notebook 00 is heard: four times Shift + Enter, Space in the player."""
     began = time.monotonic()
     with jupyter(pipeline.ROOT, ("make", "lab")) as address, opened() as page:
-        page.goto(f"{address}/lab/tree/notebooks/00_tour.ipynb?reset")
+        page.goto(f"{address}/lab/tree/00_tour.ipynb?reset")
         page.get_by_text("| Idle").wait_for()
         page.locator(".jp-Notebook .jp-MarkdownCell").first.click()
         for _ in range(4):
