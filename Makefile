@@ -47,7 +47,7 @@ run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
 	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
-	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
+	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab --LabApp.news_url=None $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
 	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)

@@ -11,17 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import torch
 
-from slmlab import peers, pipeline, recipes, score
+from slmlab import browser, peers, pipeline, recipes, score, series
 from slmlab.audio import SAMPLE_RATE
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.errors import LabError
+from slmlab.labelling import bench as labelling
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import TARGET_LANGUAGES
@@ -284,6 +287,31 @@ class Bench:
             rows.append(Row(f"lm.generate_ratio.{batch}", ratio, "x", 3, "higher", how))
         return rows
 
+    def notebooks(self) -> list[Row]:
+        """Notebooks 00 to 07 executed one after the other."""
+        course = [path for path in series.notebooks() if path.name < "08"]
+        with TemporaryDirectory() as folder:
+            minutes = sum(series.execute(self.preset, course, Path(folder)).values()) / 60
+        how = f"{len(course)} notebooks at {self.preset}, what is shipped or cached is used"
+        return [Row("notebooks.minutes", minutes, "min", 25, "lower", how)]
+
+    def lab(self) -> list[Row]:
+        """A browser opened on `make lab`, everything installed."""
+        how = "make lab, Chromium, four times Shift + Enter in notebook 00, Space in its player"
+        return [Row("notebooks.first_sound", browser.first_sound(), "s", 30, "lower", how)]
+
+    def widgets(self) -> list[Row]:
+        """Every control of notebooks 00 to 07, moved in JupyterLab."""
+        visits = list(browser.course([f"{n:02d}" for n in range(8)]))
+        moves = [move for visit in visits for move in visit.moves]
+        last = browser.slowest(moves)
+        p95 = float(np.quantile([move.seconds for move in moves], 0.95))
+        how = (
+            f"slowest of {len({move.control for move in moves})} controls ({last.control}), {browser.MOVES} "
+        )
+        how += f"moves each in Chromium, to the picture drawn or the sound loaded; of all moves {p95:.2f} s"
+        return [Row("widgets.p95", last.seconds, "s", 1, "lower", how)]
+
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
         return {
@@ -303,7 +331,16 @@ class Bench:
             "smoke": self.smoke,
             "fresh": self.fresh,
             "memory": self.fresh,
+            "notebooks.minutes": self.notebooks,
+            "notebooks.first_sound": self.lab,
+            "widgets": self.widgets,
+            **{name: partial(_labelling, part) for name, part in labelling.parts().items()},
         }
+
+
+def _labelling(measure: Callable[[], list[dict[str, Any]]]) -> list[Row]:
+    """Rows of the listening tests, which know nothing of this file."""
+    return [Row(**row) for row in measure()]
 
 
 def _seconds_of(*arguments: str) -> float:

@@ -29,8 +29,8 @@ NARROW = 5.6
 """Inches of a picture that stands beside another."""
 STYLE = """
 body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #fff; }
-main { display: flex; flex-wrap: wrap; gap: 1rem; }
-section { flex: 1 1 24rem; min-width: 0; padding: .4rem; border: 2px solid transparent; border-radius: 6px; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem; }
+section { min-width: 0; padding: .4rem; border: 2px solid transparent; border-radius: 6px; }
 section:focus-within, section:focus { border-color: #0173b2; outline: none; }
 h3 { font-size: 1rem; margin: 0; } p { margin: 0 0 .3rem; font-size: 1.05rem; }
 span.now { background: #1d2733; color: #fff; border-radius: 3px; }
@@ -136,7 +136,7 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
     for name, widget in choices.items():
         widget.description = widget.description or name.replace("_", " ")
         widget.style = {"description_width": "9rem"}
-        widget.layout.width = "32rem"
+        widget.layout.width = "min(40rem, 100%)"
         if hasattr(widget, "continuous_update"):
             widget.continuous_update = False
 

@@ -54,7 +54,8 @@ def use_style() -> None:
             "axes.grid": False,
             "figure.dpi": DPI,
             "image.cmap": COLOUR_MAP,
-            "legend.frameon": False,
+            "legend.framealpha": 0.9,  # a curve may pass beneath the words, not through them
+            "legend.edgecolor": "none",
             "legend.loc": "upper right",  # "best" is slow, and warns of it
         },
     )
@@ -264,7 +265,7 @@ def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayL
             line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock"
         )
         ax.set_xlim(-0.5, len(looks) - 0.5)
-        ax.legend(loc="lower left", labelcolor="white")
+        ax.legend(loc="lower left", labelcolor="white", frameon=False)
     ax.figure.colorbar(image, ax=ax, label="share of attention")
 
 

@@ -198,6 +198,29 @@ def test_listen_and_results_are_readable(url: str, page: playwright.Page) -> Non
     assert page.title() != "run"
 
 
+def test_a_listener_sees_no_tab_that_names_systems(lab: app.Lab, browser: playwright.Browser) -> None:
+    server = Server(lab.folder, ("--password", "room", "--teacher-password", "boss"))
+    seen = {}
+    for name, password in (("Ana", "room"), (app.TEACHER, "boss")):
+        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(server.url)
+        page.get_by_text("Any name will do").wait_for()
+        page.get_by_label("username").fill(name)
+        page.get_by_label("password").fill(password)
+        page.get_by_role("button", name="Login").click()
+        page.locator("#who .named").wait_for(state="attached")
+        page.locator("#pair-start").wait_for()
+        seen[name] = [tab.inner_text() for tab in page.get_by_role("tab").all()]
+        assert not page.locator("#pair-name").is_visible(), "the login's name counts"
+        shoot(page, f"start-{name}")
+    server.kill()
+    assert seen == {
+        "Ana": ["Compare", "Rate", "Record"],
+        app.TEACHER: ["Listen", "Compare", "Rate", "Record", "Results"],
+    }
+
+
 @pytest.fixture
 def jupyter(tmp_path: Path) -> Iterator[str]:
     """JupyterLab on a folder with one notebook whose cell shows the page."""

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from slmlab import audio, features
 from slmlab.audio import SAMPLE_RATE, Wave

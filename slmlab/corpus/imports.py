@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of

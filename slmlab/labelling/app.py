@@ -105,7 +105,7 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
             key = f"slmlab {lab.folder.name} {lab.study.clips[0].name}"
             tokens = gr.BrowserState(EMPTY_TOKENS, storage_key=key, secret=key)
         with gr.Tabs(selected="compare"):
-            with gr.Tab("Listen", id="listen") as listen:
+            with gr.Tab("Listen", id="listen", elem_id="listen"):
                 _listen(lab)
             with gr.Tab("Compare", id="compare"):
                 pair_screen = _judge(lab, "pair", tokens, solo)
@@ -113,15 +113,15 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
                 rate_screen = _judge(lab, "rate", tokens, solo)
             with gr.Tab("Record", id="record"):
                 _record(lab)
-            with gr.Tab("Results", id="results") as results:
+            with gr.Tab("Results", id="results", elem_id="results"):
                 _results(lab)
+        who = gr.HTML(elem_id="who")
 
         def resume(known: Any, request: gr.Request) -> tuple[Any, ...]:
             known = _remembered(lab, solo) if solo else _tokens(known)
-            shown = gr.Tab(visible=is_teacher(request))
-            return *(_resumed(lab, known[face]) for face in EMPTY_TOKENS), shown, shown, known
+            return *(_resumed(lab, known[face]) for face in EMPTY_TOKENS), _who(request), known
 
-        back = [pair_screen, rate_screen, listen, results, tokens]
+        back = [pair_screen, rate_screen, who, tokens]
         page.load(resume, [tokens], back, queue=False, api_name="resume")
     return page
 
@@ -139,7 +139,15 @@ def serve(
         allowed: from `access`.
     """
     print(f"slmlab app: {lab.study.title}, {len(lab.study.pairs)} pairs; Ctrl-C ends it, every vote is kept")
-    build(lab).launch(server_name=host, server_port=port, share=share, auth=allowed, **_launching(lab))
+    welcome = "Any name will do; remember it to come back. The password is the room's."
+    build(lab).launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        auth=allowed,
+        auth_message=welcome if allowed else None,
+        **_launching(lab),
+    )
 
 
 def show(
@@ -178,6 +186,12 @@ def is_teacher(request: gr.Request | None) -> bool:
     """Whether systems may be named to whoever asks: the teacher, or anybody where there is no password."""
     name = getattr(request, "username", None)
     return name is None or name.strip().lower() == TEACHER
+
+
+def _who(request: gr.Request | None) -> str:
+    """What page.css reads to leave out what is not for this visitor: Gradio 6 hides no tab later on."""
+    known = "" if getattr(request, "username", None) is None else "named"
+    return f"<i class='{known}{'' if is_teacher(request) else ' listener'}'></i>"
 
 
 def _is_loopback(host: str) -> bool:
@@ -341,7 +355,8 @@ def _mistaken(lab: Lab, token: str, error: LabError) -> str:
 
 
 def _listen(lab: Lab) -> None:
-    sentences = sorted({c.sentence for c in lab.study.clips})
+    words = {c.sentence: c.text for c in lab.study.clips}
+    sentences = [(f"{name} {text}".strip(), name) for name, text in sorted(words.items())]
     sentence = gr.Dropdown(sentences, value=None, label="Sentence")
     shown = gr.HTML()
 
@@ -391,7 +406,11 @@ def _recorded(lab: Lab, sound: str | None, text: str, name: str, agreed: bool) -
 
 def _results(lab: Lab) -> None:
     with gr.Row():
-        task = gr.Radio(list(TASKS), value="pair", show_label=False)
+        task = gr.Radio(
+            [("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")],
+            value="pair",
+            show_label=False,
+        )
         again = gr.Button("Show", variant="primary", elem_id="results-show")
         out = gr.Button("Export", elem_id="results-export")
     shown = gr.HTML(elem_id="results-shown")

@@ -288,11 +288,12 @@ def _counts(votes: pd.DataFrame, systems: Sequence[str]) -> tuple[NDArray[np.flo
 def _widened(
     fitted: NDArray[np.float64], again: NDArray[np.float64], n: int, level: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentiles around the estimate, stretched by √(n / (n − 1)): a bootstrap of n clusters is too narrow
-    by just that.
+    """Percentiles around the estimate, stretched for few listeners (n): a bootstrap of n clusters is too
+    narrow by √(n / (n − 1)), and knows nothing of the tails that Student's t has at n − 1 degrees of freedom
+    (the expanded percentile interval of Hesterberg 2015).
     """
     tail = (1 - level) / 2
-    stretch = np.sqrt(n / (n - 1)) if n > 1 else np.nan
+    stretch = np.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1) / stats.norm.isf(tail) if n > 1 else np.nan
     low, high = np.quantile(again, [tail, 1 - tail], axis=0)
     return fitted + (low - fitted) * stretch, fitted + (high - fitted) * stretch
 

@@ -119,8 +119,8 @@ class Study:
     words: tuple[str, ...] = ("Bad", "Poor", "Fair", "Good", "Excellent")
     """Of the scores 1 to 5 (ITU-T P.800)."""
     instructions: str = (
-        "Use headphones in a quiet place. Hear both clips to the end, then choose. There is no right answer "
-        "except where one clip is plainly broken. You may stop at any time and come back."
+        "Use headphones in a quiet place. Hear every clip to its end, then answer. There is no right answer, "
+        "except where a clip is plainly broken. You may stop at any time: the page goes on where you left it."
     )
     """Read before the first trial."""
     tags: tuple[str, ...] = TAGS
@@ -305,7 +305,7 @@ def _make(
     picked = np.random.default_rng([seed, 1]).permutation(base)[:n_gold]
     broken = [replace(sounds[i], system=DISTORTED) for i in picked]
     waves += [distort(waves[i], int(i)) for i in picked]
-    clips = _equalise(sounds + broken, waves, folder / "clips")
+    clips = _worded(_equalise(sounds + broken, waves, folder / "clips"))
     clip = {id(sound): made for sound, made in zip(sounds + broken, clips, strict=True)}
 
     def pair(row: tuple[str, Sound, Sound, str]) -> Pair:
@@ -347,6 +347,12 @@ def _equalise(sounds: Sequence[Sound], waves: Sequence[Wave], clips: Path) -> li
         audio.write(clips / f"{name}.wav", wave * np.float32(10 ** (gain / 20)), generated=False)
         made.append(_clip(sound, name, clips, float(gain), len(wave) / SAMPLE_RATE))
     return made
+
+
+def _worded(clips: Sequence[Clip]) -> list[Clip]:
+    """Clips without words take those of their sentence: a gold pair must not be told by missing words."""
+    texts = {clip.sentence: clip.text for clip in clips if clip.text}
+    return [replace(clip, text=clip.text or texts.get(clip.sentence, "")) for clip in clips]
 
 
 def _clip(sound: Sound, name: str, clips: Path, gain: float, seconds: float) -> Clip:

@@ -40,8 +40,8 @@ def trial_page(study: Study, place: Place, address: Callable[[str], str], messag
     trial, n = place.current, len(place.trials)
     if trial is None:
         thanks = (
-            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this page."
-            "</p><p class='message'></p>"
+            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this "
+            "page, or start another round.</p><p class='message'></p>"
         )
         return _section(place, "trial done", {"u": "undo"}, f"{n} of {n}", thanks)
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
@@ -84,6 +84,13 @@ def _question(study: Study, task: str) -> str:
     return {"pair": study.question, "nmos": study.nmos, "smos": study.smos}[task]
 
 
+def _scale(study: Study, task: str) -> str:
+    """The words of the answers."""
+    if task == "pair":
+        return "A, B, no difference, both bad, skip"
+    return ", ".join(f"{score} {word}" for score, word in zip(SCORES, study.words, strict=True))
+
+
 def listen_page(study: Study, sentence: str, folder: Path, address: Callable[[str], str]) -> str:
     """One sentence by every system, side by side: sound, spectrogram with F0, words."""
     said = [c for c in study.clips if c.sentence == sentence and c.system != DISTORTED]
@@ -119,14 +126,16 @@ def results_page(store: Store, task: str) -> str:
     kept = ranking.counting(votes, excluded)
     far = ranking.progress(store, task)
     parts = [
+        f"<p>Asked: <b>{escape(_question(study, task))}</b> {escape(_scale(study, task))}</p>",
         f"<p>{far['votes']:.0f} votes · {far['done']:.0f} of {far['sessions']:.0f} sessions done · "
-        f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>"
+        f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>",
     ]
     if kept.empty:
         parts.append("<p class='text'>No vote that counts yet.</p>")
     else:
         parts += [*_ranking_parts(kept, study, task), _agreement_line(kept, task)]
     parts.append(_exclusion_part(votes, excluded))
+    parts.append(f"<p class='quiet'>Told beforehand: {escape(study.instructions)}</p>")
     notes = votes.loc[votes["note"] != "", "note"]
     if len(notes):
         parts.append("<h3>Notes</h3><ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>")
@@ -178,7 +187,9 @@ def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str]) -> str:
 def leaderboard_plot(board: Leaderboard) -> str:
     """Strengths with their intervals, the best on top, as a data address."""
     t = board.table
-    label = f"Bradley-Terry strength (log-odds), {board.level:.0%} interval over {board.listeners} listeners"
+    interval = f"{board.level:.0%} interval over {board.listeners} listeners"
+    interval = interval if board.listeners > 1 else "no interval: one listener"
+    label = f"Bradley-Terry strength (log-odds), {interval}"
     return interval_plot(t["system"], t["strength"], t["low"], t["high"], label)
 
 
@@ -192,6 +203,7 @@ def interval_plot(
     axes.hlines(places, low, high, color=BLUE, linewidth=4, alpha=0.5)
     axes.plot(middle, places, "o", color=BLUE, markersize=11)
     axes.set_yticks(places, names, fontsize=14)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(label, fontsize=13)
     axes.tick_params(axis="x", labelsize=12)
     axes.grid(axis="x", alpha=0.3)
