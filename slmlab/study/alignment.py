@@ -339,6 +339,7 @@ def publish(study: Study, ready: Sequence[Unit], made: dict[str, Path], folder: 
                 study, pd.concat(tables, ignore_index=True), folder / f"{study.preset}-aligned-{what}.parquet"
             )
     _publish_ground(study, made, folder)
+    _publish_sounds(study, finished, made, folder)
 
 
 def _merge(study: Study, new: pd.DataFrame, path: Path) -> None:
@@ -391,7 +392,7 @@ def _run_row(study: Study, unit: Unit, said: dict[str, Any], made: dict[str, Pat
 
 
 def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
-    """What all units of a language share: its recordings, a sound of each system, and what they cost."""
+    """What all units of a language share: its recordings, and what was spent before any unit."""
     path = folder / f"{study.preset}-aligned-recordings.parquet"
     rows = pd.read_parquet(made["study.recordings"] / "rows.parquet")
     names = [name for name in KEPT if name in rows]
@@ -403,11 +404,16 @@ def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
     ground = [place for name, place in made.items() if not name.startswith(("train.", "tune.", "say."))]
     known[study.language] = sum(read_done(place)["seconds"] for place in ground if (place / DONE).exists())
     checkpoints.replace_text(costs, json.dumps(known, indent=1) + "\n")
-    for name, place in made.items():
-        unit_name = name.removeprefix("say.")
-        if name.startswith("say.") and unit_name.endswith(".0") and (place / "test.wav").exists():
-            target = folder / f"{study.preset}-aligned-{study.language}-{unit_name}.flac"
-            sweep.write_flac(target, audio.read(place / "test.wav")[0])
+
+
+def _publish_sounds(study: Study, finished: Sequence[Unit], made: dict[str, Path], folder: Path) -> None:
+    """The first test sentence of the first seed's main systems."""
+    for unit in finished:
+        main = unit.alpha in (ALPHA, 1.0) and "." not in unit.method and unit.method != PEOPLE
+        if main and unit.part == "" and unit.seed == 0:
+            wave = audio.read(made[f"say.{unit.name}"] / "test.wav")[0]
+            target = folder / f"{study.preset}-aligned-{study.language}-{unit.method}.flac"
+            sweep.write_flac(target, wave)
 
 
 def _published(study: Study, folder: Path) -> set[str]:
@@ -428,6 +434,15 @@ def read_results(preset_name: str, folder: Path = RESULTS) -> Aligned | None:
     seconds = checkpoints.read_json(folder / f"{preset_name}-aligned-seconds.json")
     names = ("test", "runs", "candidates", "sets", "recordings")
     return Aligned(*map(table, names), seconds)
+
+
+def seconds(results: Aligned, preset_name: str, extent: str) -> float:
+    """Seconds of one core that the units of `core` or `full` took, speech and tokens before them included."""
+    seeds = sorted(map(int, results.runs["seed"].unique()))
+    wanted = {tuple(asdict(unit)[name] for name in KEYS) for unit in plan(preset_name, extent, seeds)}
+    chosen = [tuple(at) in wanted for at in results.runs[KEYS].itertuples(index=False)]
+    spent = results.runs.loc[chosen, ["training_seconds", "tuning_seconds", "speaking_seconds"]]
+    return float(spent.to_numpy().sum()) + sum(results.seconds.values())
 
 
 def model_of(preset_name: str, unit: Unit) -> Path | None:
