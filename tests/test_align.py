@@ -86,7 +86,6 @@ def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "anh")]
     monkeypatch.setattr(align, "_recordings", lambda *_: said)
 
-
     folder = align.align("dgsa", "smoke", 0)
     assert folder.name.startswith("align.dgsa.vi.0-")
     assert (folder / "pairs.parquet").exists()
