@@ -1,6 +1,5 @@
 """Alignment by name, on a chain of untrained networks: a run is found again, and mistakes are sentences."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
-from slmlab.preference import dgsa, tdsc
+from slmlab.preference import tdsc
 from slmlab.preference.dgsa import Recording
 from slmlab.preference.judging import CodeJudge
 from slmlab.preference.tune import monitor

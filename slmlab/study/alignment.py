@@ -47,8 +47,8 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
 MINUTES = {"smoke": 0.8, "tiny": 20.0}
 """Synthetic speech that the start of `sw` learns from."""
-STEPS = {"smoke": {"vi": 3, "sw": 3}, "tiny": {"vi": 160, "sw": 160}}
-"""Budget of the starts; that of `vi` should be the sweep's, which are then trained once for both studies."""
+STEPS = {"smoke": 3, "tiny": 160}
+"""Budget of that start; `vi` has the sweep's, so that its starts are trained once for both studies."""
 STYLE, FOREIGN, CANDIDATES = "style", "foreign", "candidates"
 KEYS = ["language", "method", "part", "alpha", "seed"]
 KEPT = [
@@ -132,7 +132,9 @@ def plan(preset_name: str, extent: str, seeds: Sequence[int]) -> list[Unit]:
 def study_of(preset_name: str, language: str, folder: Path | None = None) -> Study:
     """The numbers of one language's half."""
     whole = sweep.study_of(preset_name, folder)
-    return replace(whole, language=language, steps=STEPS[preset_name][language])
+    return (
+        whole if language == whole.language else replace(whole, language=language, steps=STEPS[preset_name])
+    )
 
 
 def start_of(study: Study, unit: Unit) -> Cell:
@@ -237,7 +239,7 @@ def _errors(text: str, heard: str) -> int:
 
 def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, Any]:
     """Stage: judge B hears the last round's candidates, from their tokens; sums by text, entropies by set."""
-    ledger = tdsc.ledger(inputs[f"tune.{unit.tuned}"])
+    ledger = tdsc.ledger(inputs[f"tune.{unit.tuned}"]).reset_index(drop=True)
     chain = Chain(Path(study.checkpoints))
     last = ledger["round"] == ledger["round"].max()
     with cells.one_thread():
@@ -267,7 +269,8 @@ def _set_entropies(ledger: pd.DataFrame) -> dict[str, Any]:
         ]
         for name, part in sets.items()
     }
-    n_tokens = int(cells.COUNTED * min(sum(map(len, texts)) for texts in said.values()))
+    sizes = [sum(map(len, texts)) for texts in said.values()]
+    n_tokens = int(cells.COUNTED * min(filter(None, sizes), default=0))
     found: dict[str, Any] = {}
     for name, texts in said.items():
         found[name], found[f"{name}_draws"] = cells.corpus_entropy(texts, n_tokens, metrics.NOTHING)
@@ -499,7 +502,8 @@ def settle(
     ]
     study = study_of(preset_name, unit.language)
     known = {stage.name: stage for stage in stages(study, [replace(unit, part="")])}
-    ground = [stage for name, stage in known.items() if not name.startswith(("say.", "tune."))]
+    unused = ("say.", "tune.", "study.recordings", "corpus.held_out")
+    ground = [stage for name, stage in known.items() if not name.startswith(unused)]
     inputs = (f"train.{start_of(study, unit).name}", "study.codes")
     code = (*align.CODE, "slmlab.study.cells", "slmlab.study.votes")
     trials = [

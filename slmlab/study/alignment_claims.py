@@ -7,6 +7,7 @@ Axis legend: k systems, s seeds, n sentences (or texts of a round), d draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from einops import rearrange
 
+from slmlab.errors import LabError
 from slmlab.statistics import ranks_agree
 from slmlab.study import claims
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned
@@ -69,7 +71,10 @@ def judged(results: Aligned) -> dict[str, tuple[dict[str, dict[str, Any]], dict[
 
 
 def arm(results: Aligned, systems: Sequence[System]) -> Arm | None:
-    """Systems as the points 0, 1, … of one arm, with the seeds that all of them have; None without any."""
+    """Systems as the points 0, 1, … of one arm, with the seeds that all of them have.
+
+    None without any, and where there are too few recordings to standardise expressivity on.
+    """
 
     def marked(table: pd.DataFrame) -> pd.DataFrame:
         parts = []
@@ -86,7 +91,9 @@ def arm(results: Aligned, systems: Sequence[System]) -> Arm | None:
     rows, recordings = marked(results.rows), results.recordings
     recordings = recordings[recordings["language"] == systems[0][0]]
     kept = [table[table["seed"].isin(seeds)] for table in (rows, runs)]
-    return Arm(Results(*kept, recordings, pd.DataFrame(), {}), "aligned")
+    with suppress(LabError):
+        return Arm(Results(*kept, recordings, pd.DataFrame(), {}), "aligned")
+    return None
 
 
 def measure(of: Arm, name: str) -> Measured:
