@@ -14,7 +14,7 @@ from slmlab.study.cells import DRAWS
 
 SEEDS, N, TEXTS = (0, 1, 2), 60, 50
 TEMPERATURES = (0.7, 1.0, 1.2)
-BETTER = {"tdsc": -0.12, "self-training": -0.05, "rejection": -0.02, "tdsc.no-dpo": -0.05}
+BETTER = {"dgsa": -0.05, "tdsc": -0.12, "self-training": -0.05, "rejection": -0.02, "tdsc.no-dpo": -0.05}
 BETTER |= {"tdsc.no-length-filter": -0.03, "dpo": 0.08, "dgsa.no-stability": 0.1, "dgsa.random-speaker": 0.08}
 BETTER |= {"dgsa.fixed-weights": 0.06}
 """Change of the word error rate."""
@@ -115,8 +115,7 @@ def test_where_the_paper_is_right_it_is_reproduced() -> None:
     found = ledger(1.0)
     verdicts = {name: row["verdict"] for name, row in found.items() if name[0] in "DTC"}
     assert len(verdicts) == 31
-    assert {name for name, verdict in verdicts.items() if verdict != "reproduced"} <= {"T13"}
-    assert found["T13"]["verdict"] == "reproduced"
+    assert {name for name, verdict in verdicts.items() if verdict != "reproduced"} == set()
     assert found["S1"]["verdict"] == "not run"
     assert found["D1"]["seeds"] == [0, 1, 2]
     assert found["D1"]["n"] == N
@@ -137,7 +136,7 @@ def test_in_the_opposite_world_it_is_refuted() -> None:
 
 
 def test_word_errors_are_told_in_points() -> None:
-    assert ledger(1.0)["T1"]["estimate"] == pytest.approx(-12, abs=3)
+    assert ledger(1.0)["T1"]["estimate"] == pytest.approx(-12, abs=5)
 
 
 def test_claims_whose_rows_are_missing_are_not_run() -> None:
