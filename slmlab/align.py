@@ -63,6 +63,8 @@ class Scale:
     """Steps of DGSA, whose pairs come from recordings."""
     max_wer: float = 0.4
     """A recording, or a candidate, is accepted if the judge hears fewer errors than this in it."""
+    same_speaker: bool = True
+    """Whether DGSA takes styles from the recording's own speaker; at smoke most speak once."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _train(steps: int, lr: float, every: int) -> TrainConfig:
 
 SCALES = {
     "smoke": Scale(
-        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), 2, max_wer=9.0
+        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), 2, 9.0, False
     ),
     "tiny": Scale(
         1000, 60, 200, 5, _train(60, 2e-4, 0), PreferenceConfig(_train(30, 2e-5, 10), sft=1.0), 150
@@ -195,7 +197,9 @@ def apply(
     dpo = replace(scale.dpo, train=replace(scale.dpo.train, seed=seed))
     if method in dgsa.VARIANTS:
         longer = replace(dpo, train=replace(dpo.train, steps=scale.dgsa_steps), choose="entropy")
-        settings = DGSAConfig(longer, alpha=alpha, seed=seed, max_wer=scale.max_wer)
+        settings = DGSAConfig(
+            longer, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
+        )
         how = replace(settings, **dgsa.VARIANTS[method])
         return dgsa.align(model, material.recordings, how, folder, jury)
     if method in tdsc.VARIANTS:

@@ -14,7 +14,6 @@ from slmlab import audio, checkpoints, pipeline
 from slmlab.align import PEOPLE
 from slmlab.checkpoints import Card
 from slmlab.errors import LabError
-from slmlab.preference import dgsa
 from slmlab.study import alignment, alignment_claims, alignment_sections, cells, sweep
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
 from slmlab.text import TINY
@@ -46,7 +45,6 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sweep, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
     monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
     monkeypatch.setitem(alignment.MINUTES, "smoke", 0.4)
-    monkeypatch.setitem(dgsa.VARIANTS, "dgsa", {"same_speaker": False})  # so few sentences: one a speaker
     return folder
 
 
