@@ -9,6 +9,7 @@
 
 PRESET ?= tiny
 ARMS ?= authentic,entropy,lively,equal-hours,alone,helped,alone-scratch,helped-scratch
+EXTENT ?= full
 FRESH ?=
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
@@ -52,8 +53,9 @@ lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
 	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
 
-paper: $(VENV)/.installed  ## the scaling study at three seeds: only runs that have no rows yet (hours)
+paper: $(VENV)/.installed  ## both studies at three seeds: only runs that have no rows yet (hours; EXTENT=core for the core claims)
 	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2
+	@$(BIN)/slmlab align $(EXTENT) --preset $(PRESET) --seed 0 1 2
 	@$(BIN)/slmlab report --preset $(PRESET)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests

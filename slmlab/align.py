@@ -4,7 +4,7 @@ A run is a stage: its key holds the method's settings, the checkpoints it begins
 code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
 left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
 
-The rates of `tiny` are first guesses in the paper's proportions; they are to be settled on dev.
+The rates of `tiny` are first guesses in the paper's proportions; `slmlab settle` tries others on dev.
 """
 
 import functools
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from slmlab import audio, checkpoints, pipeline, recipes
@@ -24,10 +25,11 @@ from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
 from slmlab.preference.judging import CodeJudge, Jury, measure
-from slmlab.preference.pairs import read
+from slmlab.preference.pairs import Pair, read
 from slmlab.preference.tdsc import TDSCConfig
 from slmlab.preference.tune import PreferenceConfig, tune
 from slmlab.presets import preset
+from slmlab.sampling import SamplingConfig
 from slmlab.stages import Stage, run_stages
 from slmlab.training import TrainConfig
 from slmlab.voice import Chain
@@ -59,6 +61,22 @@ class Scale:
     """Learning from pairs."""
     dgsa_steps: int
     """Steps of DGSA, whose pairs come from recordings."""
+    max_wer: float = 0.4
+    """A recording, or a candidate, is accepted if the judge hears fewer errors than this in it."""
+    same_speaker: bool = True
+    """Whether DGSA takes styles from the recording's own speaker; at smoke most speak once."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a method learns from; each takes its own part."""
+
+    texts: Sequence[str] = ()
+    """TDSC and its like: texts to be said anew."""
+    recordings: Sequence[Recording] = ()
+    """DGSA and its like: real speech."""
+    pairs: Sequence[Pair] = ()
+    """Votes."""
 
 
 def _train(steps: int, lr: float, every: int) -> TrainConfig:
@@ -67,10 +85,10 @@ def _train(steps: int, lr: float, every: int) -> TrainConfig:
 
 SCALES = {
     "smoke": Scale(
-        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), dgsa_steps=2
+        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), 2, 9.0, False
     ),
     "tiny": Scale(
-        1000, 60, 200, 5, _train(60, 2e-4, 0), PreferenceConfig(_train(30, 2e-5, 10), sft=1.0), dgsa_steps=150
+        1000, 60, 200, 5, _train(60, 2e-4, 0), PreferenceConfig(_train(30, 2e-5, 10), sft=1.0), 150
     ),
 }
 
@@ -134,24 +152,61 @@ def _run(
     scale = SCALES[preset_name]
     chain = Chain(pipeline.checkpoint_folder(preset_name))
     model = checkpoints.load(start, SpeechLM, LMConfig)[0]
-    timbre = chain.named_timbre(pipeline.VOICE_NAMES[2])
-    jury = Jury(language, CodeJudge(chain, timbre), tuple(sentences(language, "dev", scale.dev, TEXT_SEED)))
-    dpo = replace(scale.dpo, train=replace(scale.dpo.train, seed=seed))
+    jury = jury_of(chain, language, scale)
+    material = Material(sentences(language, "lm", scale.texts, TEXT_SEED))
     if method in dgsa.VARIANTS:
-        longer = replace(dpo, train=replace(dpo.train, steps=scale.dgsa_steps), choose="entropy")
-        settings = replace(DGSAConfig(longer, alpha=alpha, seed=seed), **dgsa.VARIANTS[method])
-        tuned = dgsa.align(model, _recordings(chain, preset_name, language), settings, folder, jury)
-    elif method in tdsc.VARIANTS:
-        how = TDSCConfig(replace(scale.sft, seed=seed), dpo, scale.rounds, scale.prompts, seed=seed)
-        texts = sentences(language, "lm", scale.texts, TEXT_SEED)
-        tuned = tdsc.align(model, texts, replace(how, **tdsc.VARIANTS[method]), folder, jury)
-    else:
+        material = Material(recordings=_recordings(chain, preset_name, language))
+    elif method == PEOPLE:
         encode = functools.partial(_encode, chain, Path(clips)) if clips else None
-        pairs = [pair for pair in read(votes, language, encode) if pair.group != "test"]
-        tuned = tune(model, pairs, dpo, folder / "dpo", jury)
+        material = Material(pairs=[p for p in read(votes, language, encode) if p.group != "test"])
+    tuned = apply(method, model, material, scale, seed, folder, jury, alpha)
     facts = {"method": method, "seed": seed, "language": language, "start": start}
     checkpoints.save(folder / "model", tuned, Card(tuned.config, facts))
     return measure(tuned, model, jury)
+
+
+def jury_of(chain: Chain, language: str, scale: Scale, sampling: SamplingConfig | None = None) -> Jury:
+    """Judge A, in one of the chain's voices, with the dev sentences at which a model is watched."""
+    judge = CodeJudge(chain, chain.named_timbre(pipeline.VOICE_NAMES[2]))
+    dev = tuple(sentences(language, "dev", scale.dev, TEXT_SEED))
+    return Jury(language, judge, dev, sampling or SamplingConfig())
+
+
+def apply(
+    method: str,
+    model: SpeechLM,
+    material: Material,
+    scale: Scale,
+    seed: int,
+    folder: Path,
+    jury: Jury,
+    alpha: float = 0.8,
+) -> SpeechLM:
+    """A model after a method; the given one stays as it is.
+
+    Args:
+        method: one of `METHODS`.
+        model: where it begins, the frozen reference.
+        material: what it learns from.
+        scale: how long and how fast.
+        seed: decides everything left to chance.
+        folder: where the run lives; a killed one goes on there.
+        jury: filters, and watches on dev.
+        alpha: share of synthetic speech that the model was trained on, for DGSA.
+    """
+    dpo = replace(scale.dpo, train=replace(scale.dpo.train, seed=seed))
+    if method in dgsa.VARIANTS:
+        longer = replace(dpo, train=replace(dpo.train, steps=scale.dgsa_steps), choose="entropy")
+        settings = DGSAConfig(
+            longer, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
+        )
+        how = replace(settings, **dgsa.VARIANTS[method])
+        return dgsa.align(model, material.recordings, how, folder, jury)
+    if method in tdsc.VARIANTS:
+        sft = replace(scale.sft, seed=seed)
+        rounds = TDSCConfig(sft, dpo, scale.rounds, scale.prompts, seed=seed, max_wer=scale.max_wer)
+        return tdsc.align(model, material.texts, replace(rounds, **tdsc.VARIANTS[method]), folder, jury)
+    return tune(model, material.pairs, dpo, folder / "dpo", jury)
 
 
 def _recordings(chain: Chain, preset_name: str, language: str) -> list[Recording]:
@@ -159,13 +214,20 @@ def _recordings(chain: Chain, preset_name: str, language: str) -> list[Recording
     stages = [s for s in recipes.stages(preset(preset_name)) if s.name == f"corpus.{language}"]
     data = recipes.Utterances(run_stages(stages, pipeline.CACHE / preset_name, workers=1)[stages[0].name])
     codes = recipes.encode(chain.tokenizer, data)
-    rows = zip(data.column("text"), codes, data.column("voice"), data.column("kind"), strict=True)
-    found = [
-        Recording(text, tuple(row.tolist()), voice) for text, row, voice, kind in rows if kind == "authentic"
-    ]
+    rows = {name: data.column(name) for name in ("text", "voice", "kind")}
+    found = authentic(pd.DataFrame(rows).assign(codes=[row.tolist() for row in codes]))
     if not found:
         raise LabError(f"there is no authentic speech of {language!r} at {preset_name}: DGSA needs some.")
     return found
+
+
+def authentic(rows: pd.DataFrame) -> list[Recording]:
+    """The authentic ones of utterances with `kind`, `text`, `voice` and `codes`."""
+    real = rows[rows["kind"] == "authentic"]
+    return [
+        Recording(text, tuple(map(int, codes)), voice)
+        for text, codes, voice in zip(real["text"], real["codes"], real["voice"], strict=True)
+    ]
 
 
 def _encode(chain: Chain, clips: Path, digest: str) -> Sequence[int]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slmlab import browser, peers, pipeline, recipes, score, series
+from slmlab import bench_study, browser, peers, pipeline, recipes, score, series
 from slmlab.audio import SAMPLE_RATE
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.corpus.build import Corpus, CorpusSpec, build
@@ -50,10 +50,14 @@ class Row:
     """`lower`, `higher` or `within` (of ± the bar)."""
     how: str
     """In which way it was measured."""
+    sure: bool = True
+    """Whether chance is ruled out, where that is part of the bar."""
 
     @property
     def ok(self) -> bool:
         """Whether the bar is reached."""
+        if not self.sure:
+            return False
         if self.better == "within":
             return abs(self.value) <= self.bar
         return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
@@ -312,6 +316,16 @@ class Bench:
         how += f"moves each in Chromium, to the picture drawn or the sound loaded; of all moves {p95:.2f} s"
         return [Row("widgets.p95", last.seconds, "s", 1, "lower", how)]
 
+    def dpo(self) -> list[Row]:
+        """DPO against TRL's trainer."""
+        from slmlab import bench_dpo
+
+        return [Row(*row) for row in bench_dpo.rows(self.preset)]
+
+    def alignment(self) -> list[Row]:
+        """What the rows of the studies say; nothing is run here."""
+        return [Row(*row) for row in bench_study.rows(self.preset)]
+
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
         return {
@@ -324,6 +338,11 @@ class Bench:
             "clone": self.cloning,
             "corpus": self.corpus,
             "vocoder": self.vocoder,
+            "dpo.": self.dpo,
+            "dgsa.": self.alignment,
+            "tdsc.": self.alignment,
+            "claims.": self.alignment,
+            "paper.": self.alignment,
             "lm.train": self.lm_train,
             "lm.generate_ratio": self.lm_generate,
             "lm.time_ratio": self.lm_time,
@@ -377,7 +396,8 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
         if only and name not in wanted:
             continue
         for row in part():
-            kept[row.id] = asdict(row) | {"ok": row.ok}
+            kept[row.id] = {name: value for name, value in asdict(row).items() if name != "sure"}
+            kept[row.id]["ok"] = row.ok
             sign = {"lower": "≤", "higher": "≥", "within": "±"}[row.better]
             print(
                 f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); "

@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | align | speak | measure | sweep | app | report | bench | doctor`.
+"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | bench | …`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -96,7 +96,12 @@ def _chain_commands(command: Command) -> None:
 def _align_command(command: Command) -> None:
     """Preference tuning."""
     align = command("align", _align, "tune a language model by preferences: DGSA, TDSC, baselines, votes")
-    align.add_argument("method", metavar="METHOD", help="dgsa, tdsc, people, …; a wrong name lists them all")
+    align.add_argument(
+        "method",
+        metavar="METHOD",
+        help="dgsa, tdsc, people, …; a wrong name lists them all. `core` or `full`: the study, every "
+        "method that the core claims need, or all claims, from the study's own starts",
+    )
     align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
     align.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (0)")
     align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
@@ -106,6 +111,21 @@ def _align_command(command: Command) -> None:
     )
     align.add_argument("--votes", type=Path, help="people: the exported preference table")
     align.add_argument("--clips", type=Path, help="people: the folder of the sounds that were judged")
+    align.add_argument("--workers", type=int, default=0, help="core, full: runs side by side (one a core)")
+    settle = command(
+        "settle", _settle, "try rates of a method on dev, never on test, and print what judge A says"
+    )
+    settle.add_argument(
+        "method", metavar="METHOD", help="dgsa, tdsc, …; `sft` measures the study's start alone"
+    )
+    settle.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
+    settle.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
+    settle.add_argument("--seed", type=int, default=0, help="of the start and the method (0)")
+    settle.add_argument("--lr", type=_numbers, default=[], help="rates of DPO, such as 1e-5,2e-5,5e-5")
+    settle.add_argument("--sft-lr", type=_numbers, default=[], help="rates of SFT in a round")
+    settle.add_argument("--sft-weight", type=_numbers, default=[], help="weights of the SFT term beside DPO")
+    settle.add_argument("--steps", type=int, default=0, help="steps of DPO and DGSA (the preset's)")
+    settle.add_argument("--rounds", type=int, default=0, help="rounds of TDSC (the preset's)")
 
 
 def _speak_command(command: Command) -> None:
@@ -199,6 +219,13 @@ def _train(arguments: argparse.Namespace) -> None:
 def _align(arguments: argparse.Namespace) -> None:
     from slmlab.align import align
 
+    if arguments.method in ("core", "full"):
+        from slmlab.study import alignment
+
+        units = alignment.plan(arguments.preset, arguments.method, arguments.seed)
+        made = alignment.run(arguments.preset, units, arguments.workers)
+        print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {alignment.RESULTS}")
+        return
     for seed in arguments.seed:
         folder = align(
             arguments.method,
@@ -211,6 +238,18 @@ def _align(arguments: argparse.Namespace) -> None:
             alpha=arguments.alpha,
         )
         print(f"aligned: {folder}")
+
+
+def _settle(arguments: argparse.Namespace) -> None:
+    from slmlab.preference import dgsa
+    from slmlab.study import alignment
+
+    language = arguments.language or ("vi" if arguments.method in dgsa.VARIANTS else "sw")
+    alpha = alignment.ALPHA if language == "vi" else 1.0
+    unit = alignment.Unit(language, arguments.method, "", alpha, arguments.seed)
+    rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
+    table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
+    print(table.round(4).to_string(index=False))
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from slmlab import audio, plots
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.errors import LabError
-from slmlab.study import claims, sections, sweep
+from slmlab.study import alignment, alignment_claims, alignment_sections, claims, sections, sweep
 from slmlab.text import LANGUAGE_NAMES
 
 STYLE = """
@@ -36,7 +36,9 @@ def write(folder: Path) -> Path:
     plots.use_style()
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
     results = sweep.read_results(summary["preset"])
-    ledger, premises = claims.ledger(results), claims.premises(results) if results else []
+    aligned = alignment.read_results(summary["preset"])
+    ledger = claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
+    premises = claims.premises(results) if results else []
     replace_text(
         folder / "report.json",
         json.dumps(summary | {"claims": ledger, "premises": premises}, indent=1) + "\n",
@@ -61,7 +63,7 @@ def write(folder: Path) -> Path:
             _notebooks(summary),
             "<h2>What was trained</h2>",
             _networks(summary),
-            *_study(results, ledger, premises, summary["preset"]),
+            *_study(results, aligned, ledger, premises, summary["preset"]),
             "</html>",
         ]
     )
@@ -123,16 +125,25 @@ def _networks(summary: dict[str, Any]) -> str:
 
 
 def _study(
-    results: sweep.Results | None, ledger: list[dict[str, Any]], premises: list[dict[str, Any]], preset: str
+    results: sweep.Results | None,
+    aligned: alignment.Aligned | None,
+    ledger: list[dict[str, Any]],
+    premises: list[dict[str, Any]],
+    preset: str,
 ) -> list[str]:
-    """The scaling study, if any of it has been run."""
-    if results is None:
-        return [
-            "<h2>The scaling study</h2><p>It has not been run at this preset: <code>slmlab sweep</code>.</p>"
-        ]
+    """The studies, as far as they have been run."""
     plots.use_style()
-    sounds = sections.sounds_of(preset)
-    return [_section(part) for part in sections.sections(results, ledger, premises, sounds)]
+    parts = [sections.ledger(ledger)]
+    if results:
+        parts = sections.sections(results, ledger, premises, sections.sounds_of(preset))
+    if aligned:
+        parts += alignment_sections.sections(aligned, alignment_sections.sounds_of(preset))
+    missing = {"scaling": (results, "sweep"), "alignment": (aligned, "align core --seed 0 1 2")}
+    return [_section(part) for part in parts if results or aligned] + [
+        f"<h2>The {study} study</h2><p>It has not been run at this preset: <code>slmlab {command}</code>.</p>"
+        for study, (found, command) in missing.items()
+        if found is None
+    ]
 
 
 def _section(part: sections.Section) -> str:

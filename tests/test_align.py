@@ -1,6 +1,5 @@
 """Alignment by name, on a chain of untrained networks: a run is found again, and mistakes are sentences."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
-from slmlab.preference import dgsa, tdsc
+from slmlab.preference import tdsc
 from slmlab.preference.dgsa import Recording
 from slmlab.preference.judging import CodeJudge
 from slmlab.preference.tune import monitor
@@ -85,8 +84,7 @@ def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
 def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "anh")]
     monkeypatch.setattr(align, "_recordings", lambda *_: said)
-    lenient = dataclasses.replace(dgsa.DGSAConfig(align.SCALES["smoke"].dpo), max_wer=9.0)
-    monkeypatch.setattr(align, "DGSAConfig", lambda tune, **_: dataclasses.replace(lenient, tune=tune))
+
     folder = align.align("dgsa", "smoke", 0)
     assert folder.name.startswith("align.dgsa.vi.0-")
     assert (folder / "pairs.parquet").exists()

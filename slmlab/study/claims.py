@@ -8,7 +8,7 @@ Axis legend: k points of an arm, s seeds, d draws, n sentences, u utterances.
 """
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,6 +29,8 @@ from slmlab.study.sweep import Results
 
 Floats = NDArray[np.float64]
 Function = Callable[..., float]
+Families = Mapping[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]
+"""By a family's letter: its claims judged, and what they were counted over."""
 DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
 LEVEL = 0.05
 CLEAR_CER, VOICED = 0.2, 0.3  # above the one or below the other, speech is too broken to be called lively
@@ -81,6 +83,8 @@ class Claim:
     """The paper's own numbers."""
     margin: float = 0.0
     """0, or how much worse still counts as not worse."""
+    unchanged: float = 0.0
+    """Where a part of the claim says that something stays: ± how much still counts as staying."""
     note: str = ""
     """`needs listeners`: the paper asked people, this is a stand-in. `structural`: true by construction."""
 
@@ -419,11 +423,16 @@ def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
     return judged
 
 
-def ledger(results: Results | None) -> list[dict[str, Any]]:
+def ledger(results: Results | None, aligned: Families | None = None) -> list[dict[str, Any]]:
     """Every claim with its verdict, ready for JSON; those without rows are `not run`.
 
     S claims are judged in the authentic arm; `arms` says what they come to in each arm there is.
+
+    Args:
+        results: of the scaling study.
+        aligned: of the alignment study, from `alignment_claims.judged`.
     """
+    more = aligned or {}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     counts: dict[str, dict[str, Any]] = {}
     if results is not None:
@@ -438,7 +447,10 @@ def ledger(results: Results | None) -> list[dict[str, Any]]:
     table = []
     for claim in declared():
         main = ENTROPY if claim.id[0] == "E" else "authentic"
-        row = {"verdict": "not run"} | counts.get(main, {}) | found.get(main, {}).get(claim.id, {})
+        rows, count = more.get(claim.id[0]) or (found.get(main, {}), counts.get(main, {}))
+        if claim.id[0] not in "SE" and claim.id not in rows:
+            count = {}
+        row = {"verdict": "not run"} | count | rows.get(claim.id, {})
         arms = {arm: rows[claim.id]["verdict"] for arm, rows in found.items() if claim.id in rows}
         table.append(asdict(claim) | {"family": claim.id[0], "arms": arms} | row)
     return table

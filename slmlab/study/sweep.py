@@ -180,7 +180,7 @@ def publish(study: Study, ready: Sequence[Cell], made: dict[str, Path], folder: 
     for cell in finished:
         if cell.arm == "authentic" and cell.seed == 0:
             wave = audio.read(made[f"say.{cell.name}"] / f"test-{cells.Manner().temperature:g}-0.wav")[0]
-            _write_flac(folder / f"{study.preset}-{cell.name}.flac", wave)
+            write_flac(folder / f"{study.preset}-{cell.name}.flac", wave)
 
 
 def read_results(preset_name: str, folder: Path = RESULTS) -> Results | None:
@@ -296,7 +296,7 @@ def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
     checkpoints.replace_text(folder / f"{study.preset}-premises.json", text)
 
 
-def _write_flac(path: Path, wave: audio.Wave) -> None:
+def write_flac(path: Path, wave: audio.Wave) -> None:
     """A generated sound, half as large as WAV and marked like it."""
     with soundfile.SoundFile(
         path, "w", audio.SAMPLE_RATE, channels=1, subtype="PCM_16", format="FLAC"

@@ -1,0 +1,66 @@
+"""Simulated listeners vote, and their votes become pairs: on the way people's votes go, by programs.
+
+The start says every text twice; of the two the one whose melody moves more is called livelier. Simulated
+listeners prefer it as often as their strength says, through the same store, rules and export as people.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slmlab.labelling import export, listeners
+from slmlab.labelling.events import Store
+from slmlab.labelling.study import GAP, Clip, Study
+from slmlab.labelling.study import Pair as Trial
+from slmlab.models.lm import SpeechLM
+from slmlab.preference.judging import Jury, seed_of, speak
+from slmlab.preference.pairs import Pair, read
+from slmlab.sampling import SamplingConfig
+
+FREE = SamplingConfig(temperature=1.0, top_k=200)
+LIVELY, FLAT = "livelier", "flatter"
+STRENGTH = 1.0
+"""Log-odds with which a simulated listener prefers the livelier of two."""
+LISTENERS, EACH = 12, 40
+
+
+def simulated(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int, folder: Path) -> list[Pair]:
+    """Pairs of a model's own samples, from the exported votes of simulated listeners.
+
+    Args:
+        model: says every text twice.
+        jury: its judge reads the melody from the tokens.
+        texts: to be said.
+        seed: of samples and listeners.
+        folder: where the votes and their export lie.
+    """
+    table = folder / "preferences.parquet"
+    if not table.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "votes.db").unlink(missing_ok=True)
+        store = Store(folder / "votes.db")
+        store.set_study(_study(model, jury, texts, seed))
+        for listener in listeners.crowd(LISTENERS, {LIVELY: STRENGTH, FLAT: 0.0}, seed=seed):
+            listeners.listen(store, listener)
+        export.write(store, folder)
+    return [pair for pair in read(table, jury.language) if pair.group != "test"]
+
+
+def _study(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int) -> Study:
+    """Two samples of each text as clips without sounds, named after which is livelier."""
+    said = [
+        speak(model, jury.language, texts, FREE, [seed_of(seed, i, side) for i in range(len(texts))])
+        for side in (0, 1)
+    ]
+    spread = [[np.nan_to_num(hearing.f0_spread) for hearing in jury.judge(side)] for side in said]
+    clips, trials = list[Clip](), list[Trial]()
+    for i, text in enumerate(texts):
+        if said[0][i] == said[1][i] or not (said[0][i] and said[1][i]):
+            continue
+        names = (LIVELY, FLAT) if spread[0][i] > spread[1][i] else (FLAT, LIVELY)
+        for side, name in enumerate(names):
+            tokens = tuple(said[side][i])
+            clips.append(Clip(f"{name}-{i:03d}", name, f"{i:03d}", text, "", "", "", 0.0, 1.0, tokens=tokens))
+        trials.append(Trial(f"{i:03d}{GAP}{LIVELY}{GAP}{FLAT}", f"{LIVELY}-{i:03d}", f"{FLAT}-{i:03d}"))
+    return Study("simulated", tuple(clips), tuple(trials), (), n_main=min(EACH, len(trials)))

@@ -1,0 +1,121 @@
+"""The alignment study on small random networks: from the starts to rows, once, and in place of older rows."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_sweep import networks
+
+from slmlab import audio, checkpoints, pipeline
+from slmlab.align import PEOPLE
+from slmlab.checkpoints import Card
+from slmlab.errors import LabError
+from slmlab.study import alignment, alignment_claims, alignment_sections, cells, sweep
+from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
+from slmlab.text import TINY
+from slmlab.voice import VOICES
+
+
+def unit(language: str, method: str, part: str = "") -> Unit:
+    return Unit(language, method, part, 0.8 if language == "vi" else 1.0, 0)
+
+
+WANTED = [
+    *(unit("vi", "sft", part) for part in ("", STYLE)),
+    *(unit("vi", "dgsa", part) for part in ("", FOREIGN)),
+    unit("vi", PEOPLE),
+    unit("sw", "sft"),
+    *(unit("sw", "tdsc", part) for part in ("", "1", CANDIDATES, FOREIGN)),
+]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path / "parts"
+    for name, network in networks().items():
+        checkpoints.save(folder / name, network, Card(network.config, {"alphabet": list(TINY.symbols)}))
+    (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 9}))
+    few = {"n_test": 4, "n_dev": 4, "n_many": 2, "minutes": (0.1,)}
+    whole = sweep.study_of
+    monkeypatch.setattr(sweep, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    monkeypatch.setitem(alignment.MINUTES, "smoke", 0.4)
+    return folder
+
+
+def test_from_starts_to_rows_and_never_twice(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results"
+    assert alignment.run("smoke", WANTED, 1, out, parts) == WANTED
+    found = alignment.read_results("smoke", out)
+    assert found is not None
+    assert len(found.runs) == len(WANTED)
+    sizes = found.rows.groupby(["language", "method", "part"]).size().to_dict()
+    assert sizes[("vi", "dgsa", "")] == sizes[("sw", "tdsc", "1")] == 4
+    assert sizes[("vi", "dgsa", FOREIGN)] == 2
+    assert found.rows["words"].min() > 0
+    assert found.rows["sim"].between(-1, 1).all()
+    assert found.candidates["tried"].sum() == 2 * 4 * 12
+    assert set(found.sets["set"]) == {"0.7", "0.9", "1", "accepted"}
+    assert set(found.recordings["language"]) == {"vi", "sw"}
+    runs = found.runs.set_index(["language", "method", "part"])
+    assert runs.loc[("vi", "sft", ""), "h_draws"].shape == (cells.DRAWS,)
+    assert runs.loc[("sw", "tdsc", ""), "tuning_seconds"] > 0
+    assert runs.loc[("sw", "tdsc", "1"), "tuning_seconds"] == 0
+    assert alignment.seconds(found, "smoke", "core") > sum(found.seconds.values())
+    assert audio.is_generated(out / "smoke-aligned-sw-tdsc.flac")
+    assert alignment_claims.judged(found)["C"][1] == {"seeds": [0], "n": 4}
+    assert alignment_sections.sections(found, [])
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert alignment.run("smoke", WANTED, 1, out, parts) == []
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.setattr(alignment, "FORMAT", 2)
+    assert alignment.run("smoke", WANTED[:1], 1, out, parts) == WANTED[:1]
+    again = pd.read_parquet(out / "smoke-aligned-runs.parquet")
+    assert len(again[again["language"] == "vi"]) == 1  # what was made otherwise went
+    assert len(again[again["language"] == "sw"]) == 5
+
+
+def test_parts_of_a_unit_share_its_tuning(parts: Path) -> None:
+    study = alignment.study_of("smoke", "sw", parts)
+    names = [stage.name for stage in alignment.stages(study, WANTED[6:])]
+    assert names.count("tune.tdsc.1.0") == 1
+    assert "train.synthetic.0.4.0" in names
+    assert "study.lively" not in names
+    keys = [alignment.key(study, each) for each in WANTED[5:]]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_start_of_synthetic_speech_differs_by_seed_and_has_its_minutes(parts: Path) -> None:
+    study = alignment.study_of("smoke", "sw", parts)
+    table = pd.DataFrame({"kind": ["synthetic"] * 40, "seconds": 3.0})
+    first, second = (
+        cells.mixture(study, replace(alignment.start_of(study, unit("sw", "sft")), seed=seed), table)
+        for seed in (0, 1)
+    )
+    assert len(first) == len(second) == 8
+    assert list(first) == sorted(first)
+    assert set(first) != set(second)
+
+
+def test_what_cannot_be_planned_is_refused() -> None:
+    for asked in (("tiny", "half", [0]), ("huge", "core", [0]), ("tiny", "core", [])):
+        with pytest.raises(LabError, match="core or full"):
+            alignment.plan(*asked)
+    with pytest.raises(LabError, match="no method 'ppo'"):
+        alignment.settle("tiny", unit("sw", "ppo"))
+
+
+def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: parts)
+    monkeypatch.setattr(cells, "say_split", lambda *_: pytest.fail("no test sentence may be said"))
+    table = alignment.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
+    assert list(table["dpo lr"]) == [1e-5, 2e-5]
+    assert {"wer", "entropy", "seconds"} <= set(table)
+    assert np.isfinite(table["wer"]).all()

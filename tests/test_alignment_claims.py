@@ -1,0 +1,173 @@
+"""Verdicts of the alignment study on made-up rows whose truth is known, and the tables made of them."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slmlab import plots
+from slmlab.align import METHODS
+from slmlab.study import alignment_claims, alignment_sections, claims
+from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned, plan
+from slmlab.study.cells import DRAWS
+
+SEEDS, N, TEXTS = (0, 1, 2), 60, 50
+TEMPERATURES = (0.7, 1.0, 1.2)
+BETTER = {"dgsa": -0.05, "tdsc": -0.12, "self-training": -0.05, "rejection": -0.02, "tdsc.no-dpo": -0.05}
+BETTER |= {"tdsc.no-length-filter": -0.03, "dpo": 0.08, "dgsa.no-stability": 0.1, "dgsa.random-speaker": 0.08}
+BETTER |= {"dgsa.fixed-weights": 0.06}
+"""Change of the word error rate."""
+RICHER = {
+    "dgsa": 0.3,
+    "dpo": 0.2,
+    "rejection": 0.05,
+    "tdsc": 0.3,
+    "tdsc.no-dpo": 0.1,
+    "dgsa.no-stability": 0.3,
+}
+"""Change of H_p; what is not named gains 0.1."""
+
+
+@cache
+def world(truth: float) -> Aligned:
+    """Everything the paper claims happens `truth` times."""
+    draw = np.random.default_rng(0)
+    rows, runs = [], []
+    for unit in plan("tiny", "full", SEEDS):
+        at = {"language": unit.language, "method": unit.method, "part": unit.part, "alpha": unit.alpha}
+        at |= {"seed": unit.seed, "key": ""}
+        early = int(unit.part) if unit.part.isdigit() else 5
+        fall = (0.5, 1, 1.05, 1.1, 1.15)[early - 1] / 1.15 if unit.method == "tdsc" else 1
+        rise = (0, 0, 0.3, 0.7, 1)[early - 1] if unit.method == "tdsc" else 1
+        gain = RICHER.get(unit.method, 0.0 if unit.method == "sft" else 0.1)
+        if unit.language == "vi" and unit.method == "dgsa":
+            gain += 2 * (unit.alpha - ALPHA)
+        bits = 6 + truth * rise * gain + 0.003 * draw.normal()
+        moved = 0.01 * draw.normal(size=DRAWS)
+        took = {"training_seconds": 1.0, "tuning_seconds": 60.0, "speaking_seconds": 2.0}
+        if unit.part != CANDIDATES:
+            rows += [at | said(unit, truth, fall, i, draw) for i in range(N)]
+        runs.append(at | took | {"h": bits, "h_spoken": bits, "h_draws": moved, "h_spoken_draws": moved})
+    recordings = [{"language": language, "split": "dev"} | prosody(1 + 0.1 * draw.normal())
+                  for language in ("vi", "sw") for _ in range(30)]  # fmt: skip
+    recorded = pd.DataFrame(recordings).assign(words=8, letters=30, letter_errors=0, voiced=0.8)
+    tables = (pd.DataFrame(rows), pd.DataFrame(runs), candidates(truth, draw), sets(truth, draw))
+    return Aligned(*tables, recorded, {"vi": 10.0, "sw": 20.0})
+
+
+def prosody(lively: float) -> dict:
+    names = ("f0_spread", "f0_range_semitones", "energy_std", "rate_variation")
+    return dict.fromkeys(names, lively)
+
+
+def said(unit, truth: float, fall: float, i: int, draw: np.random.Generator) -> dict:
+    wrong = 0.4 + truth * fall * BETTER.get(unit.method, 0.0)
+    errors = int(draw.binomial(8, wrong))
+    lively = 1 + truth * (0.3 * (unit.method == "dgsa") + 0.3 * (unit.part == STYLE)) + 0.1 * draw.normal()
+    loops = 0.06 - truth * 0.03 * (unit.method in ("dgsa", "tdsc"))
+    errors_of = {
+        "word_errors": errors,
+        "words": 8,
+        "letter_errors": 2,
+        "letters": 30,
+        "filter_errors": errors,
+    }
+    heard = {"repetition": loops + 0.01 * draw.normal(), "repetition_spoken": 0.01, "voiced": 0.8}
+    voice = {"sim": 0.8 + 0.01 * draw.normal(), "sim_strangers": 0.8 - 0.3 * truth}
+    return {"sentence": i} | errors_of | heard | voice | prosody(lively)
+
+
+def candidates(truth: float, draw: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for seed in SEEDS:
+        for number in range(5):
+            for place in range(TEXTS):
+                for heat, t in enumerate(TEMPERATURES):
+                    wrong = 0.3 + truth * 0.15 * (heat - 1)
+                    passed = int(draw.binomial(4, 0.4 + truth * (0.06 * number - 0.1 * heat)))
+                    errors = int(draw.binomial(32, wrong))
+                    good = int(draw.binomial(8 * passed, 0.15)) if passed else 0
+                    loops = 4 * (0.04 + truth * 0.02 * heat) + 0.005 * draw.normal()
+                    at = {"seed": seed, "round": number, "place": place, "temperature": t}
+                    sums = {"tried": 4, "passed": passed, "errors": errors, "words": 32, "repetition": loops}
+                    rows.append(at | sums | {"passed_errors": good, "passed_words": 8 * passed})
+    unit = {"language": "sw", "method": "tdsc", "part": CANDIDATES, "alpha": 1.0}
+    return pd.DataFrame(rows).assign(**unit)
+
+
+def sets(truth: float, draw: np.random.Generator) -> pd.DataFrame:
+    rise = {"0.7": -0.3, "1": 0.0, "1.2": 0.3, "accepted": 0.1}
+    rows = [
+        {"seed": s, "set": name, "h": 6 + truth * bits, "h_draws": 0.02 * draw.normal(size=DRAWS)}
+        for s in SEEDS
+        for name, bits in rise.items()
+    ]
+    return pd.DataFrame(rows).assign(language="sw", method="tdsc", part=CANDIDATES, alpha=1.0)
+
+
+def ledger(truth: float, results: Aligned | None = None) -> dict[str, dict]:
+    found = alignment_claims.judged(results or world(truth))
+    return {row["id"]: row for row in claims.ledger(None, found)}
+
+
+def test_where_the_paper_is_right_it_is_reproduced() -> None:
+    found = ledger(1.0)
+    verdicts = {name: row["verdict"] for name, row in found.items() if name[0] in "DTC"}
+    assert len(verdicts) == 31
+    assert {name for name, verdict in verdicts.items() if verdict != "reproduced"} == set()
+    assert found["S1"]["verdict"] == "not run"
+    assert found["D1"]["seeds"] == [0, 1, 2]
+    assert found["D1"]["n"] == N
+    assert len(found["D1"]["by_seed"]) == 3
+
+
+def test_where_nothing_moves_what_should_stay_stays() -> None:
+    found = ledger(0.0)
+    assert found["C2"]["verdict"] == "reproduced"
+    moved = [n for n, row in found.items() if n[0] in "DTC" and row["verdict"] in ("reproduced", "refuted")]
+    assert set(moved) <= {"C2", "D1"}
+
+
+def test_in_the_opposite_world_it_is_refuted() -> None:
+    found = ledger(-1.0)
+    for name in ("D2", "D3", "D4", "D5", "D7", "D12", "T1", "T3", "T6", "T14", "C1", "C3"):
+        assert found[name]["verdict"] == "refuted", name
+
+
+def test_word_errors_are_told_in_points() -> None:
+    assert ledger(1.0)["T1"]["estimate"] == pytest.approx(-12, abs=5)
+
+
+def test_claims_whose_rows_are_missing_are_not_run() -> None:
+    whole = world(1.0)
+    kept = [table[~table["method"].str.contains(".", regex=False)] for table in (whole.rows, whole.runs)]
+    core = Aligned(*kept, whole.candidates, whole.sets, whole.recordings, whole.seconds)
+    found = ledger(1.0, core)
+    missing = {name for name, row in found.items() if name[0] in "DTC" and row["verdict"] == "not run"}
+    assert missing == {"D8", "D9", "D10", "D11", "T9", "T10", "T11", "T12", "T13"}
+    assert "seeds" not in found["D8"]
+
+
+def test_every_table_of_the_paper_has_its_section() -> None:
+    parts = {part.title: part for part in alignment_sections.sections(world(1.0), [])}
+    for number in (3, 4, 6, 7, 8, 9):
+        part = next(part for title, part in parts.items() if title.startswith(f"Table {number} "))
+        assert all(len(line) == len(part.head) for line in part.lines)
+    three = next(part for title, part in parts.items() if title.startswith("Table 3"))
+    assert three.lines[0][-1] == "38.9 · 10.36 · 6.5"
+    assert float(three.lines[0][1].split()[0]) == pytest.approx(40, abs=3)
+    written = [plots.words_of(part.picture.figure) for part in parts.values() if part.picture]
+    assert any("H_p in bits" in words for words in written)
+    assert any("pass rate in %" in words for words in written)
+    assert len(parts["From votes to a model"].lines) == 3
+    assert "simulated" in parts["From votes to a model"].text.lower()
+
+
+def test_the_plan_has_what_the_claims_need() -> None:
+    core, full = (plan("tiny", extent, [0]) for extent in ("core", "full"))
+    assert set(core) < set(full)
+    assert len(set(full)) == len(full)
+    assert {unit.method for unit in full} == set(METHODS)
+    assert {u.alpha for u in full if u.language == "vi" and u.method == "dgsa"} == set(ALPHAS)
+    assert {u.part for u in core} == {"", "1", "2", "3", "4", STYLE, FOREIGN, CANDIDATES}
