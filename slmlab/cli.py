@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | bench | …`.
+"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | bench …`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.

@@ -368,12 +368,15 @@ def _small(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _moved(found: dict[str, Any], name: str) -> list[Any]:
     """Draws of an entropy as differences from it, small."""
-    return [(np.array(found[f"{name}_draws"], dtype=np.float64) - float(found[name])).astype(np.float16)]
+    draws = np.array(found[f"{name}_draws"], dtype=np.float64)  # JSON has null for NaN: float64 takes both
+    return [(draws - np.float64(found[name])).astype(np.float16)]
 
 
 def _sets(found: dict[str, Any]) -> pd.DataFrame:
     names = [name for name in found if not name.endswith("_draws")]
-    parts = [{"set": [name], "h": [found[name]], "h_draws": _moved(found, name)} for name in names]
+    parts = [
+        {"set": [name], "h": [np.float64(found[name])], "h_draws": _moved(found, name)} for name in names
+    ]
     return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
 
 
@@ -388,8 +391,8 @@ def _run_row(study: Study, unit: Unit, said: dict[str, Any], made: dict[str, Pat
     found = said["metrics"]
     row: dict[str, Any] = {name: [value] for name, value in seconds.items()}
     for name in ("h", "h_spoken"):
-        row[name] = [found.get(name, float("nan"))]
-        row[f"{name}_miller_madow"] = [found.get(f"{name}_miller_madow", float("nan"))]
+        for each in (name, f"{name}_miller_madow"):
+            row[each] = [np.float64(found.get(each))]
         row[f"{name}_draws"] = _moved(found, name) if name in found else [np.zeros(0, np.float16)]
     return pd.DataFrame(row)
 
