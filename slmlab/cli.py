@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | bench …`.
+"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | …`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -220,11 +220,11 @@ def _align(arguments: argparse.Namespace) -> None:
     from slmlab.align import align
 
     if arguments.method in ("core", "full"):
-        from slmlab.study import alignment
+        from slmlab.study import alignment, sweep
 
         units = alignment.plan(arguments.preset, arguments.method, arguments.seed)
         made = alignment.run(arguments.preset, units, arguments.workers)
-        print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {alignment.RESULTS}")
+        print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {sweep.RESULTS}")
         return
     for seed in arguments.seed:
         folder = align(

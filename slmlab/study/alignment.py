@@ -163,8 +163,8 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
     code = (*align.CODE, "slmlab.study.cells", "slmlab.study.votes")
     tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
     for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
-        inputs = (f"train.{start_of(study, unit).name}", "study.codes")
-        made.append(Stage(f"tune.{name}", inputs, partial(tune, study, unit), how, code))
+        begun = (f"train.{start_of(study, unit).name}", "study.codes")
+        made.append(Stage(f"tune.{name}", begun, partial(tune, study, unit), how, code))
     for unit in wanted:
         model = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
         inputs = (model, "study.recordings", "corpus.held_out", "study.codes")
@@ -438,8 +438,9 @@ def read_results(preset_name: str, folder: Path = RESULTS) -> Aligned | None:
     if not (folder / f"{preset_name}-aligned-runs.parquet").exists():
         return None
     seconds = checkpoints.read_json(folder / f"{preset_name}-aligned-seconds.json")
-    names = ("test", "runs", "candidates", "sets", "recordings")
-    return Aligned(*map(table, names), seconds)
+    return Aligned(
+        table("test"), table("runs"), table("candidates"), table("sets"), table("recordings"), seconds
+    )
 
 
 def seconds(results: Aligned, preset_name: str, extent: str) -> float:

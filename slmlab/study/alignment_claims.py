@@ -90,9 +90,9 @@ def arm(results: Aligned, systems: Sequence[System]) -> Arm | None:
         return None
     rows, recordings = marked(results.rows), results.recordings
     recordings = recordings[recordings["language"] == systems[0][0]]
-    kept = [table[table["seed"].isin(seeds)] for table in (rows, runs)]
+    rows, runs = (table[table["seed"].isin(seeds)] for table in (rows, runs))
     with suppress(LabError):
-        return Arm(Results(*kept, recordings, pd.DataFrame(), {}), "aligned")
+        return Arm(Results(rows, runs, recordings, pd.DataFrame(), {}), "aligned")
     return None
 
 

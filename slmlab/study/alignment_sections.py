@@ -13,7 +13,7 @@ import numpy as np
 
 from slmlab import plots
 from slmlab.align import PEOPLE
-from slmlab.study.alignment import ALPHA, FOREIGN, RESULTS, Aligned
+from slmlab.study.alignment import ALPHA, FOREIGN, Aligned
 from slmlab.study.alignment_claims import (
     arm,
     by_text,
@@ -25,6 +25,7 @@ from slmlab.study.alignment_claims import (
 )
 from slmlab.study.claims import Arm, Measured
 from slmlab.study.sections import Section, band
+from slmlab.study.sweep import RESULTS
 
 NAMES = {
     "sft": "SFT: the start",

@@ -123,7 +123,8 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     corpus, spoken = f"corpus.{study.language}", "corpus.held_out"
     heard = (spoken, "study.codes")
     measuring = ("study.cells", "metrics", "features", "voice")
-    made, learned = [known[corpus], known[spoken]], (corpus,)
+    made = [known[corpus], known[spoken]]
+    learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
         made.append(stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH))
         made.append(stage("study.premises", partial(probe, study), (spoken,), "score", "metrics"))
