@@ -106,7 +106,7 @@ def _align_command(command: Command) -> None:
     align = command("align", _align, "tune a language model by preferences: DGSA, TDSC, baselines, votes")
     align.add_argument("method", metavar="METHOD", help="dgsa, tdsc, people, …; a wrong name lists them all")
     align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
-    align.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (0)")
+    align.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run each (0)")
     align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
     align.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
     align.add_argument(
@@ -126,7 +126,7 @@ def _speak_command(command: Command) -> None:
     )
     speak.add_argument("--style", type=Path, help="a sound file to take the manner of speaking from")
     speak.add_argument("--out", type=Path, default=Path("out.wav"), help="where to write (out.wav)")
-    speak.add_argument("--seed", type=int, default=0, help="another seed, another reading (0)")
+    speak.add_argument("--seed", type=_seed, default=0, help="another seed, another reading (0)")
     speak.add_argument("--temperature", type=float, help="how freely tokens are drawn")
     speak.add_argument(
         "--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)"
@@ -259,14 +259,24 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def _seed(text: str) -> int:
+    """A whole number that every stream of random numbers takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def _seeds(text: str) -> list[int]:
-    """`0,1` as whole numbers."""
-    return [int(name) for name in _names(text)]
+    """`0,1` as seeds."""
+    return [_seed(name) for name in _names(text)]
 
 
 def _numbers(text: str) -> list[float]:
     """`0,1.5` as numbers."""
-    return [float(name) for name in _names(text)]
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8") from None
 
 
 def _speak(arguments: argparse.Namespace) -> None:

@@ -93,6 +93,23 @@ def test_a_chain_is_shipped_whole_or_not_at_all(capsys: pytest.CaptureFixture[st
     assert "slmlab train all --ship" in refused(capsys, "train", "lm.sw", "--ship")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("speak", "mama", "--seed", "-1"), "'-1' is no seed"),
+        (("speak", "mama", "--seed", "99999999999"), "from 0 to 4294967295"),
+        (("sweep", "--seeds", "0,1.5"), "'1.5' is no seed"),
+        (("sweep", "--alphas", "half"), "no list of numbers"),
+    ],
+)
+def test_numbers_that_are_none(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert words in capsys.readouterr().err
+
+
 def test_a_package_that_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
