@@ -26,7 +26,6 @@ from slmlab.corpus import manifest, mixing
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.engines import check
 from slmlab.errors import LabError
-from slmlab.features import HOP
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
 from slmlab.stages import Stage, memory_mib, read_done, run_stages, stage_folders
@@ -54,6 +53,8 @@ SHORTEST_REFERENCE = 0.5
 """Seconds of the least sound that a voice or a manner is taken from."""
 LONGEST_TEXT = 500
 """Characters of the longest text that is said in one go: the language models learnt single sentences."""
+SHORTEST_MEASURED = 0.04
+"""Seconds of the shortest sound that is measured: one speech token."""
 LONGEST_MEASURED = 120.0
 """Seconds of the longest sound that is measured: aligning two sounds takes the product of their lengths."""
 
@@ -215,10 +216,17 @@ def _timbre(chain: Chain, voice: str) -> torch.Tensor:
 def measure(
     sounds: Sequence[Path], texts: Sequence[str], references: Sequence[Path], folder: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Every metric that applies to each sound: judge B reads it; a reference gives SIM and F0 comparisons.
+    """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
+
+    Args:
+        sounds: files of 40 ms to two minutes.
+        texts: what each says, or none; with them come error rates and the speaking rate.
+        references: a recording of each text, or none; with them come SIM and what compares melodies.
+        folder: of checkpoints; None takes what `checkpoint_folder` finds.
 
     Returns:
-        For each sound `sound`, `heard` and the figures of `metrics.describe`, None where undefined.
+        For each sound `sound`, `heard`, the figures of `metrics.describe`, and of its codes `entropy` (bits,
+        over windows of a second) and `repetition`; None where undefined.
     """
     chain = Chain(folder or checkpoint_folder())
     rows = []
@@ -232,15 +240,19 @@ def measure(
             heard=heard,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
         )
+        codes = chain.encode(torch.as_tensor(wave))
+        figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
+        figures["repetition"] = metrics.repetition_rate(codes)
         rows.append({"sound": str(path), "heard": heard, **checkpoints.plain(figures)})
     return rows
 
 
 def _measurable(path: Path) -> audio.Wave:
     wave, info = audio.read(path, LONGEST_MEASURED)
-    if len(wave) < HOP:
+    if len(wave) < SHORTEST_MEASURED * audio.SAMPLE_RATE:
         raise LabError(
-            f"{path} lasts {1000 * info.seconds:.1f} ms, too short to be measured: give at least 20 ms."
+            f"{path} lasts {info.seconds:.3f} s, too short to be measured: give at least "
+            f"{SHORTEST_MEASURED} s."
         )
     return wave
 

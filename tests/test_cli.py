@@ -221,6 +221,8 @@ def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
     row = json.loads(capsys.readouterr().out)[0]
     assert row["seconds"] == pytest.approx(1.0, abs=0.001)
     assert row["similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert 0 <= row["entropy"] <= np.log2(25)  # of 25 codes
+    assert 0 <= row["repetition"] <= 1
 
 
 @pytest.mark.parametrize("kind", NO_SOUND)
@@ -257,7 +259,7 @@ def test_what_is_shorter_than_a_frame_is_named(
 ) -> None:
     soundfile.write(tmp_path / "click.wav", tone(0.005), 16_000)
     error = refused(capsys, "measure", tmp_path / "click.wav", "--checkpoints", random_chain)
-    assert "click.wav lasts 5.0 ms, too short" in error
+    assert "click.wav lasts 0.005 s, too short to be measured: give at least 0.04 s" in error
 
 
 @pytest.fixture
