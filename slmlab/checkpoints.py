@@ -41,7 +41,7 @@ class Card:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What other rooms need to know: alphabet, languages, voices, seed, what it was trained on."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Figures measured on dev, by name."""
+    """Figures measured on dev, by name; empty where none were."""
     seconds: float = 0.0
     """Time that its training took."""
     licence: str = LICENCE

@@ -13,7 +13,9 @@ from pathlib import Path
 from slmlab import __version__
 from slmlab.errors import LabError
 
-Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+Runner = Callable[[argparse.Namespace], None]
+"""What a command does with what was asked."""
+Command = Callable[[str, Runner, str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, one line of help."""
 
 
@@ -24,6 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except LabError as error:
         print(f"slmlab: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(
+            f"slmlab: {error.name} is not installed: `make test` installs it, and so does "
+            "`pip install --constraint constraints.txt --editable '.[dev]'`",
+            file=sys.stderr,
+        )
         return 2
     except OSError as error:
         print(
@@ -45,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Runner, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(run=run)
         return made
@@ -65,32 +74,31 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chain_commands(command: Command) -> None:
     """Commands that take a preset and little else."""
-    for name, run, text in (
-        ("corpus", _corpus, "speak the corpora of a preset"),
-        ("train", _train, "train one network, or `all`, and whatever it needs"),
-        ("run", _run, "the whole chain: taken or trained, spoken, scored, the notebooks executed, reported"),
-        ("report", _report, "the report of the last run, made again from its rows"),
-        ("bench", _bench, "measure every bar and write bench.json"),
-    ):
+
+    def with_preset(name: str, run: Runner, text: str) -> argparse.ArgumentParser:
         made = command(name, run, text)
         made.add_argument("--preset", default="tiny", help="smoke, tiny, base or paper (tiny)")
-        if name == "corpus":
-            made.add_argument(
-                "--filter", action="store_true", help="let judge A hear it: what the quality filter takes"
-            )
-        if name == "train":
-            made.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
-            made.add_argument(
-                "--ship", action="store_true", help="put the checkpoints under data/checkpoints"
-            )
-        if name in ("train", "run"):
-            made.add_argument(
-                "--fresh", action="store_true", help="make everything anew, whatever the cache holds"
-            )
-        if name == "bench":
-            made.add_argument(
-                "--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so"
-            )
+        return made
+
+    corpus = with_preset("corpus", _corpus, "speak the corpora of a preset")
+    corpus.add_argument(
+        "--filter", action="store_true", help="let judge A hear it: what the quality filter takes"
+    )
+    train = with_preset("train", _train, "train one network, or `all`, and whatever it needs")
+    train.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
+    train.add_argument(
+        "--ship", action="store_true", help="of all: put the checkpoints under data/checkpoints"
+    )
+    run = with_preset(
+        "run", _run, "the whole chain: taken or trained, spoken, scored, the notebooks executed, reported"
+    )
+    for parser in (train, run):
+        parser.add_argument(
+            "--fresh", action="store_true", help="make everything anew, whatever the cache holds"
+        )
+    with_preset("report", _report, "the report of the last run, made again from its rows")
+    bench = with_preset("bench", _bench, "measure every bar and write bench.json")
+    bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
 
 
 def _align_command(command: Command) -> None:
@@ -103,7 +111,7 @@ def _align_command(command: Command) -> None:
         "method that the core claims need, or all claims, from the study's own starts",
     )
     align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
-    align.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (0)")
+    align.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run each (0)")
     align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
     align.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
     align.add_argument(
@@ -138,7 +146,7 @@ def _speak_command(command: Command) -> None:
     )
     speak.add_argument("--style", type=Path, help="a sound file to take the manner of speaking from")
     speak.add_argument("--out", type=Path, default=Path("out.wav"), help="where to write (out.wav)")
-    speak.add_argument("--seed", type=int, default=0, help="another seed, another reading (0)")
+    speak.add_argument("--seed", type=_seed, default=0, help="another seed, another reading (0)")
     speak.add_argument("--temperature", type=float, help="how freely tokens are drawn")
     speak.add_argument(
         "--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)"
@@ -170,7 +178,7 @@ def _sweep_command(command: Command) -> None:
         help="of authentic, lively, equal-hours, alone, helped, alone-scratch, helped-scratch, entropy "
         "(authentic)",
     )
-    sweep.add_argument("--seeds", type=_numbers, default=[0.0, 1.0, 2.0], help="such as 0,1,2 (0,1,2)")
+    sweep.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="such as 0,1,2 (0,1,2)")
     sweep.add_argument(
         "--alphas", type=_numbers, default=[], help="some of the study's, such as 0.5,0.8 (all)"
     )
@@ -210,6 +218,8 @@ def _corpus(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from slmlab import pipeline
 
+    if arguments.ship and arguments.stage != "all":
+        raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
     folder = pipeline.make(arguments.preset, arguments.stage, arguments.fresh)
     print(f"trained: {folder}")
     if arguments.ship:
@@ -278,7 +288,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from slmlab.study import sweep
 
     study = sweep.study_of(arguments.preset)
-    cells = sweep.plan(study, arguments.arms, [int(seed) for seed in arguments.seeds], arguments.alphas)
+    cells = sweep.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
     made = sweep.run(study, cells, arguments.workers)
     print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {sweep.RESULTS}")
 
@@ -288,9 +298,24 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def _seed(text: str) -> int:
+    """A whole number that every stream of random numbers takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def _seeds(text: str) -> list[int]:
+    """`0,1` as seeds."""
+    return [_seed(name) for name in _names(text)]
+
+
 def _numbers(text: str) -> list[float]:
     """`0,1.5` as numbers."""
-    return [float(name) for name in _names(text)]
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8") from None
 
 
 def _speak(arguments: argparse.Namespace) -> None:

@@ -5,10 +5,8 @@ What was computed lies in three places, asked in this order: `runs/<preset>/chec
 """
 
 import json
-import math
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import time
@@ -24,13 +22,13 @@ from safetensors.torch import load_file
 
 from slmlab import __version__, audio, checkpoints, metrics, recipes, score
 from slmlab.checkpoints import Card
-from slmlab.corpus import mixing
+from slmlab.corpus import manifest, mixing
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.engines import check
 from slmlab.errors import LabError
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
-from slmlab.stages import Stage, read_done, run_stages, stage_folders
+from slmlab.stages import Stage, memory_mib, read_done, run_stages, stage_folders
 from slmlab.text import LANGUAGE_NAMES, TARGET_LANGUAGES
 from slmlab.voice import KINDS, VOICES, Chain
 
@@ -53,6 +51,10 @@ NETWORKS = (
 ORIGIN = "made_from.json"
 SHORTEST_REFERENCE = 0.5
 """Seconds of the least sound that a voice or a manner is taken from."""
+LONGEST_TEXT = 500
+"""Characters of the longest text that is said in one go: the language models learnt single sentences."""
+SHORTEST_MEASURED = 0.04
+"""Seconds of the shortest sound that is measured: one speech token."""
 LONGEST_MEASURED = 120.0
 """Seconds of the longest sound that is measured: aligning two sounds takes the product of their lengths."""
 
@@ -90,7 +92,7 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
         rows["duration_ratio"] = mixing.duration_ratios(rows, trusted)
         for kind, spoken in rows.groupby("kind"):
             tables.append(mixing.quality_filter(spoken).engines.assign(corpus=f"{group}, {kind}"))
-        rows.to_parquet(target / f"{group}.parquet", index=False)
+        manifest.write(rows, target / f"{group}.parquet")
     return pd.concat(tables, ignore_index=True).set_index("corpus")
 
 
@@ -139,9 +141,11 @@ def gather(done: dict[str, Path], folder: Path) -> Path:
 
 
 def ship(preset_name: str) -> Path:
-    """Copy what was trained here to where it is shipped from."""
-    target = SHIPPED / preset_name
-    shutil.copytree(RUNS / preset_name / "checkpoints", target, dirs_exist_ok=True)
+    """Copy what was trained here to where it is shipped from; a copy that was cut off does not count."""
+    made, target = RUNS / preset_name / "checkpoints", SHIPPED / preset_name
+    (target / VOICES).unlink(missing_ok=True)
+    shutil.copytree(made, target, ignore=shutil.ignore_patterns(VOICES), dirs_exist_ok=True)
+    shutil.copy(made / VOICES, target)
     return target
 
 
@@ -171,9 +175,19 @@ def speak(
         voice: a shipped voice's name, or a sound file of a voice never heard before.
         style: a sound file whose manner is taken.
         temperature: None keeps the preset's.
+
+    Raises:
+        LabError: the text, language, voice, style or name of the sound cannot be used.
     """
     if language not in LANGUAGE_NAMES:
         raise LabError(f"language {language!r} is unknown: choose one of {', '.join(TARGET_LANGUAGES)}")
+    if len(text) > LONGEST_TEXT:
+        raise LabError(
+            f"the text has {len(text)} characters, at most {LONGEST_TEXT} are said in one go: cut it into "
+            "sentences."
+        )
+    if out.suffix.lower() != ".wav":
+        raise LabError(f"the sound would be a WAV file, but --out is {out}: let its name end in .wav")
     chain = Chain(folder or checkpoint_folder())
     timbre = _timbre(chain, voice)
     sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
@@ -194,7 +208,7 @@ def _read(path: Path) -> torch.Tensor:
 
 def _timbre(chain: Chain, voice: str) -> torch.Tensor:
     path = Path(voice)
-    if path.suffix or path.exists():
+    if voice not in chain.voices and (path.suffix or path.exists()):
         return chain.timbre(_read(path))
     return chain.named_timbre(voice)
 
@@ -202,22 +216,45 @@ def _timbre(chain: Chain, voice: str) -> torch.Tensor:
 def measure(
     sounds: Sequence[Path], texts: Sequence[str], references: Sequence[Path], folder: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Every metric that applies to each sound: judge B reads it; a reference gives SIM and F0 comparisons."""
+    """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
+
+    Args:
+        sounds: files of 40 ms to two minutes.
+        texts: what each says, or none; with them come error rates and the speaking rate.
+        references: a recording of each text, or none; with them come SIM and what compares melodies.
+        folder: of checkpoints; None takes what `checkpoint_folder` finds.
+
+    Returns:
+        For each sound `sound`, `heard`, the figures of `metrics.describe`, and of its codes `entropy` (bits,
+        over windows of a second) and `repetition`; None where undefined.
+    """
     chain = Chain(folder or checkpoint_folder())
     rows = []
     for i, path in enumerate(sounds):
-        wave = audio.read(path, LONGEST_MEASURED)[0]
+        wave, reference = _measurable(path), _measurable(references[i]) if references else None
         heard = chain.hear([torch.as_tensor(wave)])[0]
         figures = metrics.describe(
             wave,
             text=texts[i] if texts else None,
-            reference=audio.read(references[i], LONGEST_MEASURED)[0] if references else None,
+            reference=reference,
             heard=heard,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
         )
-        clean = {name: None if math.isnan(value) else value for name, value in figures.items()}
-        rows.append({"sound": str(path), "heard": heard, **clean})
+        codes = chain.encode(torch.as_tensor(wave))
+        figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
+        figures["repetition"] = metrics.repetition_rate(codes)
+        rows.append({"sound": str(path), "heard": heard, **checkpoints.plain(figures)})
     return rows
+
+
+def _measurable(path: Path) -> audio.Wave:
+    wave, info = audio.read(path, LONGEST_MEASURED)
+    if len(wave) < SHORTEST_MEASURED * audio.SAMPLE_RATE:
+        raise LabError(
+            f"{path} lasts {info.seconds:.3f} s, too short to be measured: give at least "
+            f"{SHORTEST_MEASURED} s."
+        )
+    return wave
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -283,7 +320,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
 
 def add_stages(folder: Path, seconds: dict[str, float]) -> None:
     """Put further stages, seconds by name, into the report.json of a run."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = checkpoints.read_json(folder / "report.json")
     report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
     _write_json(folder / "report.json", report)
 
@@ -296,7 +333,8 @@ def _keep_sounds(chain: Chain, language: str, test: Corpus, folder: Path, n: int
 
 
 def _write_json(path: Path, value: Any) -> None:
-    checkpoints.replace_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=float) + "\n")
+    content = json.dumps(checkpoints.plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    checkpoints.replace_text(path, content + "\n")
 
 
 def machine() -> str:
@@ -309,16 +347,16 @@ def machine() -> str:
 
 def commit() -> str:
     """The commit of the code, or the version where there is no git."""
-    asked = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or __version__
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
 
 
 def peak_memory() -> float:
     """GiB that the largest process of this run has held so far: this one or a worker of it."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(each).ru_maxrss for each in who) / 2**20
+    return memory_mib() / 2**10
 
 
 def doctor() -> tuple[list[str], bool]:

@@ -17,7 +17,6 @@ from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from slmlab import features
@@ -202,11 +201,6 @@ def speech(
     if heading:
         figure.suptitle(heading, x=0.01, ha="left", fontsize="medium")
     return figure
-
-
-def words_of(figure: Figure) -> str:
-    """Everything written on a figure, for tests that look for missing labels."""
-    return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:

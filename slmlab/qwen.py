@@ -66,8 +66,7 @@ def from_qwen(peer: Any, model: SpeechLM) -> SpeechLM:
         name = next((name for name in expected if found.get(name) != expected[name]), "embed_tokens.weight")
         raise LabError(
             f"This Qwen2 does not fit the model: {name} has shape {found.get(name, tuple(table.shape))}, "
-            f"expected "
-            f"{expected.get(name, tuple(model.table().shape))}; give both the same config."
+            f"expected {expected.get(name, tuple(model.table().shape))}; give both the same config."
         )
     model.load_state_dict(state, strict=False)
     symbols, codes = table.split([model.config.first_code, model.config.n_codes])

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from slmlab import audio, plots
-from slmlab.checkpoints import read_json, replace_text
+from slmlab.checkpoints import plain, read_json, replace_text
 from slmlab.errors import LabError
 from slmlab.study import alignment, alignment_claims, alignment_sections, claims, sections, sweep
 from slmlab.text import LANGUAGE_NAMES
 
 STYLE = """
-body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0
-1.5rem; color: #1d2733; }
+body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1.5rem;
+  color: #1d2733; }
 h1, h2 { line-height: 1.2; font-weight: 600; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; } th, td { padding: .4rem .8rem .4rem 0; text-align: left; }
 th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; }
@@ -39,20 +39,17 @@ def write(folder: Path) -> Path:
     aligned = alignment.read_results(summary["preset"])
     ledger = claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
     premises = claims.premises(results) if results else []
-    replace_text(
-        folder / "report.json",
-        json.dumps(summary | {"claims": ledger, "premises": premises}, indent=1) + "\n",
-    )
+    whole = plain(summary | {"claims": ledger, "premises": premises})
+    replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     page = "\n".join(
         [
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
             f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
-            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, commit "
-            f"{_safe(summary['commit'])}, "
-            f"{_safe(summary['machine'])}. {_minutes(summary)}</p>",
+            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, "
+            f"commit {_safe(summary['commit'])}, {_safe(summary['machine'])}. {_minutes(summary)}</p>",
             "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
-            "stand-in for "
-            "recordings of people: lively speech of a formant synthesiser, with noise and room added.</p>",
+            "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
+            "added.</p>",
             "<h2>How well it is understood</h2>",
             _rates(summary),
             "<h2>Listen and look</h2>",
@@ -67,9 +64,8 @@ def write(folder: Path) -> Path:
             "</html>",
         ]
     )
-    target = folder / "report.html"
-    target.write_text(page, encoding="utf-8")
-    return target
+    replace_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def _safe(value: Any) -> str:
@@ -98,14 +94,9 @@ def _rates(summary: dict[str, Any]) -> str:
     for name, stage in summary["stages"].items():
         if name.startswith("speak."):
             figures = stage["metrics"]
-            language = LANGUAGE_NAMES[name.split(".")[1]]
-            lines.append(
-                [
-                    language,
-                    *(f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")),
-                    f"{figures['sim']:.2f}",
-                ]
-            )
+            rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
+            sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
+            lines.append([LANGUAGE_NAMES[name.split(".")[1]], *rates, sim])
     return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
 
 

@@ -28,7 +28,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from slmlab.checkpoints import digest, plain, replace_text
+from slmlab.checkpoints import digest, plain, read_json, replace_text
 from slmlab.errors import LabError
 
 DONE = "done.json"
@@ -101,7 +101,7 @@ def run_stages(
 
 def read_done(folder: Path) -> dict[str, Any]:
     """What a finished stage left in its folder: `name`, `seconds`, `memory_mib`, `metrics`."""
-    done: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    done: dict[str, Any] = read_json(folder / DONE)
     return done
 
 
@@ -163,18 +163,26 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
             folder.mkdir(exist_ok=True)
             started = time.monotonic()
             metrics = plain(stage.run(folder, inputs))
-            done = {"name": stage.name, "seconds": time.monotonic() - started, "memory_mib": _memory_mib()}
+            done = {"name": stage.name, "seconds": time.monotonic() - started, "memory_mib": memory_mib()}
             (folder / ERROR).unlink(missing_ok=True)
             replace_text(folder / DONE, json.dumps(done | {"metrics": metrics}, indent=2) + "\n")
             return ""
     except LabError as error:
         return str(error)
     except Exception as error:
-        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        return f"{type(error).__name__}: {error} (see {folder / ERROR})."
+        return f"{type(error).__name__}: {error} ({_kept_trace(folder / ERROR)})."
 
 
-def _memory_mib() -> float:
+def _kept_trace(file: Path) -> str:
+    """Keep the traceback of the exception at hand, if the disk takes it; where it is."""
+    try:
+        file.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError as error:
+        return f"nothing can be written to {file.parent} either, {error.strerror}: free some space there"
+    return f"see {file}"
+
+
+def memory_mib() -> float:
     """Most memory that this process, or one that it started, ever held."""
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (2**20 if sys.platform == "darwin" else 2**10)

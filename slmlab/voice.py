@@ -88,9 +88,7 @@ class Chain:
     """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` holds `tokenizer`, `decoder`, `vocoder`, `speaker`, `lm.<language>`, judges, and
-        `voices`.
-        """
+        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json."""
         self.folder = folder
         tokenizer, card = load_network(folder / "tokenizer")
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}

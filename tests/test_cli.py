@@ -89,6 +89,37 @@ def test_unknown_preset_stage_and_language(capsys: pytest.CaptureFixture[str]) -
     assert "'xx'" in refused(capsys, "speak", "abc", "--language", "xx")
 
 
+def test_a_chain_is_shipped_whole_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "slmlab train all --ship" in refused(capsys, "train", "lm.sw", "--ship")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("speak", "mama", "--seed", "-1"), "'-1' is no seed"),
+        (("speak", "mama", "--seed", "99999999999"), "from 0 to 4294967295"),
+        (("sweep", "--seeds", "0,1.5"), "'1.5' is no seed"),
+        (("sweep", "--alphas", "half"), "no list of numbers"),
+    ],
+)
+def test_numbers_that_are_none(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
+
+    monkeypatch.setattr(pipeline, "corpora", lacking)
+    assert "transformers is not installed: `make test` installs it" in refused(capsys, "corpus")
+
+
 def test_report_without_a_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -143,6 +174,7 @@ def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path)
         (("mama", "--language", "xx"), ("'xx'", "sw")),
         (("mama", "--language", "es"), ("no language model for 'es'", "sw, vi")),
         (("mama", "--temperature", "0"), ("temperature=0.0",)),
+        (("mama " * 101,), ("505 characters, at most 500", "cut it into sentences")),
     ],
 )
 def test_mistakes_in_speaking(
@@ -156,6 +188,23 @@ def test_mistakes_in_speaking(
     error = refused(capsys, "speak", *arguments, "--out", out, "--checkpoints", random_chain)
     assert all(word in error for word in words), error
     assert not out.exists()
+
+
+def test_a_sound_of_another_form_is_not_promised(
+    capsys: pytest.CaptureFixture[str], random_chain: Path, tmp_path: Path
+) -> None:
+    error = refused(capsys, "speak", "mama", "--out", tmp_path / "a.mp3", "--checkpoints", random_chain)
+    assert "end in .wav" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_named_voice_is_not_looked_for_among_the_files(
+    random_chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mid").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["speak", "mama", "--voice", "mid", "--checkpoints", str(random_chain)]) == 0
+    assert (tmp_path / "out.wav").exists()
 
 
 @pytest.mark.parametrize("kind", SOUND)
@@ -172,6 +221,8 @@ def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
     row = json.loads(capsys.readouterr().out)[0]
     assert row["seconds"] == pytest.approx(1.0, abs=0.001)
     assert row["similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert 0 <= row["entropy"] <= np.log2(25)  # of 25 codes
+    assert 0 <= row["repetition"] <= 1
 
 
 @pytest.mark.parametrize("kind", NO_SOUND)
@@ -201,6 +252,14 @@ def test_a_tenth_of_a_second_is_measured_but_gives_no_voice(
         assert "lasts 0.10 s, too short" in error
     assert main(["measure", str(given), "--text", "mama", "--reference", str(given), *mine]) == 0
     assert "0.100" in capsys.readouterr().out
+
+
+def test_what_is_shorter_than_a_frame_is_named(
+    random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "click.wav", tone(0.005), 16_000)
+    error = refused(capsys, "measure", tmp_path / "click.wav", "--checkpoints", random_chain)
+    assert "click.wav lasts 0.005 s, too short to be measured: give at least 0.04 s" in error
 
 
 @pytest.fixture

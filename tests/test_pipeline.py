@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from slmlab import pipeline, recipes
+from slmlab import __version__, pipeline, recipes
 from slmlab.presets import preset
 from slmlab.stages import stage_folders
 from slmlab.voice import VOICES
@@ -51,6 +52,31 @@ def test_what_is_shipped_comes_before_training(made_here: Path) -> None:
     shipped.mkdir(parents=True)
     (shipped / VOICES).write_text("{}")
     assert pipeline.checkpoint_folder("smoke") == shipped
+
+
+def test_a_copy_to_ship_that_was_cut_off_does_not_count(
+    made_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(path.name for path in pipeline.ship("smoke").iterdir()) == [pipeline.ORIGIN, VOICES]
+    shipped = pipeline.SHIPPED / "smoke"
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline.shutil, "copytree", full)
+    with pytest.raises(OSError, match="No space"):
+        pipeline.ship("smoke")
+    assert not (shipped / VOICES).exists()
+
+
+def test_without_git_the_version_stands_for_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert pipeline.commit() == __version__
+
+
+def test_what_has_no_value_is_null_in_the_report(tmp_path: Path) -> None:
+    pipeline._write_json(tmp_path / "a.json", {"sim": np.float32("nan"), "rows": [{"f0_spread": np.nan}]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"sim": None, "rows": [{"f0_spread": None}]}
 
 
 def test_a_changed_grammar_makes_its_corpora_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,24 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
     assert "1 // 0" in trace.read_text()
 
 
+def test_a_mistake_of_ours_on_a_disk_that_takes_nothing_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(LabError, match=r"worse: ZeroDivisionError.*No space left on device: free some"):
+        run_stages([Stage("worse", (), stumble, None, ())], tmp_path, workers=1)
+
+
+def test_a_damaged_note_of_what_was_made_is_named(tmp_path: Path) -> None:
+    folder = run_stages(chain(tmp_path / "ledger", 1), tmp_path, workers=1)["a"]
+    (folder / "done.json").write_text('{"name": "a", ')
+    with pytest.raises(LabError, match=r"done\.json is damaged"):
+        read_done(folder)
+
+
 def test_what_went_wrong_in_a_worker_is_said_by_the_runner(tmp_path: Path) -> None:
     stages = [Stage("bad", (), refuse, None, ()), Stage("worse", (), stumble, None, ())]
     with pytest.raises(LabError, match=r"record it again\.; worse: Zero|\(see .*\.; bad: There is no sound"):

@@ -331,10 +331,9 @@ def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, wid
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
     Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute,
-    loudness up to
-    200. Not SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words (in 5 % of ours
-    more than half of the sound), and at the end of `speak` it goes back to the language's own voice, too
-    early.
+    loudness up to 200. Not SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words
+    (in 5 % of ours more than half of the sound), and at the end of `speak` it goes back to the language's own
+    voice, too early.
     """
     width_units = min(round(50 * width), 99)
     pieces: list[str] = []

@@ -9,10 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-MEL_MEAN, MEL_STD = (
-    -5.0,
-    2.2,
-)  # of log-mel speech, roughly; fixed, so that every model speaks of the same scale
+MEL_MEAN, MEL_STD = -5.0, 2.2
+"""Of log-mel speech, roughly; fixed, so that every model speaks of the same scale."""
 
 
 def standardise(mel: Tensor) -> Tensor:

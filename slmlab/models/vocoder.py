@@ -33,12 +33,8 @@ SAMPLE_RATE = 16_000
 N_FFT = 1024
 HOP = 320
 LOG_FLOOR = 1e-5
-SIZES = (
-    256,
-    512,
-    1024,
-    2048,
-)  # windows of the loss: the short ones hear pulses and bursts, the long ones harmonics
+SIZES = (256, 512, 1024, 2048)
+"""Windows of the loss: the short ones hear pulses and bursts, the long ones harmonics."""
 GATE = 4.0  # sharpness of voicing: pulses are either there or not, but come and go softly
 GAP = 100.0  # Hz left free between the highest harmonic and half the sample rate
 
