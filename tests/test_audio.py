@@ -15,6 +15,10 @@ def tone(seconds: float = 1.0, rate: int = 16_000, hz: float = 440.0, level: flo
     return (level * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
 
 
+def hiss(seconds: float) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, int(seconds * 16_000))
+
+
 def save(path: Path, samples: np.ndarray, rate: int = 16_000, subtype: str | None = None) -> Path:
     soundfile.write(path, samples, rate, subtype=subtype)
     return path
@@ -93,6 +97,10 @@ def cut(path: Path, n_bytes: int) -> Path:
         (lambda p: cut(save(p / "a.wav", tone()), 20), "a.wav is cut off: 20 of 32044 bytes"),
         (lambda p: cut(save(p / "a.wav", tone()), 9_000), "a.wav is cut off: 9000 of 32044 bytes"),
         (lambda p: cut(save(p / "a.flac", tone()), 30), "a.flac could not be decoded"),
+        (lambda p: cut(save(p / "a.mp3", tone(3.0)), 2_000), "a.mp3 is cut off"),
+        (lambda p: cut(save(p / "a.ogg", hiss(3.0)), 9_000), "a.ogg is cut off"),
+        (lambda p: cut(save(p / "a.ogg", hiss(3.0)), -1), "a.ogg is cut off"),
+        (lambda p: Path("/dev/null"), "is a pipe or a device"),
         (lambda p: save(p / "a.wav", np.zeros(0)), "holds no samples"),
         (lambda p: save(p / "a.wav", np.zeros(16_000)), "a.wav is silent"),
         (
@@ -118,9 +126,8 @@ def test_what_is_no_sound_is_refused(tmp_path, content):
 
 
 def test_a_cut_off_flac_is_refused(tmp_path):
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 64_000)
     with pytest.raises(LabError, match=r"a.flac"):
-        audio.read(cut(save(tmp_path / "a.flac", noise), 60_000))
+        audio.read(cut(save(tmp_path / "a.flac", hiss(4.0)), 60_000))
 
 
 def test_a_streamed_wav_without_a_known_length_is_read(tmp_path):

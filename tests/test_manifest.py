@@ -97,10 +97,3 @@ def test_a_value_of_the_wrong_type_is_an_error(tmp_path: Path):
     pd.DataFrame([row(0, seconds="long")]).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(LabError, match="wrong type"):
         manifest.read(tmp_path / "m.parquet")
-
-
-def test_rows_whose_recording_is_gone_are_found(tmp_path: Path):
-    (tmp_path / "here.wav").write_bytes(b"x")
-    files = [str(tmp_path / "here.wav"), str(tmp_path / "gone.wav"), ""]
-    rows = manifest.table([row(i, file=file) for i, file in enumerate(files)])
-    assert manifest.missing_files(rows)["id"].tolist() == ["a-1"]

@@ -271,9 +271,9 @@ def save(
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise LabError(
-            f"{folder} could not be written ({error.strerror}): free some space or choose another."
+            f"{folder} could not be written ({error}): free some space or choose another."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slmlab.checkpoints import writing
 from slmlab.errors import LabError
 
 MADE = "made"
@@ -63,9 +64,10 @@ def write(rows: pd.DataFrame, path: str | Path) -> None:
     """Write the ledger, whole or not at all, after checking it."""
     path = Path(path)
     check(rows, path)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False), partial)
-    os.replace(partial, path)
+    part = path.with_name(path.name + ".part")
+    with writing(path, part):
+        pq.write_table(pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False), part)
+        os.replace(part, path)
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -108,9 +110,3 @@ def check(rows: pd.DataFrame, path: str | Path) -> None:
                 f"{path}, row {i} ('{rows['id'].iloc[i]}') has {fault} ({int(where.sum())} such rows): "
                 f"correct or remove it."
             )
-
-
-def missing_files(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose recording is no longer where the ledger says."""
-    gone = [bool(file) and not Path(file).is_file() for file in rows["file"]]
-    return rows[gone]
