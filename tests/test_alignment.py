@@ -44,7 +44,6 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     whole = sweep.study_of
     monkeypatch.setattr(sweep, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
     monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
-    monkeypatch.setitem(alignment.MINUTES, "smoke", 0.4)
     return folder
 
 

@@ -45,7 +45,7 @@ FORMAT = 1
 ALPHA = 0.8
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
-MINUTES = {"smoke": 0.8, "tiny": 20.0}
+MINUTES = {"smoke": 0.4, "tiny": 20.0}
 """Synthetic speech that the start of `sw` learns from."""
 STEPS = {"smoke": 3, "tiny": 120}
 """Budget of that start; `vi` has the sweep's, so that its starts are trained once for both studies."""
