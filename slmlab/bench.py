@@ -326,6 +326,10 @@ class Bench:
         """What the rows of the studies say; nothing is run here."""
         return [Row(*row) for row in bench_study.rows(self.preset)]
 
+    def scaling(self) -> list[Row]:
+        """The same of the scaling study."""
+        return [Row(*row) for row in bench_study.scaling(self.preset)]
+
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
         return {
@@ -342,6 +346,11 @@ class Bench:
             "dgsa.": self.alignment,
             "tdsc.": self.alignment,
             "claims.": self.alignment,
+            "claims.scaling": self.scaling,
+            "sweep.": self.scaling,
+            "extended": self.scaling,
+            "sweep.repeat": lambda: [Row(*row) for row in bench_study.repeated()],
+            "sweep.resume": lambda: [Row(*row) for row in bench_study.resumed()],
             "paper.": self.alignment,
             "lm.train": self.lm_train,
             "lm.generate_ratio": self.lm_generate,
@@ -391,10 +400,9 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {row["id"]: row for row in read_json(path)} if path.exists() else {}
     bench = Bench(preset_name)
-    wanted = {name for asked in only for name in _parts_of(asked, bench.parts())}
-    for name, part in bench.parts().items():
-        if only and name not in wanted:
-            continue
+    wanted = {name for begun in only for name in _parts_of(begun, bench.parts())}
+    asked = [part for name, part in bench.parts().items() if not only or name in wanted]
+    for part in dict.fromkeys(asked):
         for row in part():
             kept[row.id] = {name: value for name, value in asdict(row).items() if name != "sure"}
             kept[row.id]["ok"] = row.ok

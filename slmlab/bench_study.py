@@ -1,14 +1,134 @@
-"""The bars that the studies' rows answer: minutes, hours, effects, and how many claims have a verdict."""
+"""The bars of the studies: minutes, hours, effects, how many claims have a verdict; and what a kill costs.
 
+Run as a program, with a folder for the cache and one for rows, it is a sweep of a few small runs: what the
+bars of resuming and repeating start and kill.
+"""
+
+import random
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from slmlab import pipeline
 from slmlab.study import alignment, alignment_claims, claims, sweep
 from slmlab.study.alignment import ALPHA, Aligned
+from slmlab.study.cells import Cell, Study
 
 Row = tuple[str, float, str, float, str, str, bool]
 CORE = [f"D{i}" for i in (*range(1, 8), 13)] + [f"T{i}" for i in (*range(1, 9), 14, 15)] + ["C1", "C2", "C3"]
 FEWEST_SEEDS = 3
+KILLS = 20
+WAIT = (4.0, 25.0)
+"""Seconds after which a sweep is killed, drawn evenly."""
+WORST_CER = 0.35
+"""Dev CER at α = 80 % up to which a short training counts as one."""
+
+
+def scaling(preset_name: str) -> list[Row]:
+    """What the scaling study's rows say of its cost, and how many of its claims are settled."""
+    results = sweep.read_results(preset_name)
+    if results is None:
+        return []
+    cells, rows = results.cells, results.rows
+    main = cells["arm"] == "authentic"
+    dev = rows[(rows["arm"] == "authentic") & (rows["split"] == "dev") & (rows["point"] == ALPHA)]
+    cer = dev["letter_errors"].sum() / max(1, dev["letters"].sum())
+    spent = cells[["training_seconds", "speaking_seconds"]].sum(axis=1) / 120
+    settled = sum(
+        len(row["by_seed"]) >= FEWEST_SEEDS
+        for row in claims.ledger(results, None)
+        if row["id"][0] in "SE" and row["arms"]
+    )
+    beside = "each run on one core with another beside it"
+    trained = cells.loc[main, "training_seconds"] / 60
+    how = (
+        f"median of {main.sum()} trainings, {beside}, the longest {trained.max():.1f}; "
+        f"dev CER at α = 80 %: {100 * cer:.1f} %"
+    )
+    return [
+        ("sweep.run_minutes", float(trained.median()), "min", 3.0, "lower", how, bool(cer <= WORST_CER)),
+        (
+            "sweep.minutes",
+            float(spent[main].sum()),
+            "min",
+            75.0,
+            "lower",
+            f"{main.sum()} runs of the authentic arm: their seconds, {beside}, halved",
+            True,
+        ),
+        (
+            "extended.minutes",
+            float(spent[~main].sum()),
+            "min",
+            float(spent[~main].sum()),
+            "lower",
+            f"arms {', '.join(sorted(cells.loc[~main, 'arm'].unique())) or 'none yet'}; only reported",
+            True,
+        ),
+        (
+            "claims.scaling",
+            float(settled),
+            "claims",
+            16.0,
+            "higher",
+            f"verdicts computed from {FEWEST_SEEDS} or more seeds",
+            True,
+        ),
+    ]
+
+
+def repeated() -> list[Row]:
+    """The same small runs twice, from nothing: scores that differ."""
+    with TemporaryDirectory() as folder:
+        tables = []
+        for name in "ab":
+            place = Path(folder) / name
+            _start(place).wait()
+            tables.append(sweep.read_results("smoke", place / "results"))
+    first, second = (found.rows for found in tables if found is not None)
+    same = (first == second) | (first.isna() & second.isna())
+    how = f"{first.size} scores of two small runs of the sweep, made twice from nothing"
+    return [("sweep.repeat", float((~same).to_numpy().sum()), "scores", 0.0, "lower", how, True)]
+
+
+def resumed() -> list[Row]:
+    """Small sweeps killed at random moments, each gone on with until it ends: runs made twice, or lost."""
+    draw, kills, wrong = random.Random(0), 0, 0
+    while kills < KILLS:
+        with TemporaryDirectory() as folder:
+            place, made, ended = Path(folder), dict[str, int](), False
+            while not ended:
+                process = _start(place)
+                try:
+                    process.wait(draw.uniform(*WAIT) if kills < KILLS else None)
+                    ended = True
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    kills += 1
+                files = place.glob("cache/smoke/*/done.json")
+                now = {file.parent.name: file.stat().st_mtime_ns for file in files}
+                wrong += sum(now.get(name) != moment for name, moment in made.items())
+                made = now
+            found = sweep.read_results("smoke", place / "results")
+            wrong += len(_small()[1]) - (0 if found is None else len(found.cells))
+    how = f"{kills} kills at random moments, {WAIT[0]:g} to {WAIT[1]:g} s after a start, at smoke"
+    return [("sweep.resume", float(wrong), "runs", 0.0, "lower", how, True)]
+
+
+def _small() -> tuple[Study, list[Cell]]:
+    """A few short runs with the networks at hand."""
+    study = sweep.study_of("smoke", pipeline.checkpoint_folder("tiny"))
+    return study, sweep.plan(study, ["authentic"], [0], [0.5, 0.8])
+
+
+def _start(place: Path) -> subprocess.Popen[bytes]:
+    """Begin, or go on with, the small sweep in a folder, in a process of its own."""
+    command = [sys.executable, "-m", "slmlab.bench_study", f"{place / 'cache'}", f"{place / 'results'}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def rows(preset_name: str) -> list[Row]:
@@ -81,3 +201,8 @@ def _hours(results: Aligned, preset_name: str) -> list[Row]:
         ("paper.core.hours", core, "h", 4.0, "lower", f"D, T, C core claims: {how}", True),
         ("paper.full.hours", full, "h", full, "lower", f"all rows there are, the sweep's too: {how}", True),
     ]
+
+
+if __name__ == "__main__":
+    pipeline.CACHE = Path(sys.argv[1])
+    sweep.run(*_small(), folder=Path(sys.argv[2]))
