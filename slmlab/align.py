@@ -59,8 +59,8 @@ class Scale:
     """Learning what was accepted."""
     dpo: PreferenceConfig
     """Learning from pairs."""
-    dgsa_steps: int
-    """Steps of DGSA, whose pairs come from recordings."""
+    dgsa: PreferenceConfig
+    """The same for DGSA and its like, whose pairs come from recordings."""
     max_wer: float = 0.4
     """A recording, or a candidate, is accepted if the judge hears fewer errors than this in it."""
     same_speaker: bool = True
@@ -85,10 +85,24 @@ def _train(steps: int, lr: float, every: int) -> TrainConfig:
 
 SCALES = {
     "smoke": Scale(
-        8, 4, 4, 2, _train(2, 2e-4, 0), PreferenceConfig(_train(2, 2e-5, 0), batch=2000), 2, 9.0, False
+        texts=8,
+        dev=4,
+        prompts=4,
+        rounds=2,
+        sft=_train(2, 2e-4, 0),
+        dpo=PreferenceConfig(_train(2, 2e-5, 0), batch=2000),
+        dgsa=PreferenceConfig(_train(2, 2e-5, 0), batch=2000, choose="entropy"),
+        max_wer=9.0,
+        same_speaker=False,
     ),
     "tiny": Scale(
-        1000, 60, 200, 5, _train(60, 2e-4, 0), PreferenceConfig(_train(30, 2e-5, 10), sft=1.0), 150
+        texts=1000,
+        dev=60,
+        prompts=200,
+        rounds=5,
+        sft=_train(60, 2e-4, 0),
+        dpo=PreferenceConfig(_train(30, 2e-5, 10), sft=1.0),
+        dgsa=PreferenceConfig(_train(40, 5e-6, 5), choose="entropy"),
     ),
 }
 
@@ -194,11 +208,11 @@ def apply(
         jury: filters, and watches on dev.
         alpha: share of synthetic speech that the model was trained on, for DGSA.
     """
-    dpo = replace(scale.dpo, train=replace(scale.dpo.train, seed=seed))
+    usual = scale.dgsa if method in dgsa.VARIANTS else scale.dpo
+    dpo = replace(usual, train=replace(usual.train, seed=seed))
     if method in dgsa.VARIANTS:
-        longer = replace(dpo, train=replace(dpo.train, steps=scale.dgsa_steps), choose="entropy")
         settings = DGSAConfig(
-            longer, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
+            dpo, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
         )
         how = replace(settings, **dgsa.VARIANTS[method])
         return dgsa.align(model, material.recordings, how, folder, jury)

@@ -96,7 +96,8 @@ def _chain_commands(command: Command) -> None:
         parser.add_argument(
             "--fresh", action="store_true", help="make everything anew, whatever the cache holds"
         )
-    with_preset("report", _report, "the report of the last run, made again from its rows")
+    report = with_preset("report", _report, "the report of the last run, made again from its rows")
+    report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
     bench = with_preset("bench", _bench, "measure every bar and write bench.json")
     bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
 
@@ -259,7 +260,7 @@ def _settle(arguments: argparse.Namespace) -> None:
     unit = alignment.Unit(language, arguments.method, "", alpha, arguments.seed)
     rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
     table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
-    print(table.round(4).to_string(index=False))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -275,6 +276,9 @@ def _run(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from slmlab import pipeline, report
 
+    if arguments.claims:
+        print(report.claims_table(arguments.preset))
+        return
     print(f"report: {report.write(pipeline.RUNS / arguments.preset)}")
 
 

@@ -35,9 +35,7 @@ def write(folder: Path) -> Path:
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     plots.use_style()
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
-    results = sweep.read_results(summary["preset"])
-    aligned = alignment.read_results(summary["preset"])
-    ledger = claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
+    results, aligned, ledger = _judged(summary["preset"])
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
     replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
@@ -66,6 +64,22 @@ def write(folder: Path) -> Path:
     )
     replace_text(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _judged(
+    preset: str,
+) -> tuple[sweep.Results | None, alignment.Aligned | None, list[dict[str, Any]]]:
+    """The rows of both studies, and every claim's verdict."""
+    results, aligned = sweep.read_results(preset), alignment.read_results(preset)
+    return results, aligned, claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
+
+
+def claims_table(preset: str) -> str:
+    """The claims that have a verdict, as a Markdown table: what the README shows."""
+    table = sections.ledger(row for row in _judged(preset)[2] if "estimate" in row)
+    shown = [0, 1, 3, 5, 7]
+    lines = [table.head, ["---"] * len(table.head), *table.lines]
+    return "\n".join("| " + " | ".join(line[i] for i in shown) + " |" for line in lines)
 
 
 def _safe(value: Any) -> str:

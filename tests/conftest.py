@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 torch.set_num_threads(1)
 
 settings.register_profile("slmlab", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("slmlab")
+
+
+def words_of(figure: Figure) -> str:
+    """Everything written on a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import words_of
 
-from slmlab import plots
 from slmlab.align import METHODS
 from slmlab.study import alignment_claims, alignment_sections, claims
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned, plan
@@ -157,7 +157,7 @@ def test_every_table_of_the_paper_has_its_section() -> None:
     three = next(part for title, part in parts.items() if title.startswith("Table 3"))
     assert three.lines[0][-1] == "38.9 · 10.36 · 6.5"
     assert float(three.lines[0][1].split()[0]) == pytest.approx(40, abs=3)
-    written = [plots.words_of(part.picture.figure) for part in parts.values() if part.picture]
+    written = [words_of(part.picture.figure) for part in parts.values() if part.picture]
     assert any("H_p in bits" in words for words in written)
     assert any("pass rate in %" in words for words in written)
     assert len(parts["From votes to a model"].lines) == 3

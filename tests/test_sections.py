@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import words_of
 from test_claims import judged, world
 
-from slmlab import plots, report
+from slmlab import pipeline, report
 from slmlab.study import claims, sections, sweep
 from slmlab.study.sections import Section
 
@@ -32,7 +33,7 @@ def test_the_ground_comes_first_and_the_ledger_has_every_claim(parts: list[Secti
 
 
 def test_pictures_say_what_their_axes_are(parts: list[Section]) -> None:
-    written = [plots.words_of(part.picture.figure) for part in parts if part.picture]
+    written = [words_of(part.picture.figure) for part in parts if part.picture]
     assert "WER in %" in written[0]
     assert "expressivity" in written[0]
     assert "α in %" in written[1]
@@ -74,3 +75,15 @@ def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [row["id"] for row in found["claims"]][:3] == ["S1", "S2", "S3"]
     assert found["claims"][0]["verdict"] == "reproduced"
     assert found["premises"]
+
+
+def test_the_readme_tells_the_verdicts_that_the_rows_give() -> None:
+    def verdicts(table: str) -> dict[str, str]:
+        rows = [
+            line.split(" | ") for line in table.splitlines() if line.startswith(("| S", "| E", "| D", "| T"))
+        ]
+        return {row[0].strip("| "): row[3] for row in rows if len(row) == 5}
+
+    readme = (pipeline.ROOT / "README.md").read_text(encoding="utf-8")
+    assert verdicts(readme) == verdicts(report.claims_table("tiny"))
+    assert verdicts(readme)["S1"] == "reproduced"

@@ -47,7 +47,7 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
 MINUTES = {"smoke": 0.4, "tiny": 20.0}
 """Synthetic speech that the start of `sw` learns from."""
-STEPS = {"smoke": 3, "tiny": 120}
+STEPS = {"smoke": 3, "tiny": 100}
 """Budget of that start; `vi` has the sweep's, so that its starts are trained once for both studies."""
 STYLE, FOREIGN, CANDIDATES = "style", "foreign", "candidates"
 KEYS = ["language", "method", "part", "alpha", "seed"]
@@ -488,21 +488,23 @@ def settle(
             f"{', '.join(align.METHODS)}, presets {', '.join(SCALES)}."
         )
     usual = SCALES[preset_name]
+    real = unit.method in dgsa.VARIANTS
+    dpo = usual.dgsa if real else usual.dpo
+    tried = [
+        (sft_lr, replace(dpo, sft=weight, train=replace(dpo.train, lr=lr, steps=steps or dpo.train.steps)))
+        for lr in lrs or [dpo.train.lr]
+        for sft_lr in sft_lrs or [usual.sft.lr]
+        for weight in sft_weights or [dpo.sft]
+    ]
     scales = [
         replace(
             usual,
             rounds=rounds or usual.rounds,
-            dgsa_steps=steps or usual.dgsa_steps,
             sft=replace(usual.sft, lr=sft_lr),
-            dpo=replace(
-                usual.dpo,
-                sft=weight,
-                train=replace(usual.dpo.train, lr=lr, steps=steps or usual.dpo.train.steps),
-            ),
+            dpo=usual.dpo if real else how,
+            dgsa=how if real else usual.dgsa,
         )
-        for lr in lrs or [usual.dpo.train.lr]
-        for sft_lr in sft_lrs or [usual.sft.lr]
-        for weight in sft_weights or [usual.dpo.sft]
+        for sft_lr, how in tried
     ]
     study = study_of(preset_name, unit.language)
     known = {stage.name: stage for stage in stages(study, [replace(unit, part="")])}
@@ -522,9 +524,9 @@ def settle(
     ]
     done = run_stages([*ground, *trials], pipeline.CACHE / preset_name, workers=min(2, len(trials)))
     rows = []
-    for trial, scale in zip(trials, scales, strict=True):
+    for trial, (sft_lr, how) in zip(trials, tried, strict=True):
         found = read_done(done[trial.name])
-        settings = {"sft lr": scale.sft.lr, "dpo lr": scale.dpo.train.lr, "sft weight": scale.dpo.sft}
+        settings = {"sft lr": sft_lr, "dpo lr": how.train.lr, "sft weight": how.sft}
         rows.append(settings | found["metrics"] | {"seconds": found["seconds"]})
     return pd.DataFrame(rows)
 

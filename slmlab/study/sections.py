@@ -6,7 +6,7 @@ After the paper's Table 1, Table 2, Figure 1 (stability against expressivity) an
 Axis legend: k points of an arm, s seeds, d draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,9 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
         ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
         at = arm.points == chosen
         ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
-        for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
-            ax.annotate(
-                f"{100 * alpha:.0f} %", (x, y), textcoords="offset points", xytext=(6, 6), fontsize=10
-            )
+        for i, (alpha, x, y) in enumerate(zip(arm.points, 100 * wer, z, strict=True)):
+            aside = ((6, 6), (6, 18), (6, 30))[i % 3]  # neighbours may stand close
+            ax.annotate(f"{100 * alpha:.0f} %", (x, y), textcoords="offset points", xytext=aside, fontsize=10)
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
     ax.legend(title="arm; numbers are α")
@@ -216,7 +215,7 @@ def minutes(results: Results) -> Section:
     return Section("How many minutes does a language need?", text, picture=plots.Picture(figure, words))
 
 
-def ledger(claims: Sequence[dict[str, Any]]) -> Section:
+def ledger(claims: Iterable[dict[str, Any]]) -> Section:
     """Every claim, its verdict, and the paper's numbers."""
     lines = []
     for row in claims:
@@ -269,9 +268,10 @@ def name_of(arm: Arm) -> str:
 
 
 def band(measured: Measured) -> tuple[Any, Any, Any]:
-    """Mean over seeds of each point (k) with its interval."""
+    """Mean over seeds of each point (k) with its interval, over those draws in which it is defined."""
     value, draws = average(measured.value, 1), average(measured.draws, 2)
-    low, high = np.quantile(draws - draws.mean(0) + value, [0.025, 0.975], axis=0)
+    draws = np.where(np.isnan(draws).all(0), 0.0, draws)
+    low, high = np.nanquantile(draws - np.nanmean(draws, 0), [0.025, 0.975], axis=0) + value
     return value, low, high
 
 

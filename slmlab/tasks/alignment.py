@@ -33,7 +33,7 @@ def figures(said: Mapping[str, Codes], texts: Sequence[str], judge: Judge) -> pd
     return pd.DataFrame(rows).T.rename_axis("system")
 
 
-DGSA = DGSAConfig(SCALES["smoke"].dpo)
+DGSA = DGSAConfig(SCALES["smoke"].dgsa)
 TDSC = TDSCConfig(SCALES["smoke"].sft, None)
 VOICES = (("anh", "binh", "anh", "chi", "anh"), ("anh", "binh", "binh"))
 TRIES = (
