@@ -82,7 +82,7 @@ def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
 
 
 def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "anh")]
+    said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "chị")]
     monkeypatch.setattr(align, "_recordings", lambda *_: said)
 
     folder = align.align("dgsa", "smoke", 0)
