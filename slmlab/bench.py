@@ -24,7 +24,8 @@ from slmlab.audio import SAMPLE_RATE
 from slmlab.checkpoints import read_json, replace_text
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.errors import LabError
-from slmlab.labelling import bench as labelling
+from slmlab.labelling import bench as listeners
+from slmlab.labelling import load
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import TARGET_LANGUAGES
@@ -362,13 +363,22 @@ class Bench:
             "notebooks.minutes": self.notebooks,
             "notebooks.first_sound": self.lab,
             "widgets": self.widgets,
-            **{name: partial(_labelling, part) for name, part in labelling.parts().items()},
+            "votes.": partial(_listening, _killed),
+            "votes.p95": partial(_listening, load.served, load.waiting),
+            "votes.resume": partial(_listening, load.served, load.resuming),
+            "rank": partial(_listening, listeners.ranks),
+            "listeners": partial(_listening, listeners.flags),
         }
 
 
-def _labelling(measure: Callable[[], list[dict[str, Any]]]) -> list[Row]:
+def _listening(measure: Callable[..., list[listeners.Row]], *what: Any) -> list[Row]:
     """Rows of the listening tests, which know nothing of this file."""
-    return [Row(**row) for row in measure()]
+    return [Row(**row) for row in measure(*what)]
+
+
+def _killed() -> list[listeners.Row]:
+    """What 180 killed writers and 20 killed servers cost; minutes, most of them spent starting servers."""
+    return listeners.total(listeners.killed_writers(), load.served(load.killed_servers))
 
 
 def _seconds_of(*arguments: str) -> float:

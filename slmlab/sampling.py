@@ -53,7 +53,7 @@ class SamplingConfig:
     """Most utterances that are drawn side by side."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if not self.temperature > 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise LabError(
                 f"Sampling cannot take temperature={self.temperature}, top_p={self.top_p}, "
                 f"top_k={self.top_k}: "

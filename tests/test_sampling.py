@@ -184,6 +184,8 @@ def test_the_text_bounds_how_long_speech_lasts(bias: float, length: int) -> None
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(LabError, match="temperature=0"):
         SamplingConfig(temperature=0)
+    with pytest.raises(LabError, match="temperature=nan"):
+        SamplingConfig(temperature=float("nan"))
     with pytest.raises(LabError, match="shortest=3"):
         SamplingConfig(shortest=3)
     model = lively()

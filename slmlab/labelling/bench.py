@@ -6,8 +6,6 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,28 +19,6 @@ from slmlab.labelling.events import LEFT, RIGHT, Store, Vote
 from slmlab.labelling.study import DISTORTED, GAP, Clip, Pair, Rules, Study
 
 Row = dict[str, Any]
-
-
-def parts() -> dict[str, Callable[[], list[Row]]]:
-    """What measures which rows, by the beginning of their ids."""
-    return {
-        "votes.": killed,
-        "votes.p95": partial(_on_a_server, "waiting"),
-        "votes.resume": partial(_on_a_server, "resuming"),
-        "rank": ranks,
-        "listeners": flags,
-    }
-
-
-def killed() -> list[Row]:
-    """What 180 killed writers and 20 killed servers cost; minutes, most of them spent starting servers."""
-    return total(killed_writers(), _on_a_server("killed_servers"))
-
-
-def _on_a_server(measure: str) -> list[Row]:
-    from slmlab.labelling import load  # which uses this file
-
-    return load.served(getattr(load, measure))
 
 
 def total(*kinds: list[Row]) -> list[Row]:
