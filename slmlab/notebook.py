@@ -52,7 +52,7 @@ class Lab:
         """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
         timbre = self.chain.named_timbre(voice)
         mel = self.chain.to_mels([list(codes) or [0]], timbre[None], [seed])[0]
-        return self.chain.to_wave(mel).numpy()
+        return self.chain.to_wave(mel, list(codes), timbre).numpy()
 
     def recordings(self, language: str, split: str = "dev") -> Corpus:
         """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""

@@ -128,8 +128,9 @@ def resynthesise(chain: Chain, language: str, recordings: Corpus, n: int) -> tup
     timbres = torch.stack([chain.timbre(wave) for wave in waves])
     again = []
     for i, wave in enumerate(waves):
-        mel = chain.to_mels([chain.encode(wave)], timbres[i : i + 1], [i])[0]
-        again.append(chain.to_wave(mel))
+        codes = chain.encode(wave)
+        mel = chain.to_mels([codes], timbres[i : i + 1], [i])[0]
+        again.append(chain.to_wave(mel, codes, timbres[i]))
     return (
         judged(chain, "recording", language, texts, waves, timbres),
         judged(chain, "resynthesis", language, texts, again, timbres),

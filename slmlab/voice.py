@@ -28,7 +28,7 @@ from slmlab.models.recogniser import (
     transcribe,
 )
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
-from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features
+from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, TokenizerConfig, prosody_features
 from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.sampling import SamplingConfig, generate
 from slmlab.text import Alphabet
@@ -195,10 +195,28 @@ class Chain:
         return [mel[:n] for mel, n in zip(mels, frames.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def to_wave(self, mel: Tensor) -> Tensor:
-        """A mel of the decoder `(f m)` to `(s,)`."""
-        wave: Tensor = self.vocoder(rearrange(mel, "f m -> 1 f m"), smoothing=SMOOTHING)[0]
+    def to_wave(self, mel: Tensor, codes: Sequence[int] = (), timbre: Tensor | None = None) -> Tensor:
+        """A mel of the decoder `(f m)` to `(s,)`.
+
+        With the codes that it was made from and its timbre `(c,)`, pitch and voicing are what the codes say.
+        Without, the vocoder reads them off the mel; but a decoder blurs harmonics, and much of what was
+        voiced comes out as a whisper.
+        """
+        mels = rearrange(mel, "f m -> 1 f m")
+        if timbre is None or not codes:
+            wave: Tensor = self.vocoder(mels, smoothing=SMOOTHING)[0]
+        else:
+            wave = self.vocoder.synthesise(mels, *self.melody(codes, timbre), smoothing=SMOOTHING)[0][0]
         return wave.clamp(-1, 1)
+
+    @torch.inference_mode()
+    def melody(self, codes: Sequence[int], timbre: Tensor) -> tuple[Tensor, Tensor]:
+        """F0 in Hz and logits of voicing, each `(1 f)`: what codes say, in the register of a voice `(c,)`."""
+        digits = codes_to_digits(torch.tensor([list(codes)]), self.tokenizer.config.dims)
+        said = self.tokenizer.read(digits, torch.tensor([2 * len(codes)])).prosody
+        octaves = timbre[-1] + said[..., 0] * SEMITONES_UNIT / 12
+        limits = self.vocoder.config
+        return (150 * octaves.exp2()).clamp(limits.lowest, limits.highest), said[..., 1]
 
     def say(
         self,
@@ -220,7 +238,10 @@ class Chain:
         ]
         codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
-        return [Speech(self.to_wave(mel), mel, row) for mel, row in zip(mels, codes, strict=True)]
+        return [
+            Speech(self.to_wave(mel, row, timbre), mel, row)
+            for mel, row, timbre in zip(mels, codes, timbres, strict=True)
+        ]
 
     @torch.inference_mode()
     def hear(self, waves: Sequence[Tensor], which: str = "b") -> list[str]:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slmlab import __version__, pipeline, recipes
+from slmlab import __version__, features, pipeline, recipes
 from slmlab.presets import preset
 from slmlab.stages import stage_folders
-from slmlab.voice import VOICES
+from slmlab.voice import VOICES, Chain
 
 
 @pytest.fixture
@@ -101,3 +101,15 @@ def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pyte
     ledger = pd.read_parquet(tmp_path / "runs" / "smoke" / "corpora" / "vi.parquet")
     assert len(ledger) == found.loc["vi, authentic", "n"] + found.loc["vi, synthetic", "n"]
     assert ledger[["heard", "wer", "cer", "duration_ratio"]].notna().all(axis=None)
+
+
+def test_speech_is_voiced_where_its_tokens_say_so() -> None:
+    chain = Chain(pipeline.SHIPPED / "tiny")
+    timbre = chain.named_timbre("mid")
+    speech = chain.say(["Mama anapika chakula jikoni."], "sw", timbre[None])[0]
+    asked = chain.melody(speech.codes, timbre)[0][0]
+    heard = features.extract(speech.wave)[1][: len(asked)]
+    blurred = features.extract(chain.to_wave(speech.mel))[1]
+    voiced = heard > 0
+    assert voiced.float().mean() > max(0.5, 1.2 * float((blurred > 0).float().mean()))
+    assert float((12 * (heard[voiced] / asked[voiced]).log2()).abs().median()) < 0.5  # semitones

@@ -386,6 +386,7 @@ def _say(
     waves = []
     for start in range(0, len(texts), BATCH):
         part = slice(start, start + BATCH)
+        # Not given the codes, the vocoder whispers in part; it was so when the published rows were made.
         waves += [chain.to_wave(mel) for mel in chain.to_mels(codes[part], timbres[part], seeds[part])]
     return codes, waves
 
