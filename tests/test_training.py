@@ -192,7 +192,8 @@ def test_killed_at_random_moments_and_resumed_equals_whole(whole: tuple[Net, Pat
     assert last.exitcode == 0
     assert same(train(net(), loss, halting(0), CONFIG, folder), model)
     assert timeless(folder) == timeless(reference)
-    assert sorted(path.name for path in folder.iterdir()) == [training.LOG, training.STATE]
+    kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".tmp"))
+    assert kept == [training.LOG, training.STATE]  # a kill may leave a half-written file of safetensors
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(whole: tuple[Net, Path], tmp_path: Path) -> None:
