@@ -286,10 +286,12 @@ def heard(frame: "Frame | None", section: "Locator") -> bool:
     """Whether a player's sound moves on within two seconds."""
     if frame is None:
         return False
+    from playwright.sync_api import TimeoutError
+
     audio = section.locator("audio").element_handle()
     try:
         frame.wait_for_function("a => a.currentTime > 0 || a.ended", arg=audio, timeout=2000, polling=20)
-    except Exception:
+    except TimeoutError:
         return False
     return True
 

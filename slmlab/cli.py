@@ -253,13 +253,13 @@ def _align(arguments: argparse.Namespace) -> None:
 
 def _settle(arguments: argparse.Namespace) -> None:
     from slmlab.preference import dgsa
-    from slmlab.study import alignment
+    from slmlab.study import alignment, settling
 
     language = arguments.language or ("vi" if arguments.method in dgsa.VARIANTS else "sw")
     alpha = alignment.ALPHA if language == "vi" else 1.0
     unit = alignment.Unit(language, arguments.method, "", alpha, arguments.seed)
     rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
-    table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
+    table = settling.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
     print(table.to_string(index=False, float_format="{:.4g}".format))
 
 

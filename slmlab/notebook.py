@@ -51,8 +51,7 @@ class Lab:
     def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> NDArray[np.float32]:
         """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
         timbre = self.chain.named_timbre(voice)
-        mel = self.chain.to_mels([list(codes) or [0]], timbre[None], [seed])[0]
-        return self.chain.to_wave(mel, list(codes), timbre).numpy()
+        return self.chain.to_sounds([list(codes) or [0]], timbre[None], [seed])[0].numpy()
 
     def recordings(self, language: str, split: str = "dev") -> Corpus:
         """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""

@@ -126,11 +126,7 @@ def resynthesise(chain: Chain, language: str, recordings: Corpus, n: int) -> tup
     texts = list(recordings.rows["spoken"])[:n]
     waves = [torch.as_tensor(recordings.wave(i)) for i in range(n)]
     timbres = torch.stack([chain.timbre(wave) for wave in waves])
-    again = []
-    for i, wave in enumerate(waves):
-        codes = chain.encode(wave)
-        mel = chain.to_mels([codes], timbres[i : i + 1], [i])[0]
-        again.append(chain.to_wave(mel, codes, timbres[i]))
+    again = [chain.to_sounds([chain.encode(waves[i])], timbres[i : i + 1], [i])[0] for i in range(n)]
     return (
         judged(chain, "recording", language, texts, waves, timbres),
         judged(chain, "resynthesis", language, texts, again, timbres),

@@ -209,6 +209,13 @@ class Chain:
             wave = self.vocoder.synthesise(mels, *self.melody(codes, timbre), smoothing=SMOOTHING)[0][0]
         return wave.clamp(-1, 1)
 
+    def to_sounds(
+        self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]
+    ) -> list[Tensor]:
+        """Codes in the voices `(b c)` to sounds `(s,)`."""
+        mels = self.to_mels(codes, timbres, seeds)
+        return [self.to_wave(*each) for each in zip(mels, codes, timbres, strict=True)]
+
     @torch.inference_mode()
     def melody(self, codes: Sequence[int], timbre: Tensor) -> tuple[Tensor, Tensor]:
         """F0 in Hz and logits of voicing, each `(1 f)`: what codes say, in the register of a voice `(c,)`."""

@@ -14,7 +14,7 @@ from slmlab import audio, checkpoints, pipeline
 from slmlab.align import PEOPLE
 from slmlab.checkpoints import Card
 from slmlab.errors import LabError
-from slmlab.study import alignment, alignment_claims, alignment_sections, cells, sweep
+from slmlab.study import alignment, alignment_claims, alignment_sections, cells, settling, sweep
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
 from slmlab.text import TINY
 from slmlab.voice import VOICES
@@ -108,13 +108,13 @@ def test_what_cannot_be_planned_is_refused() -> None:
         with pytest.raises(LabError, match="core or full"):
             alignment.plan(*asked)
     with pytest.raises(LabError, match="no method 'ppo'"):
-        alignment.settle("tiny", unit("sw", "ppo"))
+        settling.settle("tiny", unit("sw", "ppo"))
 
 
 def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: parts)
     monkeypatch.setattr(cells, "say_split", lambda *_: pytest.fail("no test sentence may be said"))
-    table = alignment.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
+    table = settling.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
     assert list(table["dpo lr"]) == [1e-5, 2e-5]
     assert {"wer", "entropy", "seconds"} <= set(table)
     assert np.isfinite(table["wer"]).all()

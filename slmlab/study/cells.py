@@ -383,11 +383,10 @@ def _say(
     codes = [
         noisy(row, manner.noise, lm.config.n_codes, i) or [0] for row, i in zip(codes, seeds, strict=True)
     ]
-    waves = []
+    waves: list[Tensor] = []
     for start in range(0, len(texts), BATCH):
         part = slice(start, start + BATCH)
-        # Not given the codes, the vocoder whispers in part; it was so when the published rows were made.
-        waves += [chain.to_wave(mel) for mel in chain.to_mels(codes[part], timbres[part], seeds[part])]
+        waves += chain.to_sounds(codes[part], timbres[part], seeds[part])
     return codes, waves
 
 

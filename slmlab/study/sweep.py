@@ -34,7 +34,7 @@ from slmlab.study.cells import BUDGET, ENTROPY, LANGUAGE, REAL, Cell, Study
 from slmlab.text import for_scoring
 from slmlab.voice import Chain
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
 RESULTS = pipeline.ROOT / "data" / "results"
 PARTS = ("tokenizer", "decoder", "vocoder", "speaker", "judge_b", "lm.backbone")
@@ -127,7 +127,7 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
         made.append(stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH))
-        made.append(stage("study.premises", partial(probe, study), (spoken,), "score", "metrics"))
+        made.append(stage("study.premises", partial(probe, study), (spoken,), "score", "metrics", "voice"))
         learned = (corpus, "study.lively")
     made.append(stage("study.codes", partial(cells.code_corpora, study), learned, "models.tokenizer"))
     made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard, *measuring))
