@@ -47,7 +47,7 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
 MINUTES = {"smoke": 0.4, "tiny": 20.0}
 """Synthetic speech that the start of `sw` learns from."""
-STEPS = {"smoke": 3, "tiny": 100}
+STEPS = {"smoke": 3, "tiny": 36}
 """Budget of that start; `vi` has the sweep's, so that its starts are trained once for both studies."""
 STYLE, FOREIGN, CANDIDATES = "style", "foreign", "candidates"
 KEYS = ["language", "method", "part", "alpha", "seed"]
