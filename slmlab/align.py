@@ -4,8 +4,7 @@ A run is a stage: its key holds the method's settings, the checkpoints it begins
 code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
 left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
 
-Of the rates of `tiny` those of DGSA were settled on dev (`slmlab settle`, seed 0); those of TDSC are still
-first guesses in the paper's proportions.
+The rates of `tiny` were settled on dev (`slmlab settle`, seed 0).
 """
 
 import functools
@@ -101,8 +100,8 @@ SCALES = {
         dev=60,
         prompts=200,
         rounds=5,
-        sft=_train(60, 2e-4, 0),
-        dpo=PreferenceConfig(_train(30, 2e-5, 10), sft=1.0),
+        sft=_train(40, 6e-4, 0),
+        dpo=PreferenceConfig(_train(20, 2e-5, 10), sft=1.0),
         dgsa=PreferenceConfig(_train(40, 5e-6, 5), choose="entropy"),
     ),
 }

@@ -76,7 +76,8 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
     The ledgers with judge A's scores are kept as `runs/<preset>/corpora/<corpus>.parquet`.
 
     Returns:
-        By corpus and engine: `n`, `kept`, `acceptance`, and the shares lost to each rule.
+        By corpus and engine: `n`, `kept`, `acceptance`, the shares lost to each rule, and the `minutes` that
+        can be taken equally from every engine.
     """
     chain = Chain(checkpoint_folder(preset_name))
     trusted = recipes.Utterances(held_out_folder(preset_name)).rows()
@@ -91,7 +92,10 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
         rows["wer"], rows["cer"] = ([rate(*pair) for pair in pairs] for rate in (metrics.wer, metrics.cer))
         rows["duration_ratio"] = mixing.duration_ratios(rows, trusted)
         for kind, spoken in rows.groupby("kind"):
-            tables.append(mixing.quality_filter(spoken).engines.assign(corpus=f"{group}, {kind}"))
+            passed = mixing.quality_filter(spoken)
+            taken = spoken[mixing.balanced(spoken, passed.kept, seed=0)].groupby("engine")["seconds"].sum()
+            minutes = taken.reindex(passed.engines["engine"], fill_value=0.0).to_numpy() / 60
+            tables.append(passed.engines.assign(corpus=f"{group}, {kind}", minutes=minutes))
         manifest.write(rows, target / f"{group}.parquet")
     return pd.concat(tables, ignore_index=True).set_index("corpus")
 

@@ -99,6 +99,8 @@ def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pyte
     assert list(found.index) == ["vi, authentic", "vi, synthetic", "sw, synthetic"]
     assert found.loc["sw, synthetic", "acceptance"] > 0.9 > found.loc["vi, authentic", "acceptance"]
     ledger = pd.read_parquet(tmp_path / "runs" / "smoke" / "corpora" / "vi.parquet")
+    heard = ledger[(ledger["kind"] == "synthetic") & (ledger["wer"] < 0.4)]["seconds"].sum() / 60
+    assert 0 < found.loc["vi, synthetic", "minutes"] <= heard
     assert len(ledger) == found.loc["vi, authentic", "n"] + found.loc["vi, synthetic", "n"]
     assert ledger[["heard", "wer", "cer", "duration_ratio"]].notna().all(axis=None)
 

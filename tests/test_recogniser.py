@@ -1,21 +1,17 @@
 """The judges hear what was said: alone or in a batch, in every arrangement of CTC that a person can check."""
 
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from slmlab.errors import LabError
 from slmlab.models.augmentation import Augmentation
 from slmlab.models.recogniser import (
     AttentiveConfig,
     AttentiveJudge,
     ConvolutionalConfig,
     ConvolutionalJudge,
-    forced_alignment,
     judge_loss,
     lift_floor,
     transcribe,
@@ -126,30 +122,3 @@ def test_transcribe_folds_repeats_drops_blanks_and_does_not_read_padding() -> No
     path = [space, a, a, 0, a, e, hook, hook, space, space, e, e]
     log_probs = torch.nn.functional.one_hot(torch.tensor([path]), len(TINY)).float()
     assert transcribe(log_probs, torch.tensor([10]), TINY) == ["aaẻ"]
-
-
-def test_alignment_of_a_word_worked_by_hand() -> None:
-    """a is likeliest at frame 1, the first b at 2, the second at 4: the blank at 3 keeps the two b apart."""
-    p = np.full((6, 3), 0.1)
-    for frame, symbol in enumerate([0, 1, 2, 0, 2, 0]):
-        p[frame, symbol] = 0.8
-    assert forced_alignment(torch.tensor(p).log(), [1, 2, 2]).tolist() == [1, 2, 4]
-
-
-@pytest.mark.parametrize("ids", [[1], [1, 2], [2, 2], [1, 2, 1], [1, 1, 2]])
-def test_alignment_is_the_best_of_all_paths(ids: list[int]) -> None:
-    for seed in range(5):
-        log_probs = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-        best, begins = -math.inf, []
-        for path in itertools.product(range(3), repeat=5):
-            starts = [f for f in range(5) if path[f] and (f == 0 or path[f] != path[f - 1])]
-            score = sum(log_probs[f, s].item() for f, s in enumerate(path))
-            if [path[f] for f in starts] == ids and score > best:
-                best, begins = score, starts
-        assert forced_alignment(log_probs, ids).tolist() == begins
-
-
-@pytest.mark.parametrize(("ids", "frames"), [([1, 1, 2], 3), ([], 4)])
-def test_alignment_names_what_does_not_fit(ids: list[int], frames: int) -> None:
-    with pytest.raises(LabError, match=f"on {frames} frames"):
-        forced_alignment(torch.zeros(frames, 3), ids)

@@ -21,17 +21,13 @@ text, v alphabet, s states of CTC.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from einops import rearrange, reduce
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slmlab.errors import LabError
 from slmlab.models.augmentation import Augmentation, augment, masked_mean
 from slmlab.models.frames import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
 from slmlab.text import Alphabet
@@ -293,55 +289,3 @@ def transcribe(log_probs: Tensor, frames: Tensor, alphabet: Alphabet) -> list[st
     """
     paths = [best[:n].unique_consecutive() for best, n in zip(log_probs.argmax(-1), frames, strict=True)]
     return [alphabet.decode(path.tolist()).strip() for path in paths]
-
-
-def forced_alignment(log_probs: Tensor, ids: Sequence[int]) -> Tensor:
-    """The frame at which each symbol of a known text begins, on the likeliest path that reads as this text.
-
-    Args:
-        log_probs: `(f v)`, one utterance without padding.
-        ids: n symbols, no blanks.
-
-    Returns:
-        `(n,)`, rising.
-
-    Raises:
-        LabError: the frames are too few: one for each symbol, and a blank between two that are equal.
-    """
-    states = np.zeros(2 * len(ids) + 1, dtype=np.int64)
-    states[1::2] = ids
-    repeats = int((np.diff(states[1::2]) == 0).sum())
-    if not ids or len(log_probs) < len(ids) + repeats:
-        raise LabError(
-            f"{len(ids)} symbols cannot be laid on {len(log_probs)} frames: expected at least 1 symbol and "
-            f"{len(ids) + repeats} frames; give the text that belongs to this speech."
-        )
-    emitted = log_probs.detach().double().cpu().numpy()[:, states]
-    skips = np.zeros(len(states), dtype=bool)
-    skips[3::2] = states[3::2] != states[1:-2:2]
-    return torch.from_numpy(np.searchsorted(_viterbi(emitted, skips), np.arange(1, len(states), 2)))
-
-
-def _viterbi(emitted: NDArray[np.float64], skips: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The likeliest way through the states of CTC (blank, symbol, blank, …, blank), all symbols visited.
-
-    Args:
-        emitted: `(f s)`, log-probability of every state at every frame.
-        skips: `(s)`, whether a state may follow the one two before it: a symbol after another symbol.
-
-    Returns:
-        `(f)`, the state at every frame.
-    """
-    n_frames, n_states = emitted.shape
-    moves = np.zeros((n_frames, n_states), dtype=np.int64)
-    score = np.full(n_states, -np.inf)
-    score[:2] = emitted[0, :2]
-    for frame in range(1, n_frames):
-        one, two = (np.concatenate([np.full(k, -np.inf), score[:-k]]) for k in (1, 2))
-        ways = np.stack([score, one, np.where(skips, two, -np.inf)])
-        moves[frame] = ways.argmax(0)
-        score = ways.max(0) + emitted[frame]
-    path = np.full(n_frames, n_states - 2 + int(score[-1] > score[-2]))
-    for frame in range(n_frames - 1, 0, -1):
-        path[frame - 1] = path[frame] - moves[frame, path[frame]]
-    return path

@@ -31,7 +31,7 @@ from slmlab.preference.tune import PreferenceConfig, fine_tune, fingerprint, own
 from slmlab.sampling import SamplingConfig
 from slmlab.training import TrainConfig
 
-CHUNK = 16  # texts whose candidates are kept together
+CHUNK = 50  # texts whose candidates are kept together; sorted by length, they fill batches better
 DONE = "round.json"
 PASSED = ("winner", "accepted")
 FREE = SamplingConfig(top_k=200, window=0, shortest=0.2, longest=3.0)
