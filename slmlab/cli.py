@@ -1,4 +1,4 @@
-"""The commands: `slmlab corpus | train | align | settle | speak | measure | sweep | app | report | …`.
+"""The commands: `slmlab corpus | import | train | align | settle | speak | measure | sweep | app | …`.
 
 A mistake of the person's ends in one sentence and exit code 2; nothing here knows how things are done, only
 what was asked.
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for add in (
         _chain_commands,
+        _import_command,
         _align_command,
         _speak_command,
         _measure_command,
@@ -100,6 +101,24 @@ def _chain_commands(command: Command) -> None:
     report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
     bench = with_preset("bench", _bench, "measure every bar and write bench.json")
     bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
+
+
+def _import_command(command: Command) -> None:
+    """People's recordings to a corpus."""
+    brought = command("import", _import, "make a corpus of recordings; what cannot be used is listed")
+    brought.add_argument("folder", type=Path, help="where the recordings lie, and stay")
+    brought.add_argument(
+        "--form",
+        default="plain",
+        help="plain (sounds, each with a .txt beside it; a subfolder a speaker), ljspeech or common_voice "
+        "(plain)",
+    )
+    brought.add_argument("--language", required=True, help="what is spoken, such as sw or vi")
+    brought.add_argument(
+        "--consent", required=True, help="under what terms they may be used: a licence, or who agreed to what"
+    )
+    brought.add_argument("--name", help="of the corpus (the folder's)")
+    brought.add_argument("--out", type=Path, help="where the corpus goes (cache/imported/<name>)")
 
 
 def _align_command(command: Command) -> None:
@@ -214,6 +233,21 @@ def _corpus(arguments: argparse.Namespace) -> None:
     pipeline.corpora(arguments.preset)
     if arguments.filter:
         print(pipeline.filter_corpora(arguments.preset).to_string(float_format="{:.3f}".format))
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from slmlab import pipeline
+    from slmlab.corpus.imports import FORMS, ImportSpec, bring_in
+
+    name, form = arguments.name or arguments.folder.resolve().name, arguments.form
+    if form not in FORMS:
+        raise LabError(f"there is no form {form!r}: choose one of {', '.join(FORMS)}.")
+    spec = ImportSpec(name, arguments.language, arguments.consent)
+    target = arguments.out or pipeline.CACHE / "imported" / name
+    made = bring_in(FORMS[form](arguments.folder), spec, target)
+    for path, reason in made.skipped:
+        print(f"skipped: {path}: {reason}")
+    print(f"imported: {len(made.corpus)} recordings, {60 * made.corpus.hours:.1f} min, into {target}")
 
 
 def _train(arguments: argparse.Namespace) -> None:

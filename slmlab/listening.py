@@ -130,7 +130,7 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
     an ordinary output: seen where no widgets are.
 
     Args:
-        show: takes the widgets' values by name; gives what is displayed.
+        show: takes the widgets' values by name; gives what is displayed, a tuple one below the other.
         choices: widgets by the name of the argument they set.
     """
     for name, widget in choices.items():
@@ -140,17 +140,19 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         if hasattr(widget, "continuous_update"):
             widget.continuous_update = False
 
-    def values() -> dict[str, Any]:
-        return {name: widget.value for name, widget in choices.items()}
+    def answer() -> tuple[Any, ...]:
+        made = show(**{name: widget.value for name, widget in choices.items()})
+        return made if isinstance(made, tuple) else (made,)
 
     display(ipywidgets.VBox(list(choices.values())))
-    shown = display(show(**values()), display_id=True)
+    shown = [display(part, display_id=True) for part in answer()]
 
     def update(_change: Any) -> None:
         try:
-            shown.update(show(**values()))
+            for place, part in zip(shown, answer(), strict=True):
+                place.update(part)
         except LabError as error:
-            shown.update(ipywidgets.HTML(f"<b>{html.escape(str(error))}</b>"))
+            shown[0].update(ipywidgets.HTML(f"<b>{html.escape(str(error))}</b>"))
 
     for widget in choices.values():
         widget.observe(update, names="value")

@@ -229,8 +229,9 @@ def measure(
         folder: of checkpoints; None takes what `checkpoint_folder` finds.
 
     Returns:
-        For each sound `sound`, `heard`, the figures of `metrics.describe`, and of its codes `entropy` (bits,
-        over windows of a second) and `repetition`; None where undefined.
+        For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
+        windows of a second) and `repetition`, and with a text and a reference `calibrated_cer`: what the
+        recogniser does not misread in the recording; None where undefined.
     """
     chain = Chain(folder or checkpoint_folder())
     rows = []
@@ -247,6 +248,9 @@ def measure(
         codes = chain.encode(torch.as_tensor(wave))
         figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
         figures["repetition"] = metrics.repetition_rate(codes)
+        if texts and reference is not None:
+            recorded = metrics.cer(texts[i], chain.hear([torch.as_tensor(reference)])[0])
+            figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
         rows.append({"sound": str(path), "heard": heard, **checkpoints.plain(figures)})
     return rows
 

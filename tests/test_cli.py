@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,6 +20,7 @@ import soundfile
 
 from slmlab import audio, checkpoints, pipeline
 from slmlab.cli import main
+from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
 from slmlab.stages import Stage, run_stages
 
@@ -251,7 +253,9 @@ def test_a_tenth_of_a_second_is_measured_but_gives_no_voice(
         error = refused(capsys, "speak", "mama", option, given, "--out", tmp_path / "a.wav", *mine)
         assert "lasts 0.10 s, too short" in error
     assert main(["measure", str(given), "--text", "mama", "--reference", str(given), *mine]) == 0
-    assert "0.100" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0.100" in said
+    assert re.search(r"calibrated_cer +0\.000", said), "a recording adds nothing to its own errors"
 
 
 def test_what_is_shorter_than_a_frame_is_named(
@@ -389,6 +393,42 @@ def test_ctrl_c_says_that_nothing_is_lost(
     monkeypatch.setattr(pipeline, "corpora", interrupted)
     assert main(["corpus"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_recordings_come_in_by_one_command_and_what_is_broken_is_listed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("asha", "juma"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        write_tone(tmp_path / "mine" / name / "a.wav")
+    (tmp_path / "mine" / "asha" / "a.txt").write_text("Mama anapika.", encoding="utf-8")
+    out = tmp_path / "corpus"
+    asked = ("import", tmp_path / "mine", "--language", "sw", "--consent", "my own voice", "--out", out)
+    assert main([str(argument) for argument in asked]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"skipped: .*juma/a\.wav: .*no transcript", said)
+    assert f"imported: 1 recordings, 0.0 min, into {out}" in said
+    assert Corpus.load(out).rows[["source", "voice", "text", "consent"]].to_numpy().tolist() == [
+        ["mine", "asha", "Mama anapika.", "my own voice"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"--form": "kaldi"}, "plain, ljspeech|ljspeech, common_voice, plain"),
+        ({"--language": "xx"}, "'xx' is unknown"),
+        ({"--consent": " "}, "consent"),
+        ({"--form": "ljspeech"}, "metadata.csv does not exist"),
+    ],
+)
+def test_an_import_says_what_it_lacks(
+    change: dict[str, str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = {"--language": "sw", "--consent": "CC0", "--out": str(tmp_path / "corpus")} | change
+    error = refused(capsys, "import", tmp_path, *(part for pair in options.items() for part in pair))
+    assert re.search(told, error)
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_a_row_of_the_manifest_whose_file_is_gone(

@@ -115,6 +115,27 @@ def test_controls_show_at_once_and_again_after_a_move(monkeypatch: pytest.Monkey
     assert slider.description == "x"
 
 
+def test_a_control_may_answer_with_several_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[list[object]] = []
+
+    class Handle:
+        def __init__(self, place: list[object]) -> None:
+            self.place = place
+
+        def update(self, value: object) -> None:
+            self.place.append(value)
+
+    def display(value: object, display_id: bool = False) -> Handle:
+        places.append([value])
+        return Handle(places[-1])
+
+    monkeypatch.setattr(listening, "display", display)
+    slider = ipywidgets.IntSlider(4)
+    listening.controls(lambda x: (x, -x), x=slider)
+    slider.value = 6
+    assert places[1:] == [[4, 6], [-4, -6]], "each answer has its place, below the widgets"
+
+
 def test_a_mistake_in_the_first_answer_is_the_cells_own() -> None:
     def broken(x: int) -> None:
         raise ValueError("here")
