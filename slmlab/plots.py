@@ -55,7 +55,7 @@ def use_style() -> None:
             "image.cmap": COLOUR_MAP,
             "legend.framealpha": 0.9,  # a curve may pass beneath the words, not through them
             "legend.edgecolor": "none",
-            "legend.loc": "upper right",  # "best" is slow, and warns of it
+            "legend.loc": "best",  # where no curve is, if there is such a place
         },
     )
 
