@@ -95,8 +95,11 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
         ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
         at = arm.points == chosen
         ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
-        for i, (alpha, x, y) in enumerate(zip(arm.points, 100 * wer, z, strict=True)):
-            aside = ((6, 6), (6, 18), (6, 30))[i % 3]  # neighbours may stand close
+        crowd = np.abs(np.diff(100 * wer, prepend=np.inf)) < 4  # whoever stands close is named higher up
+        lift = 0
+        for alpha, x, y, close in zip(arm.points, 100 * wer, z, crowd, strict=True):
+            lift = lift + 12 if close else 0
+            aside = (6, 6 + lift)
             ax.annotate(f"{100 * alpha:.0f} %", (x, y), textcoords="offset points", xytext=aside, fontsize=10)
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
