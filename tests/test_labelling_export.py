@@ -74,6 +74,23 @@ def test_names_of_people_stay_in_the_store(store: Store, tmp_path: Path) -> None
     assert "simulated" not in (tmp_path / "preferences.jsonl").read_text()
 
 
+def test_ratings_are_exported_beside_pairs_and_people_keep_their_numbers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "votes.db")
+    store.set_study(bench.paper_study(2, 6))
+    rater, judge = listeners.crowd(2, TASTE)
+    listeners.listen(store, rater, "nmos")
+    listeners.listen(store, judge)
+    export.write(store, tmp_path)
+    votes = pd.read_parquet(tmp_path / "votes.parquet")
+    assert votes.groupby("listener")["task"].unique().map(list).to_dict() == {
+        "L01": ["nmos"],
+        "L02": ["pair"],
+    }
+    assert set(votes.loc[votes["task"] == "nmos", "decision"]) <= set("12345") | {events.SKIP}
+    assert set(votes.loc[votes["task"] == "nmos", "system"]) >= {"a", "b"}
+    assert set(export.preferences(store)["annotator"]) == {"L02"}, "the same number in every file"
+
+
 def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
     store.set_study(bench.paper_study(2, 3, 0))

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from slmlab.errors import LabError
 from slmlab.labelling import ranking
 from slmlab.labelling.events import LEFT, RIGHT, Store
-from slmlab.labelling.study import Clip, Study
+from slmlab.labelling.study import TASKS, Clip, Study
 
 TEST_SHARE = 0.1
 TEXT, IDS = pa.string(), pa.list_(pa.int64())
@@ -57,26 +57,33 @@ def preferences(store: Store) -> pd.DataFrame:
     study = store.study
     votes = ranking.votes_of(store)
     kept = ranking.counting(votes, ranking.exclusions(votes, study.rules))
-    people = annotators(votes)
+    people = annotators(store)
     rows = [_row(study, vote, people) for vote in kept[kept["decision"].isin([LEFT, RIGHT])].itertuples()]
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
 
 
-def annotators(votes: pd.DataFrame) -> dict[str, str]:
+def all_votes(store: Store) -> pd.DataFrame:
+    """Votes and ratings of every task, as `ranking.votes_of` gives them."""
+    every = [ranking.votes_of(store, task) for task in TASKS]
+    return pd.concat([one for one in every if len(one)] or every[:1], ignore_index=True)
+
+
+def annotators(store: Store) -> dict[str, str]:
     """Listener → L01, L02, … in the order of their first vote: names stay in the store."""
-    first = votes.groupby("listener")["event"].min().sort_values()
+    first = all_votes(store).groupby("listener")["event"].min().sort_values()
     return {name: f"L{i:02d}" for i, name in enumerate(first.index, start=1)}
 
 
 def write(store: Store, folder: str | Path) -> list[Path]:
-    """Write preferences (Parquet and JSON Lines), all votes (Parquet) and the events (JSON Lines)."""
+    """Write preferences (Parquet and JSON Lines), all votes and ratings (Parquet) and the events (JSON
+    Lines).
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pandas(preferences(store), SCHEMA, preserve_index=False)
     pq.write_table(table, folder / "preferences.parquet")
     _write_lines(folder / "preferences.jsonl", table.to_pylist())
-    votes = ranking.votes_of(store)
-    people = annotators(votes)
+    votes, people = all_votes(store), annotators(store)
     votes["listener"] = [people[name] for name in votes["listener"]]
     votes.to_parquet(folder / "votes.parquet", index=False)
     _write_lines(folder / "events.jsonl", list(store.events()))

@@ -41,7 +41,8 @@ class Leaderboard:
 def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
     """All votes of a task with who cast them and which systems were shown.
 
-    Columns are those of the `votes` table and: listener, first_system, second_system, sentence.
+    Columns are those of the `votes` table and: listener, first_system, second_system, sentence, and the
+    system that was rated.
     """
     votes = store.table("votes").merge(store.table("sessions")[["session", "listener", "task"]], on="session")
     clips = store.study.by_name
@@ -50,8 +51,7 @@ def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
         votes[f"{side}_system"] = [clips[name].system if name else "" for name in votes[side]]
     last = votes["second"].where(votes["second"] != "", votes["first"])
     votes["sentence"] = [clips[name].sentence for name in last]
-    if task != "pair":
-        votes["system"] = [clips[name].system for name in last]
+    votes["system"] = [clips[name].system if task != "pair" else "" for name in last]
     return votes
 
 

@@ -145,9 +145,9 @@ def results_page(store: Store, task: str) -> str:
 def _ranking_parts(kept: pd.DataFrame, study: Study, task: str) -> list[str]:
     if task != "pair":
         table = ranking.mean_scores(kept)
-        picture = interval_plot(
-            table["system"], table["mean"], table["low"], table["high"], "mean score, 1 to 5"
-        )
+        system, mean, low, high = (table[name] for name in ("system", "mean", "low", "high"))
+        picture = interval_plot(system, mean, low, high, "mean score", limits=(0.9, 5.1))
+        table = table.rename(columns={"half": "± over all scores", "low": "low, listeners", "high": "high"})
         tests = ranking.paired_tests(kept)
         return [f"<img alt='mean scores' src='{picture}'>", as_table(table), as_table(tests)]
     board = ranking.leaderboard(kept, study.systems)
@@ -194,7 +194,12 @@ def leaderboard_plot(board: Leaderboard) -> str:
 
 
 def interval_plot(
-    names: Sequence[str], middle: Sequence[float], low: Sequence[float], high: Sequence[float], label: str
+    names: Sequence[str],
+    middle: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    label: str,
+    limits: tuple[float, float] | None = None,
 ) -> str:
     """Points with intervals, one line a name, as a data address."""
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), layout="constrained")
@@ -205,6 +210,7 @@ def interval_plot(
     axes.set_yticks(places, names, fontsize=14)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(label, fontsize=13)
+    axes.set_xlim(limits)
     axes.tick_params(axis="x", labelsize=12)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
