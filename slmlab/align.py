@@ -9,7 +9,7 @@ The rates of `tiny` were settled on dev (`slmlab settle`, seed 0).
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 
 from slmlab import audio, checkpoints, pipeline, recipes
 from slmlab.checkpoints import SUFFIX, Card
+from slmlab.corpus.imports import SOUNDS
 from slmlab.corpus.sentences import sentences
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -125,7 +126,7 @@ def align(
         seed: decides everything left to chance.
         start: the checkpoint to begin from, such as the study's; without it the chain's own language model.
         votes: for `people`: the exported preference table.
-        clips: for `people`: the folder of the sounds, where votes only name them.
+        clips: for `people`: the folder of the systems' sounds, where votes only name them by sha256.
         language: `vi` for DGSA and its like, else `sw`, unless given.
         alpha: share of synthetic speech that the start was trained on, for DGSA.
     """
@@ -171,7 +172,7 @@ def _run(
     if method in dgsa.VARIANTS:
         material = Material(recordings=_recordings(chain, preset_name, language))
     elif method == PEOPLE:
-        encode = functools.partial(_encode, chain, Path(clips)) if clips else None
+        encode = _encoder(chain, Path(clips)) if clips else None
         material = Material(pairs=[p for p in read(votes, language, encode) if p.group != "test"])
     tuned = apply(method, model, material, scale, seed, folder, jury, alpha)
     facts = {"method": method, "seed": seed, "language": language, "start": start}
@@ -244,9 +245,18 @@ def authentic(rows: pd.DataFrame) -> list[Recording]:
     ]
 
 
-def _encode(chain: Chain, clips: Path, digest: str) -> Sequence[int]:
-    """Speech tokens of the sound with this sha256 among the clips."""
-    for file in sorted(clips.rglob("*.wav")):
-        if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
-            return chain.encode(torch.as_tensor(audio.read(file, max_seconds=30)[0]))
-    raise LabError(f"{clips} holds no sound with sha256 {digest}: a vote's sound is gone; give its folder.")
+def _encoder(chain: Chain, clips: Path) -> Callable[[str], Sequence[int]]:
+    """What gives the speech tokens of the sound with a sha256 among the clips."""
+    files = (file for file in sorted(clips.rglob("*")) if file.suffix.lower() in SOUNDS)
+    known = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in files}
+
+    @functools.cache
+    def encode(digest: str) -> Sequence[int]:
+        if digest not in known:
+            raise LabError(
+                f"none of {len(known)} sounds in {clips} has the sha256 {digest}: a vote's sound is gone, or "
+                "this is not the folder that the study was made from."
+            )
+        return chain.encode(torch.as_tensor(audio.read(known[digest], max_seconds=30)[0]))
+
+    return encode

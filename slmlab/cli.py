@@ -97,7 +97,9 @@ def _chain_commands(command: Command) -> None:
         parser.add_argument(
             "--fresh", action="store_true", help="make everything anew, whatever the cache holds"
         )
-    report = with_preset("report", _report, "the report of the last run, made again from its rows")
+    report = with_preset(
+        "report", _report, "the report of the last run, or of one made now, and of the studies"
+    )
     report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
     bench = with_preset("bench", _bench, "measure every bar and write bench.json")
     bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
@@ -119,6 +121,7 @@ def _import_command(command: Command) -> None:
     )
     brought.add_argument("--name", help="of the corpus (the folder's)")
     brought.add_argument("--out", type=Path, help="where the corpus goes (cache/imported/<name>)")
+    brought.add_argument("--replace", action="store_true", help="a corpus that is there already is made anew")
 
 
 def _align_command(command: Command) -> None:
@@ -138,7 +141,9 @@ def _align_command(command: Command) -> None:
         "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
     )
     align.add_argument("--votes", type=Path, help="people: the exported preference table")
-    align.add_argument("--clips", type=Path, help="people: the folder of the sounds that were judged")
+    align.add_argument(
+        "--clips", type=Path, help="people: the folder of the systems' sounds, where votes hold no tokens"
+    )
     align.add_argument("--workers", type=int, default=0, help="core, full: runs side by side (one a core)")
     settle = command(
         "settle", _settle, "try rates of a method on dev, never on test, and print what judge A says"
@@ -148,7 +153,7 @@ def _align_command(command: Command) -> None:
     )
     settle.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
     settle.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
-    settle.add_argument("--seed", type=int, default=0, help="of the start and the method (0)")
+    settle.add_argument("--seed", type=_seed, default=0, help="of the start and the method (0)")
     settle.add_argument("--lr", type=_numbers, default=[], help="rates of DPO, such as 1e-5,2e-5,5e-5")
     settle.add_argument("--sft-lr", type=_numbers, default=[], help="rates of SFT in a round")
     settle.add_argument("--sft-weight", type=_numbers, default=[], help="weights of the SFT term beside DPO")
@@ -244,6 +249,8 @@ def _import(arguments: argparse.Namespace) -> None:
         raise LabError(f"there is no form {form!r}: choose one of {', '.join(FORMS)}.")
     spec = ImportSpec(name, arguments.language, arguments.consent)
     target = arguments.out or pipeline.CACHE / "imported" / name
+    if target.exists() and not arguments.replace:
+        raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
     made = bring_in(FORMS[form](arguments.folder), spec, target)
     for path, reason in made.skipped:
         print(f"skipped: {path}: {reason}")
@@ -266,6 +273,12 @@ def _align(arguments: argparse.Namespace) -> None:
 
     if arguments.method in ("core", "full"):
         from slmlab.study import alignment, sweep
+
+        ignored = [
+            f"--{name}" for name in ("start", "votes", "clips", "language") if getattr(arguments, name)
+        ]
+        if ignored:
+            raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
 
         units = alignment.plan(arguments.preset, arguments.method, arguments.seed)
         made = alignment.run(arguments.preset, units, arguments.workers)
@@ -313,7 +326,10 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.claims:
         print(report.claims_table(arguments.preset))
         return
-    print(f"report: {report.write(pipeline.RUNS / arguments.preset)}")
+    folder = pipeline.RUNS / arguments.preset
+    if not report.has_run(folder):
+        pipeline.run(arguments.preset)
+    print(f"report: {report.write(folder)}")
 
 
 def _bench(arguments: argparse.Namespace) -> None:

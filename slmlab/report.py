@@ -27,11 +27,16 @@ audio { width: 100%; }
 """
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a run left there what the page is made from."""
+    return all((folder / name).exists() for name in ("report.json", "rows.json"))
+
+
 def write(folder: Path) -> Path:
     """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing
     else.
     """
-    if not (folder / "report.json").exists():
+    if not has_run(folder):
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     plots.use_style()
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))

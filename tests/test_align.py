@@ -1,10 +1,13 @@
 """Alignment by name, on a chain of untrained networks: a run is found again, and mistakes are sentences."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from slmlab import align, checkpoints, pipeline
@@ -92,7 +95,10 @@ def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments, words in (
-        (["ppo"], "no method 'ppo' at preset 'tiny': methods are dgsa, dpo, dgsa.no-expressivity"),
+        (
+            ["ppo"],
+            "no method 'ppo' at preset 'tiny': methods are dgsa, dgsa-sft-below, dgsa-scored-plain, dpo",
+        ),
         (["tdsc", "--preset", "huge"], "at preset 'huge'"),
         (["people"], "method people needs votes"),
         (["tdsc", "--votes", "a.parquet"], "method tdsc takes no votes"),
@@ -104,5 +110,13 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_a_sound_that_is_gone_is_named(chain: Chain, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="holds no sound with sha256 ab"):
-        align._encode(chain, tmp_path, "ab")
+    with pytest.raises(LabError, match=r"none of 0 sounds in .* has the sha256 ab"):
+        align._encoder(chain, tmp_path)("ab")
+
+
+def test_votes_find_their_sounds_by_sha256_in_every_form(chain: Chain, tmp_path: Path) -> None:
+    wave = 0.3 * np.sin(np.arange(16_000) * 0.05).astype(np.float32)
+    (tmp_path / "a").mkdir()
+    soundfile.write(tmp_path / "a" / "000.flac", wave, 16_000)
+    digest = hashlib.sha256((tmp_path / "a" / "000.flac").read_bytes()).hexdigest()
+    assert len(align._encoder(chain, tmp_path)(digest)) == 25

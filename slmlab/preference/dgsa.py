@@ -36,13 +36,17 @@ CHUNK = 64  # recordings whose samples are kept together: what a kill may cost
 FREE = SamplingConfig(temperature=1.0, top_k=200, window=0)
 VARIANTS: dict[str, dict[str, Any]] = {
     "dgsa": {},
+    "dgsa-sft-below": {"below": "sft"},
+    "dgsa-scored-plain": {"score_in_mode": False},
     "dpo": {"stability": 0.0, "expressivity": 1.0},
     "dgsa.no-expressivity": {"expressivity": 0.0},
     "dgsa.no-stability": {"stability": 0.0},
     "dgsa.random-speaker": {"same_speaker": False},
     "dgsa.fixed-weights": {"stability": 0.5, "expressivity": 0.5},
 }
-"""DGSA, standard DPO (the expressivity set alone, weight 1) and the ablations of Table 7, as settings."""
+"""DGSA, its other readings (nothing but SFT at α ≤ α*; all scored without style), standard DPO (the
+expressivity set alone, weight 1) and the ablations of Table 7, as settings.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class DGSAConfig:
     alpha: float = 0.8
     """Share of synthetic speech, by hours, in the training of the model to be aligned."""
     alpha_star: float = 0.5
-    """The share beyond which expressivity erodes; found on dev."""
+    """The share beyond which expressivity erodes: the paper's."""
     below: str = "stability"
     """At α ≤ α*: the `stability` set alone, as the formulas say, or `sft`, nothing at all."""
     stability: float | None = None

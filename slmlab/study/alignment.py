@@ -320,7 +320,7 @@ def run(
 
 
 def publish(study: Study, ready: Sequence[Unit], made: dict[str, Path], folder: Path) -> None:
-    """Bring the rows of finished units under `folder`, in place of rows of the same units made otherwise."""
+    """Bring the rows of finished units under `folder`; rows of their language made otherwise go."""
     finished = [unit for unit in ready if (made[f"say.{unit.name}"] / DONE).exists()]
     if not finished:
         return

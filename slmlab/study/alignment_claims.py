@@ -19,7 +19,18 @@ from slmlab.errors import LabError
 from slmlab.statistics import ranks_agree
 from slmlab.study import claims
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned
-from slmlab.study.claims import CORRELATION, Arm, Claim, Floats, Measured, Part, average, family, ratio
+from slmlab.study.claims import (
+    CORRELATION,
+    Arm,
+    Claim,
+    Floats,
+    Measured,
+    Part,
+    average,
+    family,
+    mean,
+    ratio,
+)
 from slmlab.study.sweep import Results
 
 ALPHA_STAR = 0.5
@@ -134,7 +145,9 @@ def _compared(results: Aligned, claim: Claim) -> list[Part]:
     if both is None:
         return []
     return [
-        Part(_less(0, 1), (measure(both, name),), direction, claim.margin)
+        Part(mean, (both.change("z", 0, 1),), direction, claim.margin)
+        if name == "z"
+        else Part(_less(0, 1), (measure(both, name),), direction, claim.margin)
         for name, direction in directions.items()
     ]
 
@@ -153,8 +166,8 @@ def _style(results: Aligned, claim: Claim) -> list[Part]:
     both = arm(results, [_system("sft", STYLE), _system("sft")])
     if both is None:
         return []
-    spread, sim = (measure(both, name) for name in ("f0_spread", "sim"))
-    return [Part(_less(0, 1), (spread,), "above"), Part(_less(0, 1), (sim,), "within", claim.unchanged)]
+    livelier = Part(mean, (both.change("f0_spread", 0, 1),), "above")
+    return [livelier, Part(_less(0, 1), (measure(both, "sim"),), "within", claim.unchanged)]
 
 
 def _rounds(results: Aligned) -> Arm | None:

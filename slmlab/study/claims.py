@@ -34,7 +34,8 @@ Families = Mapping[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]
 DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
 LEVEL = 0.05
 CLEAR_CER, VOICED = 0.2, 0.3  # above the one or below the other, speech is too broken to be called lively
-RISE_UNHEARD = 0.25  # semitones of F0 spread that do not count as a rise (E7)
+SEEDLESS = ("S8",)
+"""Claims about the training speech alone: no model, no seed."""
 CORRELATION = (-1.0, 1.0)
 GROUND = (
     (
@@ -170,6 +171,13 @@ class Arm:
         counted = np.isfinite(x) & (self.column("clear") > 0 if clear else True)
         return ratio(np.where(counted, x, 0), counted.astype(np.float64))
 
+    def change(self, name: str, i: int, j: int) -> Measured:
+        """Point i less point j (1 s) of a metric, mean over the sentences that both say clearly enough."""
+        x = self.column(name)
+        clear = np.isfinite(x) & (self.column("clear") > 0)
+        both = clear[[i]] & clear[[j]]
+        return ratio(np.where(both, x[[i]] - x[[j]], 0), both.astype(np.float64))
+
     def entropy(self, name: str = "h") -> Measured:
         """Corpus H_p at equal token counts."""
         values = self._cells(self.cells[name].to_numpy(np.float64))
@@ -274,6 +282,11 @@ def _at(i: int, j: int | slice) -> Function:
     return lambda x: float(average(x[i]) - average(x[j]))
 
 
+def mean(x: Floats) -> float:
+    """Numbers (1 s) → their mean over seeds."""
+    return float(average(x))
+
+
 def _better_first(measured: Measured, ends: tuple[int, int]) -> list[int]:
     """Two points, the one with the larger mean first: the one that a peak has to beat."""
     return sorted(ends, key=lambda i: -average(measured.value[i]))
@@ -306,14 +319,15 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
         return float(average(x[points >= 0.8]) - average(x[half]))
 
     repetition = [arm.mean(name) for name in ("repetition", "repetition_spoken")]
-    pitch = [arm.mean(name, clear=True) for name in ("f0_std", "f0_range")]
+    flatter = arm.change("z", end, 0)
+    pitch = [arm.change(name, end, peak) for name in ("f0_std", "f0_range")]
     return {
         "S1": [Part(rises, (arm.wer,), "below", 0.0, CORRELATION)],
         "S2": [Part(_at(peak, i), (h,), "above") for i in _better_first(h, (end, 0))],
         "S3": [Part(_at(end, peak), (h,), "below")],
         "S4": [Part(often, (rate,), "above") for rate in repetition],
-        "S5": [Part(_at(end, peak), (moved,), "below") for moved in pitch],
-        "S6": [Part(_at(end, 0), (x,), "below") for x in (z, arm.wer)],
+        "S5": [Part(mean, (moved,), "below") for moved in pitch],
+        "S6": [Part(mean, (flatter,), "below"), Part(_at(end, 0), (arm.wer,), "below")],
         "S7": [Part(falls, (z, sim), "above")],
         "S8": [Part(_at(1, i), (other,), "above") for i in _better_first(other, (0, 2))],
         "S9": [Part(follows, (h,), "above", 0.0, CORRELATION)],
@@ -360,16 +374,16 @@ def entropy_as_prosody(results: Results) -> dict[str, list[Part]]:
     ):
         used = paired[paired[name].notna()].assign(pairs=1.0)
         side = "below" if name == "f0_rmse" else "above"
-        found[f"E{claim}"] = [Part(_mean, (by_sentence(used, name, "pairs", n),), side)]
+        found[f"E{claim}"] = [Part(mean, (by_sentence(used, name, "pairs", n),), side)]
     clean = rows[(rows["noise"] == 0) & rows["clear"] & rows["h_window"].notna() & rows["f0_spread"].notna()]
     groups = clean.groupby(["seed", "sentence", "temperature"])
     h, f = (clean[name] - groups[name].transform("mean") for name in ("h_window", "f0_spread"))
     moments = clean.assign(hf=h * f, hh=h * h, ff=f * f)
     sides = tuple(by_sentence(moments, "hf", name, n) for name in ("hh", "ff"))
     found["E6"] = [Part(_correlation, sides, "above", 0.0, CORRELATION)]
-    noise = noise_effects(rows)
+    noise, unheard = noise_effects(rows), {claim.id: claim.unchanged for claim in declared()}["E7"]
     raised, moved = (by_sentence(noise[noise[x].notna()], x, "pairs", n) for x in ("h_window", "f0_spread"))
-    found["E7"] = [Part(_mean, (raised,), "above"), Part(_mean, (moved,), "below", RISE_UNHEARD)]
+    found["E7"] = [Part(mean, (raised,), "above"), Part(mean, (moved,), "below", unheard)]
     return found
 
 
@@ -380,10 +394,6 @@ def noise_effects(rows: pd.DataFrame) -> pd.DataFrame:
     plain = rows[(rows["noise"] == 0) & rows["temperature"].isin(noisy["temperature"])].set_index(who)
     names = ["h_window", "h_window_spoken", "melody_entropy", "f0_spread", "cer"]
     return (noisy[names] - plain[names]).dropna(how="all").assign(pairs=1.0).reset_index()
-
-
-def _mean(x: Floats) -> float:
-    return float(average(x))
 
 
 def _correlation(by_h: Floats, by_f: Floats) -> float:
@@ -448,6 +458,8 @@ def ledger(results: Results | None, aligned: Families | None = None) -> list[dic
     for claim in declared():
         main = ENTROPY if claim.id[0] == "E" else "authentic"
         rows, count = more.get(claim.id[0]) or (found.get(main, {}), counts.get(main, {}))
+        if claim.id in SEEDLESS:
+            count = {"seeds": [], "n": len(results.mixture)} if results is not None else {}
         if claim.id[0] not in "SE" and claim.id not in rows:
             count = {}
         row = {"verdict": "not run"} | count | rows.get(claim.id, {})

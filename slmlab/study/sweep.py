@@ -165,7 +165,10 @@ def run(study: Study, wanted: Sequence[Cell], workers: int = 0, folder: Path = R
 
 
 def publish(study: Study, ready: Sequence[Cell], made: dict[str, Path], folder: Path) -> None:
-    """Bring the rows of finished cells under `folder`, in place of rows of the same cells made otherwise."""
+    """Bring the rows of finished cells under `folder`; rows made with other settings or checkpoints go.
+
+    Rows of two chains are never mixed, so that who has trained anew begins the arm anew.
+    """
     finished = [cell for cell in ready if (made[f"say.{cell.name}"] / DONE).exists()]
     for arm in dict.fromkeys(cell.arm for cell in finished):
         for what, collect in (("sentences", _sentences), ("cells", _cell_rows)):
