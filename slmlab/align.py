@@ -39,8 +39,8 @@ PEOPLE = "people"
 METHODS = (*dgsa.VARIANTS, *tdsc.VARIANTS, PEOPLE)
 TEXT_SEED = 77  # texts to be said anew; corpora draw theirs from other seeds
 CODE = (
-    *("slmlab.preference", "slmlab.models.lm", "slmlab.models.layers", "slmlab.models.tokenizer"),
-    *("slmlab.sampling", "slmlab.training", "slmlab.optim", "slmlab.metrics", "slmlab.voice", "slmlab.align"),
+    *("slmlab.preference", "slmlab.models", "slmlab.sampling", "slmlab.training", "slmlab.optim"),
+    *("slmlab.metrics", "slmlab.text", "slmlab.voice", "slmlab.align"),
 )
 
 

@@ -160,7 +160,7 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
     unused = ("say.", "study.premises")
     made = [stage for stage in sweep.stages(study, starts) if not stage.name.startswith(unused)]
     how = [_judge_a(study), SCALES[study.preset]]
-    code = (*align.CODE, "slmlab.study.cells", "slmlab.study.votes")
+    code = (*align.CODE, "slmlab.study.alignment", "slmlab.study.cells", "slmlab.study.votes", "slmlab.score")
     tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
     for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
         begun = (f"train.{start_of(study, unit).name}", "study.codes")

@@ -18,7 +18,7 @@ from slmlab.study import alignment, cells
 from slmlab.study.alignment import Unit
 from slmlab.study.cells import Study
 
-CODE = (*align.CODE, "slmlab.study.cells", "slmlab.study.votes")
+CODE = (*align.CODE, "slmlab.study.alignment", "slmlab.study.cells", "slmlab.study.votes")
 
 
 def settle(

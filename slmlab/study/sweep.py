@@ -122,16 +122,17 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
 
     corpus, spoken = f"corpus.{study.language}", "corpus.held_out"
     heard = (spoken, "study.codes")
-    measuring = ("study.cells", "metrics", "features", "voice")
+    measuring = ("study.cells", "metrics", "features", "voice", "score", "sampling", "models", "text")
     made = [known[corpus], known[spoken]]
     learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
         made.append(stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH))
-        made.append(stage("study.premises", partial(probe, study), (spoken,), "score", "metrics", "voice"))
+        made.append(stage("study.premises", partial(probe, study), (spoken,), *measuring))
         learned = (corpus, "study.lively")
-    made.append(stage("study.codes", partial(cells.code_corpora, study), learned, "models.tokenizer"))
+    coding = ("study.cells", "recipes", "models.tokenizer", "models.fsq")
+    made.append(stage("study.codes", partial(cells.code_corpora, study), learned, *coding))
     made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard, *measuring))
-    learning = ("models.lm", "models.layers", "training", "optim", "corpus.mixing")
+    learning = (*coding, "models.lm", "models.layers", "training", "optim", "corpus.mixing", "text")
     for cell in wanted:
         if f"train.{cell.model.name}" not in {stage.name for stage in made}:
             run = partial(cells.train_cell, study, cell.model)
