@@ -67,6 +67,14 @@ class Scale:
     same_speaker: bool = True
     """Whether DGSA takes styles from the recording's own speaker; at smoke most speak once."""
 
+    def used_by(self, method: str) -> list[Any]:
+        """The settings that a method's result depends on; the start itself, `sft`, on none."""
+        if method == "sft":
+            return []
+        if method in dgsa.VARIANTS:
+            return [self.dev, self.max_wer, self.dgsa, self.same_speaker]
+        return [self.dev, self.max_wer, self.texts, self.prompts, self.rounds, self.sft, self.dpo]
+
 
 @dataclass(frozen=True)
 class Material:
@@ -143,7 +151,7 @@ def align(
     read_from = [begin, chain.folder / "tokenizer", chain.folder / "judge_a"]
     files = [Path(f"{path}".removesuffix(SUFFIX) + SUFFIX) for path in read_from]
     headers = [checkpoints.read_header(file) for file in files]
-    config: list[Any] = [[header["sha256"] for header in headers], SCALES[preset_name]]
+    config: list[Any] = [[header["sha256"] for header in headers], SCALES[preset_name].used_by(method)]
     config += [hashlib.sha256(votes.read_bytes()).hexdigest()] if votes else []
     arguments = (method, preset_name, seed, str(begin), str(votes or ""), str(clips or ""), language, alpha)
     name = f"align.{method}.{language}.{seed}"

@@ -91,6 +91,18 @@ def test_parts_of_a_unit_share_its_tuning(parts: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_rows_depend_on_the_settings_of_their_own_method(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = [unit("vi", name) for name in ("sft", "dgsa", "dpo", "rejection")]
+    study, scale = alignment.study_of("smoke", "vi", parts), alignment.SCALES["smoke"]
+    before = [alignment.key(study, each) for each in units]
+    stronger = replace(scale, dgsa=replace(scale.dgsa, beta=0.2))
+    monkeypatch.setitem(alignment.SCALES, "smoke", stronger)
+    moved = [alignment.key(study, each) != key for each, key in zip(units, before, strict=True)]
+    assert moved == [False, True, True, False]
+
+
 def test_a_start_of_synthetic_speech_differs_by_seed_and_has_its_minutes(parts: Path) -> None:
     study = alignment.study_of("smoke", "sw", parts)
     table = pd.DataFrame({"kind": ["synthetic"] * 40, "seconds": 3.0})

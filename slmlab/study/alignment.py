@@ -145,7 +145,8 @@ def start_of(study: Study, unit: Unit) -> Cell:
 def key(study: Study, unit: Unit) -> str:
     """What a unit's rows depend on, in 12 digits."""
     variants = dgsa.VARIANTS | tdsc.VARIANTS
-    how = [SCALES[study.preset], variants.get(unit.method), cells.Manner(), _judge_a(study)]
+    settings = SCALES[study.preset].used_by(unit.method)
+    how = [settings, variants.get(unit.method), cells.Manner(), _judge_a(study)]
     return digest([FORMAT, unit, sweep.key(study, start_of(study, unit)), how])[:12]
 
 
@@ -159,17 +160,18 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
     starts = list(dict.fromkeys(start_of(study, unit) for unit in wanted))
     unused = ("say.", "study.premises")
     made = [stage for stage in sweep.stages(study, starts) if not stage.name.startswith(unused)]
-    how = [_judge_a(study), SCALES[study.preset]]
+    shas, scale = _judge_a(study), SCALES[study.preset]
     code = (*align.CODE, "slmlab.study.alignment", "slmlab.study.cells", "slmlab.study.votes", "slmlab.score")
     tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
     for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
         begun = (f"train.{start_of(study, unit).name}", "study.codes")
+        how = [shas, scale.used_by(unit.method)]
         made.append(Stage(f"tune.{name}", begun, partial(tune, study, unit), how, code))
     for unit in wanted:
         model = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
         inputs = (model, "study.recordings", "corpus.held_out", "study.codes")
         run = partial(hear_candidates if unit.part == CANDIDATES else say, study, unit)
-        made.append(Stage(f"say.{unit.name}", inputs, run, how, code))
+        made.append(Stage(f"say.{unit.name}", inputs, run, shas, code))
     return made
 
 
