@@ -319,7 +319,8 @@ class Store:
     def _undone(self, db: sqlite3.Connection, session: str, trial: int) -> int:
         """How often the vote on a trial was taken back."""
         (times,) = db.execute(
-            "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' AND body ->> 'trial' = ?",
+            "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' "
+            "AND json_extract(body, '$.trial') = ?",
             (session, trial),
         ).fetchone()
         return int(times)
