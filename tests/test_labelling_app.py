@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -156,6 +157,8 @@ def test_ten_thousand_strange_requests_lose_nothing_and_break_nothing(lab: app.L
     before, n = lab.store.dump(), len(list(lab.store.events()))
     for i in range(10_000):
         tokens = {"pair": token} if i % 2 else strange(rng)
+        if i % 5 == 0:
+            tokens = app._owned(lab, tokens, SimpleNamespace(username="Ema"))
         report = json.dumps(strange(rng)) if i % 3 else strange(rng)
         if i % 4 == 0:
             page = app._undone(lab, tokens, "pair", report)
@@ -245,6 +248,68 @@ def test_systems_are_named_to_the_teacher_alone(lab: app.Lab, guarded: str) -> N
     assert "Ana" in set(lab.store.table("sessions")["listener"]), "the login's name, not the one typed"
 
 
+def cookies_of(url: str, name: str) -> str:
+    """What a browser holds after a login to the room."""
+    login = httpx.post(f"{url}login", data={"username": name, "password": "room"}).raise_for_status()
+    return "; ".join(f"{key}={value}" for key, value in login.cookies.items())
+
+
+def vote_for(trial: int, decision: str = "A") -> str:
+    return json.dumps({"decision": decision, "trial": trial, "attempt": 0, **ANSWERED})
+
+
+def test_the_next_person_to_log_in_at_a_browser_is_not_the_last_one(lab: app.Lab, guarded: str) -> None:
+    hana, iva = cookies_of(guarded, "Hana"), cookies_of(guarded, "Iva")
+    tokens, page = outputs(guarded, "start_pair", None, "Naturalness", "", cookies=hana)
+    assert outputs(guarded, "resume", tokens, cookies=hana)[0] == page
+    before = lab.store.dump()
+    for name, data in (("vote_pair", (vote_for(0), [], "")), ("undo_pair", (vote_for(0), [], ""))):
+        assert "not known" in outputs(guarded, name, tokens, *data, cookies=iva)[0]
+    shown = outputs(guarded, "resume", tokens, cookies=iva)
+    assert (shown[0], shown[1], shown[3]) == ("", "", app.EMPTY_TOKENS), "Iva sees Start"
+    assert lab.store.dump() == before
+    outputs(guarded, "start_pair", tokens, "Naturalness", "", cookies=iva)
+    sessions = lab.store.table("sessions").set_index("listener")
+    assert sessions.loc[["Hana", "Iva"], "done"].tolist() == [0, 0]
+
+
+def test_a_login_finds_its_open_session_from_any_browser(lab: app.Lab, guarded: str) -> None:
+    at_home, elsewhere = cookies_of(guarded, "Jan"), cookies_of(guarded, "Jan")
+    tokens, _ = outputs(guarded, "start_pair", None, "Naturalness", "", cookies=at_home)
+    page = outputs(guarded, "vote_pair", tokens, vote_for(0), [], "", cookies=at_home)[0]
+    rated = outputs(guarded, "start_rate", tokens, "Same voice?", "", cookies=at_home)[1]
+    for known in (None, {"pair": "x" * 32, "rate": 7}, app.EMPTY_TOKENS):
+        shown = outputs(guarded, "resume", known, cookies=elsewhere)
+        assert shown[:2] == [page, rated]
+    n = len(lab.store.table("sessions"))
+    tokens, again = outputs(guarded, "start_pair", None, "Naturalness", "", cookies=elsewhere)
+    assert (again, len(lab.store.table("sessions"))) == (page, n), "Start goes on, too"
+    for trial in range(1, len(lab.store.place(app.Session(tokens["pair"])).trials)):
+        page = outputs(guarded, "vote_pair", tokens, vote_for(trial), [], "", cookies=elsewhere)[0]
+    assert "Thank you" in page
+    another = outputs(guarded, "start_pair", tokens, "Naturalness", "", cookies=elsewhere)[1]
+    assert "data-trial='0'" in another, "a new round after the end"
+    assert len(lab.store.table("sessions")) == n + 1
+
+
+def test_a_typed_name_opens_nobodys_session_and_a_browser_can_be_handed_over(lab: app.Lab, url: str) -> None:
+    tokens, page = outputs(url, "start_pair", None, "Naturalness", "Kim")
+    assert outputs(url, "resume", None)[:2] == ["", ""], "anybody could type a name"
+    public = {"pair": app.session_of(tokens["pair"])}
+    assert outputs(url, "resume", public)[0] == "", "the public name of a session is no token"
+    assert outputs(url, "start_pair", None, "Naturalness", "Kim")[0] != tokens
+    assert outputs(url, "leave") == ["", "", app.EMPTY_TOKENS]
+    made = [c["props"] for c in httpx.get(f"{url}config").json()["components"]]
+    assert {p.get("elem_id") for p in made if p.get("visible")} >= {"pair-leave", "rate-leave"}
+    assert outputs(url, "resume", tokens)[0] == page, "the token alone leads back"
+
+
+def test_no_login_without_a_name() -> None:
+    allowed = app.access("0.0.0.0", False, "room", "boss")
+    assert allowed is not None
+    assert (allowed("Ana", "room"), allowed(" ", "room"), allowed("teacher", "room")) == (True, False, False)
+
+
 def test_no_analytics_and_nothing_from_elsewhere(url: str) -> None:
     page = httpx.get(url).text
     config = httpx.get(f"{url}config").json()
@@ -283,6 +348,23 @@ def test_the_command_explains_mistakes(tmp_path: Path, capsys: pytest.CaptureFix
     app.Lab.make(tmp_path / "study", systems)
     assert main(["app", str(tmp_path / "study"), "--systems", str(systems)]) == 2
     assert "holds a study already" in capsys.readouterr().err
+
+
+def test_a_study_that_could_not_be_made_can_be_made_again(tmp_path: Path) -> None:
+    systems = make_systems(tmp_path / "systems")
+    sidecar = systems / "smooth" / "03.json"
+    sidecar.write_text('{"seed": "?"}')
+    with pytest.raises(LabError, match=r"03\.json: the seed"):
+        app.Lab.make(tmp_path / "study", systems)
+    assert not (tmp_path / "study").exists()
+    sidecar.unlink()
+    made = app.Lab.make(tmp_path / "study", systems)
+    assert sorted(path.name for path in made.folder.iterdir() if "votes.db-" not in path.name) == [
+        "clips",
+        "votes.db",
+    ]
+    assert made.study.title == "study"
+    assert {path.stem for path in made.clips.iterdir()} == set(made.study.by_name)
 
 
 def test_the_benchs_client_reads_the_page(lab: app.Lab) -> None:

@@ -98,6 +98,24 @@ def test_derived_tables_are_rebuilt_equal_to_the_byte(store: Store, tmp_path: Pa
     assert copy.dump() == before
 
 
+def test_the_open_session_of_a_listener_and_task_is_found(store: Store) -> None:
+    token = store.open_session(" Ana\t ")
+    store.open_session("Bayo")
+    store.open_session("Ana", "nmos")
+    assert store.open_of("Čeda", "pair") is None
+    assert store.open_of("Ana", "smos") is None
+    found = store.open_of("Ana", "pair")
+    assert found == events.session_of(token)
+    assert store.place(found) == store.place(token)
+    assert store.place(found).listener == "Ana"
+    with pytest.raises(LabError, match="not known"):
+        store.place(str(found))
+    vote_all(store, found)
+    assert store.open_of("Ana", "pair") is None, "nothing is open after the end"
+    again = store.open_session("Ana")
+    assert store.open_of("Ana", "pair") == events.session_of(again)
+
+
 def test_the_token_is_nowhere_in_the_store(store: Store) -> None:
     token = store.open_session("Ana")
     store.close()

@@ -115,6 +115,57 @@ def test_agreement_looks_at_clips_not_at_sides() -> None:
     assert ranking.agreement(pd.DataFrame(rows), resamples=50)["alpha"] == pytest.approx(1.0)
 
 
+def clicks(answers: np.ndarray, sides: np.random.Generator) -> pd.DataFrame:
+    """Votes (listeners, items) given as x, y, tie or both_bad, each pair shown on sides of chance."""
+    rows = []
+    for o, line in enumerate(answers):
+        for u, meant in enumerate(line):
+            shown = [f"x{u}", f"y{u}"] if sides.random() < 0.5 else [f"y{u}", f"x{u}"]
+            decision = "AB"[shown.index(f"{meant}{u}")] if meant in "xy" else meant
+            rows.append(
+                {"listener": f"L{o}", "item": f"u{u}", "first": shown[0], "second": shown[1]}
+                | {"decision": decision}
+            )
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.5, 0, 0), (0.4, 0.4, 0.2, 0), (0.9, 0.1, 0, 0), (0.25, 0.25, 0.25, 0.25)]
+)
+def test_listeners_who_click_anywhere_agree_by_chance(shares: tuple[float, ...]) -> None:
+    """Two listeners without ears on 1000 items: α is 0, whatever their shares."""
+    rng = np.random.default_rng(1)
+    answers = rng.choice(["x", "y", "tie", "both_bad"], size=(2, 1000), p=shares)
+    if shares[0] == 0.9:  # a habit, of the side and not of the clip
+        votes = clicks(answers, rng).assign(decision=["A" if a == "x" else "B" for a in answers.ravel()])
+    else:
+        votes = clicks(answers, rng)
+    assert abs(ranking.agreement(votes, resamples=20)["alpha"]) < 0.1
+
+
+def test_perfect_agreement_is_one_even_when_one_system_always_wins() -> None:
+    rng = np.random.default_rng(2)
+    for meant in ("x", "y"):
+        votes = clicks(np.full((3, 100), meant), rng)
+        assert ranking.agreement(votes, resamples=20)["alpha"] == pytest.approx(1.0)
+
+
+def test_agreement_takes_ties_and_both_bad_for_two_opinions() -> None:
+    said = np.array([["x", "y", "tie", "both_bad"] * 10, ["x", "y", "both_bad", "tie"] * 10])
+    votes = clicks(said, np.random.default_rng(3))
+    codes = ranking._coded(votes)
+    assert set(codes) == {0.0, 1.0, 2.0, 3.0}
+    found = ranking.agreement(votes, resamples=20)
+    counts = np.array([(codes == c).sum() for c in range(4)])
+    expected = 1 - (counts * (counts - 1)).sum() / (80 * 79)
+    assert found["alpha"] == pytest.approx(1 - 0.5 / expected, abs=1e-6)
+
+
+def test_one_answer_throughout_says_nothing_of_agreement() -> None:
+    votes = clicks(np.full((2, 10), "tie"), np.random.default_rng(4))
+    assert np.isnan(ranking.agreement(votes, resamples=20)["alpha"])
+
+
 def test_careless_listeners_are_named_with_the_rule_they_broke() -> None:
     study = bench.paper_study(5, 40)
     crowd = [kind for k in listeners.KINDS for kind in listeners.crowd(6, {"a": 1.0}, k, seed=5)]

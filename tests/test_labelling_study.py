@@ -1,5 +1,6 @@
 """Clips before listeners: opaque names, equal loudness, pairs of every sentence two systems share."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -123,6 +124,67 @@ def test_a_wrong_pairs_file_is_explained(systems: Path, tmp_path: Path, line: st
     table.write_text(f"first,second,first_system,second_system,answer\n{line}\n")
     with pytest.raises(LabError, match=words):
         studies.from_pairs(table, tmp_path / "lab")
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("latin-1", 3), ("utf-16", 1)])
+def test_a_pairs_file_in_another_encoding_is_explained(
+    systems: Path, tmp_path: Path, encoding: str, line: int
+) -> None:
+    table = systems / "pairs.csv"
+    pair = "sys0/000.wav,sys1/000.wav,a,b"
+    text = f"first,second,first_system,second_system,text\n{pair},Habari.\n{pair},Größe\n"
+    table.write_bytes(text.encode(encoding))
+    with pytest.raises(LabError, match=rf"pairs\.csv, line {line} is not UTF-8"):
+        studies.from_pairs(table, tmp_path / "lab")
+    table.write_text(text.replace("000", "001", 1), encoding="utf-8-sig")
+    assert {c.text for c in studies.from_pairs(table, tmp_path / "lab").clips} >= {"Habari.", "Größe"}
+
+
+def test_a_pairs_file_that_is_no_table_is_explained(systems: Path, tmp_path: Path) -> None:
+    table = systems / "pairs.csv"
+    endless = "x" * (csv.field_size_limit() + 1)
+    table.write_text(f"first,second,first_system,second_system\na.wav,b.wav,a,b\n{endless},,,\n")
+    with pytest.raises(LabError, match=r"pairs\.csv, line 3 cannot be read \(field larger"):
+        studies.from_pairs(table, tmp_path / "lab")
+    with pytest.raises(LabError, match=r"nothing\.csv cannot be read"):
+        studies.from_pairs(systems / "nothing.csv", tmp_path / "lab")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("sys1/002.txt", "eins\nGröße".encode("latin-1"), r"002\.txt, line 2 is not UTF-8"),
+        ("sys1/002.json", "{}".encode("utf-16"), r"002\.json, line 1 is not UTF-8"),
+        ("sys1/002.json", b"{'seed': 1}", r"002\.json is not JSON"),
+        ("sys1/002.json", b"[1]", r"002\.json holds a list"),
+        ("sys1/002.json", b'{"seed": "seven"}', r"002\.json: the seed is 'seven', expected a whole"),
+        ("sys1/002.json", b'{"seed": Infinity}', r"002\.json: the seed is 'inf'"),
+        ("sys1/002.json", b'{"seed": 9223372036854775808}', r"002\.json: the seed is"),
+        ("sys1/002.json", b'{"tokens": "12"}', r"002\.json: the tokens are '12', expected a list"),
+        ("sys1/002.json", b'{"tokens": [1, null]}', r"002\.json: the tokens are"),
+    ],
+)
+def test_a_study_that_fails_says_where_and_leaves_nothing(
+    systems: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (systems / name).write_bytes(content)
+    with pytest.raises(LabError, match=words):
+        studies.from_systems(systems, tmp_path / "lab")
+    assert not (tmp_path / "lab").exists()
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "mine.txt").write_text("of somebody")
+    with pytest.raises(LabError, match=words):
+        studies.from_systems(systems, tmp_path / "lab")
+    assert [path.name for path in (tmp_path / "lab").iterdir()] == ["mine.txt"]
+
+
+def test_clips_of_another_study_are_not_mixed_in(systems: Path, tmp_path: Path) -> None:
+    made = studies.from_systems(systems, tmp_path / "lab")
+    before = sorted((tmp_path / "lab").rglob("*"))
+    assert len(before) == 1 + len(made.clips)
+    with pytest.raises(LabError, match="holds clips of another study"):
+        studies.from_systems(systems, tmp_path / "lab")
+    assert sorted((tmp_path / "lab").rglob("*")) == before
 
 
 def test_systems_that_share_no_sentence(tmp_path: Path) -> None:

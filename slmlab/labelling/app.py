@@ -1,8 +1,10 @@
 """The five faces in a browser or a notebook cell: Listen, Compare, Rate, Record, Results.
 
-A listener holds an unguessable token in their browser and sees and changes only the session behind it. The
-page decides nothing: trials, sides and what was voted live in the store. Reachable from this machine alone
-unless a password is given; then Listen and Results, which name systems, are the teacher's.
+A listener holds an unguessable token in their browser and sees and changes only the session behind it. With a
+login their name is the key instead: the browser keeps the session's public name, which is worth nothing to
+anybody else, and any browser they log in from finds their open session. The page decides nothing: trials,
+sides and what was voted live in the store. Reachable from this machine alone unless a password is given; then
+Listen and Results, which name systems, are the teacher's.
 """
 
 import hmac
@@ -10,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,8 +22,22 @@ import gradio as gr
 
 from slmlab.errors import LabError
 from slmlab.labelling import export, recordings, views
-from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, Place, Store, Vote
-from slmlab.labelling.study import TASKS, Study, from_pairs, from_systems
+from slmlab.labelling.events import (
+    BOTH_BAD,
+    LEFT,
+    NAME_LENGTH,
+    RIGHT,
+    SCORES,
+    SKIP,
+    TIE,
+    Place,
+    Session,
+    Store,
+    Vote,
+    clean,
+    session_of,
+)
+from slmlab.labelling.study import TASKS, Study, from_pairs, from_systems, whole
 
 HERE = Path(__file__).parent
 TEACHER = "teacher"
@@ -33,6 +50,7 @@ PAIR_BUTTONS = {
 }
 EMPTY_TOKENS = {"pair": "", "rate": ""}
 TASK_NAMES = {"Naturalness": "nmos", "Same voice?": "smos"}
+FACE_TASKS = {"pair": ("pair",), "rate": tuple(TASK_NAMES.values())}
 REPORT_JS = "(tokens, _, tags, note) => [tokens, window.slmlab.report(), tags, note]"
 
 
@@ -59,7 +77,7 @@ class Lab:
     def make(
         folder: str | Path, systems: Path | list[Path] | None = None, pairs: Path | None = None
     ) -> "Lab":
-        """A new study of a folder of systems or a file of pairs."""
+        """A new study of a folder of systems or a file of pairs; all of it, or after a LabError nothing."""
         folder = Path(folder).resolve()
         if (folder / "votes.db").is_file():
             raise LabError(
@@ -67,10 +85,11 @@ class Lab:
             )
         if (systems is None) == (pairs is None):
             raise LabError("give either a folder of systems or a file of pairs")
-        study = from_pairs(pairs, folder) if pairs else from_systems(systems or [], folder)
-        lab = Lab(folder, Store(folder / "votes.db"))
-        lab.store.set_study(study)
-        return lab
+        with whole(folder) as part:
+            study = from_pairs(pairs, part) if pairs else from_systems(systems or [], part, folder.name)
+            with closing(Store(part / "votes.db")) as store:  # closed, so that it is one file and can move
+                store.set_study(study)
+        return Lab.open(folder)
 
     @property
     def study(self) -> Study:
@@ -108,9 +127,9 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
             with gr.Tab("Listen", id="listen", elem_id="listen"):
                 _listen(lab)
             with gr.Tab("Compare", id="compare"):
-                pair_screen = _judge(lab, "pair", tokens, solo)
+                pair_screen, pair_leave = _judge(lab, "pair", tokens, solo)
             with gr.Tab("Rate", id="rate"):
-                rate_screen = _judge(lab, "rate", tokens, solo)
+                rate_screen, rate_leave = _judge(lab, "rate", tokens, solo)
             with gr.Tab("Record", id="record"):
                 _record(lab)
             with gr.Tab("Results", id="results", elem_id="results"):
@@ -118,9 +137,14 @@ def build(lab: Lab, solo: str = "") -> gr.Blocks:
         who = gr.HTML(elem_id="who")
 
         def resume(known: Any, request: gr.Request) -> tuple[Any, ...]:
-            known = _remembered(lab, solo) if solo else _tokens(known)
+            known = _remembered(lab, solo) if solo else _found(lab, _owned(lab, known, request), request)
             return *(_resumed(lab, known[face]) for face in EMPTY_TOKENS), _who(request), known
 
+        def leave() -> tuple[str, str, dict[str, str]]:
+            return "", "", dict(EMPTY_TOKENS)
+
+        gone = [pair_screen, rate_screen, tokens]
+        gr.on([pair_leave.click, rate_leave.click], leave, None, gone, queue=False, api_name="leave")
         back = [pair_screen, rate_screen, who, tokens]
         page.load(resume, [tokens], back, queue=False, api_name="resume")
     return page
@@ -139,7 +163,8 @@ def serve(
         allowed: from `access`.
     """
     print(f"slmlab app: {lab.study.title}, {len(lab.study.pairs)} pairs; Ctrl-C ends it, every vote is kept")
-    welcome = "Any name will do; remember it to come back. The password is the room's."
+    welcome = "Any name will do that nobody else here has; remember it to come back. "
+    welcome += "The password is the room's."
     build(lab).launch(
         server_name=host,
         server_port=port,
@@ -177,7 +202,8 @@ def access(host: str, share: bool, password: str, teacher_password: str) -> Call
 
     def allowed(name: str, given: str) -> bool:
         expected = teacher_password if name.strip().lower() == TEACHER else password
-        return hmac.compare_digest(given.encode(), expected.encode())
+        named = clean(name, NAME_LENGTH) != ""  # the name is what leads back to a session
+        return hmac.compare_digest(given.encode(), expected.encode()) and named
 
     return allowed
 
@@ -222,8 +248,8 @@ def _launching(lab: Lab) -> dict[str, Any]:
     }
 
 
-def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
-    """Compare or Rate: a start, a trial, the answers."""
+def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> tuple[gr.HTML, gr.Button]:
+    """Compare or Rate: a start, a trial, the answers; its screen and the button that hands over."""
     study = lab.study
     with gr.Column(elem_classes="face"):
         screen = gr.HTML(elem_id=f"{face}-screen")
@@ -241,23 +267,34 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> gr.HTML:
                 note = gr.Textbox(show_label=False, placeholder="in your own words", max_length=2000)
             report = gr.Textbox("{}", visible=False)
             undo = gr.Button("Undo the last (U)", size="sm", elem_id=f"{face}-undo", elem_classes="decide")
+            leave = gr.Button(
+                "Not you? Start as someone else",
+                size="sm",
+                visible=not solo,
+                elem_id=f"{face}-leave",
+                elem_classes="leave",
+            )
 
     def begin(known: Any, task: str, name: str, request: gr.Request) -> tuple[Any, str]:
         task = TASK_NAMES.get(task, "nmos") if face == "rate" else "pair"
         return _begun(lab, known, face, task, name, request, solo)
 
-    def voted(known: Any, report: str, tags: list[str], note: str) -> tuple[str, list[str], str]:
-        return _voted(lab, known, face, report, tags, note), [], ""
+    def voted(
+        known: Any, report: str, tags: list[str], note: str, request: gr.Request
+    ) -> tuple[str, list[str], str]:
+        return _voted(lab, _owned(lab, known, request), face, report, tags, note), [], ""
 
-    def undone(known: Any, report: str, tags: list[str], note: str) -> tuple[str, list[str], str]:
-        return _undone(lab, known, face, report), [], ""
+    def undone(
+        known: Any, report: str, tags: list[str], note: str, request: gr.Request
+    ) -> tuple[str, list[str], str]:
+        return _undone(lab, _owned(lab, known, request), face, report), [], ""
 
     asked, answer = [tokens, report, tags, note], [screen, tags, note]
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     start.click(begin, [tokens, task, name], [tokens, screen], api_name=f"start_{face}", **quick)
     gr.on([b.click for b in decide], voted, asked, answer, js=REPORT_JS, api_name=f"vote_{face}", **quick)
     undo.click(undone, asked, answer, js=REPORT_JS, api_name=f"undo_{face}", **quick)
-    return screen
+    return screen, leave
 
 
 def _answers(study: Study, face: str) -> list[gr.Button]:
@@ -279,18 +316,56 @@ def _button(face: str, decision: str, label: str, variant: Any) -> gr.Button:
 
 
 def _tokens(known: Any) -> dict[str, str]:
-    """A browser's tokens, whatever it sent."""
+    """A browser's tokens, whatever it sent; what the server found itself stays what it is."""
     given = known if isinstance(known, Mapping) else {}
-    return {face: str(given.get(face) or "") for face in EMPTY_TOKENS}
+    keys = {face: given.get(face) or "" for face in EMPTY_TOKENS}
+    return {face: key if isinstance(key, Session) else str(key) for face, key in keys.items()}
+
+
+def _login(request: gr.Request | None) -> str | None:
+    """The name somebody logged in under, as sessions keep it; None where there is no login."""
+    name = getattr(request, "username", None)
+    return None if name is None else clean(name, NAME_LENGTH)
+
+
+def _owned(lab: Lab, known: Any, request: gr.Request | None) -> dict[str, str]:
+    """A browser's tokens without those of anybody else who logged in there before."""
+    tokens, name = _tokens(known), _login(request)
+    if name is None:
+        return tokens
+    return {face: key if _belongs(lab, key := Session(token), name) else "" for face, token in tokens.items()}
+
+
+def _belongs(lab: Lab, session: Session, name: str) -> bool:
+    try:
+        return lab.store.place(session).listener == name
+    except (LabError, UnicodeEncodeError):  # a browser may send what is no text at all
+        return False
+
+
+def _found(lab: Lab, tokens: dict[str, str], request: gr.Request | None) -> dict[str, str]:
+    """Tokens, and where there is none the open session of whoever logged in: on another device, say."""
+    name = _login(request)
+    if name is None:
+        return tokens
+    opened = {
+        face: [found for task in tasks if (found := lab.store.open_of(name, task))]
+        for face, tasks in FACE_TASKS.items()
+    }
+    return {face: token or next(iter(opened[face]), "") for face, token in tokens.items()}
 
 
 def _begun(
     lab: Lab, known: Any, face: str, task: str, name: str, request: gr.Request | None, solo: str
 ) -> tuple[dict[str, str], str]:
-    tokens = _tokens(known)
-    name = solo or getattr(request, "username", None) or str(name or "")
+    login = _login(request)
+    tokens = _owned(lab, known, request)
     try:
-        token = lab.store.open_session(name, task)
+        if login is None:
+            token = lab.store.open_session(solo or str(name or ""), task)
+        else:
+            begun = lab.store.open_of(login, task)
+            token = begun or Session(session_of(lab.store.open_session(login, task)))
     except LabError as error:
         return tokens, views.error_page(error)
     tokens[face] = token

@@ -92,6 +92,8 @@ class Place:
 
     session: str
     """Its public name: a hash of its token."""
+    listener: str
+    """Whose it is."""
     task: str
     """pair, nmos or smos."""
     trial: int
@@ -105,6 +107,10 @@ class Place:
     def current(self) -> Trial | None:
         """The trial to show; None at the end."""
         return self.trials[self.trial] if self.trial < len(self.trials) else None
+
+
+class Session(str):
+    """The public name of a session, in place of its token: for whoever has shown that it is theirs."""
 
 
 class Store:
@@ -170,6 +176,19 @@ class Store:
             }
             self._append(db, f"session {session}", "session", session, body)
         return token
+
+    def open_of(self, listener: str, task: str) -> Session | None:
+        """The session of a task that a listener last began and has not ended; None if there is none.
+
+        Anybody may type a name: ask only for one that came with a login.
+        """
+        row = self._db().execute(
+            "SELECT session FROM sessions WHERE listener = ? AND task = ? AND done < trials "
+            "ORDER BY event DESC LIMIT 1",
+            (clean(listener, NAME_LENGTH), task),
+        )
+        found = row.fetchone()
+        return Session(found[0]) if found else None
 
     def place(self, token: str) -> Place:
         """Where the session of a token stands; the same pair on the same sides after every return."""
@@ -308,18 +327,19 @@ class Store:
         return _trials(self._db(), session)
 
     def _place(self, db: sqlite3.Connection, session: str) -> Place:
-        row = db.execute("SELECT task FROM sessions WHERE session = ?", (session,)).fetchone()
+        row = db.execute("SELECT listener, task FROM sessions WHERE session = ?", (session,)).fetchone()
         if row is None:
             raise LabError("this session is not known here: start a new one from the first page")
         trials = self._trials(session)
         done = {n for (n,) in db.execute("SELECT trial FROM votes WHERE session = ?", (session,))}
         trial = next((n for n in range(len(trials)) if n not in done), len(trials))
-        return Place(session, row[0], trial, self._undone(db, session, trial), trials)
+        return Place(session, *row, trial, self._undone(db, session, trial), trials)
 
     def _undone(self, db: sqlite3.Connection, session: str, trial: int) -> int:
         """How often the vote on a trial was taken back."""
         (times,) = db.execute(
-            "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' AND body ->> 'trial' = ?",
+            "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' "
+            "AND json_extract(body, '$.trial') = ?",
             (session, trial),
         ).fetchone()
         return int(times)
@@ -343,7 +363,9 @@ class Store:
 
 
 def session_of(token: str) -> str:
-    """The public name of a token's session, from which the token cannot be found."""
+    """The public name of a token's session, from which the token cannot be found; a `Session` is one."""
+    if isinstance(token, Session):
+        return token
     return hashlib.sha256(str(token).encode("utf-8", "replace")).hexdigest()[:32]
 
 

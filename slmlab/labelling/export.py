@@ -7,7 +7,7 @@ not known is named by its hash instead.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,17 @@ def all_votes(store: Store) -> pd.DataFrame:
 
 
 def annotators(store: Store) -> dict[str, str]:
-    """Listener → L01, L02, … in the order of their first vote: names stay in the store."""
-    first = all_votes(store).groupby("listener")["event"].min().sort_values()
-    return {name: f"L{i:02d}" for i, name in enumerate(first.index, start=1)}
+    """Listener → L01, L02, … in the order in which they came: names stay in the store.
+
+    Whoever came stays in that order whatever happens later, so that every export gives them the same number.
+    """
+    came = store.table("sessions").groupby("listener")["event"].min().sort_values()
+    return {name: f"L{i:02d}" for i, name in enumerate(came.index, start=1)}
 
 
 def write(store: Store, folder: str | Path) -> list[Path]:
     """Write preferences (Parquet and JSON Lines), all votes and ratings (Parquet) and the events (JSON
-    Lines).
+    Lines), each with the numbers of `annotators` in place of names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,7 @@ def write(store: Store, folder: str | Path) -> list[Path]:
     votes, people = all_votes(store), annotators(store)
     votes["listener"] = [people[name] for name in votes["listener"]]
     votes.to_parquet(folder / "votes.parquet", index=False)
-    _write_lines(folder / "events.jsonl", list(store.events()))
+    _write_lines(folder / "events.jsonl", [_numbered(event, people) for event in store.events()])
     return [folder / n for n in ("preferences.parquet", "preferences.jsonl", "votes.parquet", "events.jsonl")]
 
 
@@ -110,8 +113,19 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def take_in(path: str | Path, store: Store) -> None:
-    """Add the events of an `events.jsonl` to a store; those that are there already change nothing."""
+    """Add the events of an `events.jsonl` to a store; those that are there already change nothing.
+
+    Into a store that is empty or holds an earlier export of the same one: every store numbers its own people
+    from L01.
+    """
     store.take_in(_lines(Path(path)))
+
+
+def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
+    """An event with a listener's number in place of the name."""
+    if event["kind"] != "session":
+        return event
+    return event | {"body": event["body"] | {"listener": people[event["body"]["listener"]]}}
 
 
 def _row(study: Study, vote: Any, people: dict[str, str]) -> dict[str, Any]:

@@ -48,6 +48,22 @@
     }
   }
 
+  // With a login somebody else logs in; without, only the token leads back, so that a slip must not lose it.
+  function leave(event) {
+    const button = event.target.closest("button.leave");
+    if (!button) return;
+    const s = section();
+    const named = document.querySelector("#who .named");
+    const done = !s || s.classList.contains("done");
+    if (named || !(done || confirm("Your answers are kept, but you cannot go on with this round. Leave it?"))) {
+      event.stopImmediatePropagation();
+      event.preventDefault();
+      if (named) location.assign("logout?all_session=false");
+      return;
+    }
+    if (s) clips(s).forEach((a) => a.pause());
+  }
+
   function report() {
     const s = section();
     if (!s) return "{}";
@@ -75,6 +91,7 @@
   }
 
   document.addEventListener("click", gate, true);
+  document.addEventListener("click", leave, true);
   document.addEventListener("click", (event) => {
     const s = section();
     const button = event.target.closest("section.trial button");

@@ -5,6 +5,7 @@ single votes. Exclusions follow the rules fixed in the study. Functions take the
 `sessions` tables, so that votes of any other origin can be ranked too.
 """
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -185,20 +186,14 @@ def agreement(
 ) -> dict[str, float]:
     """Krippendorff's α over items that at least two listeners judged, with its bootstrap interval.
 
-    Pairs are nominal (which system, a tie, both bad, whatever the sides), scores are ordinal.
+    1 is perfect, 0 is what listeners who click anywhere reach. Pairs are nominal (one clip, the other, in an
+    order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
 
     Returns:
-        alpha, low, high, units (items judged by two or more); NaN where no item was.
+        alpha, low, high, units (items judged by two or more); NaN where fewer than two items were, or where
+        all answers are one, so that nobody can tell agreement from habit.
     """
-    judged = votes.copy()
-    if task == "pair":
-        names = {LEFT: judged["first"], RIGHT: judged["second"]}
-        chosen = judged["decision"].map({TIE: TIE, BOTH_BAD: BOTH_BAD})
-        for side, name in names.items():
-            chosen = chosen.where(judged["decision"] != side, name)
-        judged["said"] = pd.factorize(chosen, sort=True)[0].astype(float)
-    else:
-        judged["said"] = judged["decision"].astype(float)
+    judged = votes.assign(said=_coded(votes) if task == "pair" else votes["decision"].astype(float))
     grid = judged.pivot_table(index="listener", columns="item", values="said", aggfunc="first")
     grid = grid.loc[:, grid.notna().sum() >= 2]
     empty = {"alpha": np.nan, "low": np.nan, "high": np.nan, "units": float(grid.shape[1])}
@@ -207,6 +202,17 @@ def agreement(
     distance: Literal["nominal", "ordinal"] = "nominal" if task == "pair" else "ordinal"
     found = evalica.alpha_bootstrap(grid, distance, n_resamples=resamples, random_state=seed)
     return empty | {"alpha": float(found.alpha), "low": float(found.low), "high": float(found.high)}
+
+
+def oriented(item: str, one: str, other: str) -> tuple[str, str]:
+    """The two clips of an item in an order that neither side nor system decides, but a hash of the item.
+
+    Chance needs answers that mean the same over all items: names of clips would never meet twice, so that
+    all agreement seemed beyond chance, and an order by system would take a shared taste for a habit.
+    """
+    low, high = sorted((one, other))
+    turned = hashlib.blake2b(str(item).encode(), digest_size=1).digest()[0] % 2
+    return (high, low) if turned else (low, high)
 
 
 def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
@@ -296,6 +302,14 @@ def _widened(
     stretch = np.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1) / stats.norm.isf(tail) if n > 1 else np.nan
     low, high = np.quantile(again, [tail, 1 - tail], axis=0)
     return fitted + (low - fitted) * stretch, fitted + (high - fitted) * stretch
+
+
+def _coded(votes: pd.DataFrame) -> NDArray[np.float64]:
+    """Each answer to a pair (votes): 0 or 1 for its clips as `oriented`, 2 a tie, 3 both bad, NaN a skip."""
+    codes = votes["decision"].map({LEFT: 0.0, RIGHT: 1.0, TIE: 2.0, BOTH_BAD: 3.0}).to_numpy(float)
+    shown = zip(votes["item"], votes["first"], votes["second"], strict=True)
+    turned = np.array([oriented(item, one, other)[0] != one for item, one, other in shown], dtype=bool)
+    return np.where(turned & (codes < 2), 1 - codes, codes)
 
 
 def _scored(votes: pd.DataFrame) -> pd.DataFrame:

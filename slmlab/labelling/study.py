@@ -6,11 +6,14 @@ then fixed: the question, the words of the scales and the rules of exclusion are
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import secrets
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +52,8 @@ class Rules:
     side_p: float = 0.001
     """A listener who prefers one side so strongly that chance does it more rarely than this is out."""
     same_score: float = 0.95
-    """A rater whose most frequent score exceeds this share of all, over two systems or more, is out."""
+    """A rater with one score in more than this share of main trials, whatever the systems, is out; judged
+    from twice `gold_least` trials on."""
     unheard_share: float = 0.5
     """A listener who voted without hearing every clip in more than this share of trials is out."""
 
@@ -193,7 +197,8 @@ def from_systems(
         seed: of the listeners' orders.
 
     Raises:
-        LabError: fewer than two systems share a sentence, or a sound cannot be read.
+        LabError: fewer than two systems share a sentence, or a sound or what lies beside it cannot be read;
+            nothing is left in the folder then.
     """
     folders = _system_folders(systems)
     sounds = [
@@ -225,13 +230,23 @@ def from_pairs(path: str | Path, folder: str | Path, title: str = "", seed: int 
 
     Its columns: `first` and `second` (sound files, relative to the file), `first_system`, `second_system`,
     and if wanted `sentence`, `text` and `answer` (`first` or `second`, for gold pairs).
+
+    Raises:
+        LabError: the file is no table in UTF-8, a line lacks something, or a sound or what lies beside it
+            cannot be read; nothing is left in the folder then.
     """
     path = Path(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    lines = io.StringIO(_text(path), newline="")
+    table = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+    try:
+        rows = [(table.line_num, row) for row in table]
+    except csv.Error as error:
+        raise LabError(
+            f"{path}, line {table.reader.line_num} cannot be read ({error}): expected one line a pair"
+        ) from None
     sounds: dict[tuple[str, str], Sound] = {}
     wanted = []
-    for i, row in enumerate(rows, start=2):
+    for i, row in rows:
         needed = ("first", "second", "first_system", "second_system")
         if missing := [name for name in needed if not row.get(name)]:
             raise LabError(
@@ -260,6 +275,29 @@ def distort(wave: Wave, seed: int) -> Wave:
     coarse = np.round(narrow / max(np.abs(narrow).max(), 1e-9) * 4) / 4
     noise = rng.standard_normal(len(wave)) * np.sqrt(np.mean(coarse**2) + 1e-6)
     return (0.3 * (coarse + noise)).astype(np.float32)
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A folder to build in, whose content moves into `folder` at the end; if the block fails, nothing stays.
+
+    Raises:
+        LabError: `folder` holds something of one of these names already.
+    """
+    fresh = not folder.exists()
+    part = folder / f".making-{secrets.token_hex(4)}"  # inside: the same disk, and surely writable
+    part.mkdir(parents=True)
+    try:
+        yield part
+        made = sorted(part.iterdir())
+        if taken := [one.name for one in made if (folder / one.name).exists()]:
+            raise LabError(f"{folder} holds {', '.join(taken)} of another study: choose another folder")
+        for one in made:
+            one.rename(folder / one.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def lufs(wave: Wave) -> float:
@@ -305,7 +343,8 @@ def _make(
     picked = np.random.default_rng([seed, 1]).permutation(base)[:n_gold]
     broken = [replace(sounds[i], system=DISTORTED) for i in picked]
     waves += [distort(waves[i], int(i)) for i in picked]
-    clips = _worded(_equalise(sounds + broken, waves, folder / "clips"))
+    with whole(folder) as part:
+        clips = _worded(_equalise(sounds + broken, waves, part / "clips"))
     clip = {id(sound): made for sound, made in zip(sounds + broken, clips, strict=True)}
 
     def pair(row: tuple[str, Sound, Sound, str]) -> Pair:
@@ -357,7 +396,7 @@ def _worded(clips: Sequence[Clip]) -> list[Clip]:
 
 def _clip(sound: Sound, name: str, clips: Path, gain: float, seconds: float) -> Clip:
     beside = sound.path.with_suffix(".txt")
-    text = sound.text or (beside.read_text(encoding="utf-8").strip() if beside.is_file() else "")
+    text = sound.text or (_text(beside).strip() if beside.is_file() else "")
     known = _sidecar(sound.path.with_suffix(".json")) if sound.system != DISTORTED else {}
     return Clip(
         name=name,
@@ -369,21 +408,43 @@ def _clip(sound: Sound, name: str, clips: Path, gain: float, seconds: float) -> 
         served_sha256=sha256_of(clips / f"{name}.wav"),
         gain_db=round(gain, 3),
         seconds=round(seconds, 3),
-        seed=int(known.get("seed", -1)),
-        tokens=tuple(int(token) for token in known.get("tokens", ())),
+        seed=known.get("seed", -1),
+        tokens=tuple(known.get("tokens", ())),
     )
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    text = _text(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text)
     except ValueError as error:
         raise LabError(f"{path} is not JSON ({error}): expected an object with tokens, seed, text") from None
     if not isinstance(found, dict):
         raise LabError(f"{path} holds a {type(found).__name__}: expected an object with tokens, seed, text")
+    seed, tokens = found.get("seed", -1), found.get("tokens", [])
+    if not _is_whole(seed):
+        raise LabError(f"{path}: the seed is {str(seed)[:40]!r}, expected a whole number")
+    if not isinstance(tokens, list) or not all(map(_is_whole, tokens)):
+        raise LabError(f"{path}: the tokens are {str(tokens)[:40]!r}, expected a list of whole numbers")
     return found
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether JSON gave a whole number that a table's column can hold."""
+    return type(value) is int and abs(value) < 2**63
+
+
+def _text(path: Path) -> str:
+    """What a file in UTF-8 says; LabError naming the line where it is something else."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror}): give another file") from None
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise LabError(f"{path}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8") from None
 
 
 def sha256_of(path: Path) -> str:

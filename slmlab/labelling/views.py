@@ -157,11 +157,11 @@ def _ranking_parts(kept: pd.DataFrame, study: Study, task: str) -> list[str]:
 def _agreement_line(kept: pd.DataFrame, task: str) -> str:
     found = ranking.agreement(kept, task)
     if np.isnan(found["alpha"]):
-        return "<p>Agreement: not yet; two listeners must judge the same items.</p>"
+        return "<p>Agreement: not yet; two listeners must judge the same items, and not all in one way.</p>"
     return (
         f"<p>Agreement of listeners, Krippendorff's α: <b>{found['alpha']:.2f}</b> "
         f"({found['low']:.2f} to {found['high']:.2f}) over {found['units']:.0f} items; "
-        "1 is perfect, 0 is chance.</p>"
+        "1 is perfect, 0 is what clicking anywhere reaches.</p>"
     )
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 
 from slmlab.exercises import Exercise, like
 from slmlab.labelling import ranking
+from slmlab.labelling.events import TIE
 from slmlab.labelling.ranking import HALF_A_TIE
 
 VOTES = ((62, 38, 0), (10, 10, 5), (30, 10, 20), (5, 0, 1))
 REPEATS = tuple(
     (one, other) for one in ("A", "B", "tie", "both_bad") for other in ("A", "B", "tie", "both_bad")
 )
-WORDS = {"T": "tie"}
 TWO_LISTENERS = (
     ("AABBA", "AABBA"),
     ("AAAAB", "AAAAA"),
@@ -40,18 +40,14 @@ def _same(before: str, again: str) -> bool:
 
 
 def _alpha(one: Sequence[str], other: Sequence[str]) -> float:
-    clips = {"A": "first", "B": "second"}
-    rows = [
-        {
-            "listener": who,
-            "item": str(i),
-            "decision": {"T": "tie"}.get(said, said),
-            "first": clips["A"],
-            "second": clips["B"],
-        }
-        for who, line in (("one", one), ("other", other))
-        for i, said in enumerate(line)
-    ]
+    rows = []
+    for i, answers in enumerate(zip(one, other, strict=True)):
+        first, second = ranking.oriented(str(i), f"clip {i} x", f"clip {i} y")
+        shown = {"item": str(i), "first": first, "second": second}
+        rows += [
+            shown | {"listener": who, "decision": {"T": TIE}.get(said, said)}
+            for who, said in zip(("one", "other"), answers, strict=True)
+        ]
     return ranking.agreement(pd.DataFrame(rows), resamples=2)["alpha"]
 
 
@@ -130,6 +126,6 @@ alpha = Exercise(
             "That is Cohen's kappa, with each listener's own shares; α pools all answers.": _kappa,
         },
     ),
-    solution=(ranking.agreement,),
+    solution=(ranking.agreement, ranking.oriented),
     why="1 is perfect, 0 is what coins would reach, and below 0 they disagree on purpose.",
 )
