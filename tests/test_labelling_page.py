@@ -198,6 +198,26 @@ def test_listen_and_results_are_readable(url: str, page: playwright.Page) -> Non
     assert page.title() != "run"
 
 
+def test_a_browser_is_handed_over_to_somebody_else(url: str, page: playwright.Page) -> None:
+    page.goto(url)
+    page.locator("#pair-start").wait_for()
+    page.locator("#pair-name textarea, #pair-name input").fill("Lea")
+    page.locator("#pair-start").click()
+    wait_for_trial(page, 0)
+    shoot(page, "leave")
+    page.once("dialog", lambda asked: asked.dismiss())
+    page.locator("#pair-leave").click()
+    page.wait_for_timeout(1000)
+    assert at(page) == ("0", "0"), "a slip loses nothing"
+    page.once("dialog", lambda asked: asked.accept())
+    page.locator("#pair-leave").click()
+    page.locator("#pair-start").wait_for()
+    page.reload()
+    page.locator("#pair-start").wait_for()
+    page.wait_for_timeout(1000)
+    assert at(page) is None, "the token is forgotten"
+
+
 def test_a_listener_sees_no_tab_that_names_systems(lab: app.Lab, browser: playwright.Browser) -> None:
     server = Server(lab.folder, ("--password", "room", "--teacher-password", "boss"))
     seen = {}

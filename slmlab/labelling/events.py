@@ -330,10 +330,11 @@ class Store:
         row = db.execute("SELECT listener, task FROM sessions WHERE session = ?", (session,)).fetchone()
         if row is None:
             raise LabError("this session is not known here: start a new one from the first page")
+        listener, task = row
         trials = self._trials(session)
         done = {n for (n,) in db.execute("SELECT trial FROM votes WHERE session = ?", (session,))}
         trial = next((n for n in range(len(trials)) if n not in done), len(trials))
-        return Place(session, *row, trial, self._undone(db, session, trial), trials)
+        return Place(session, listener, task, trial, self._undone(db, session, trial), trials)
 
     def _undone(self, db: sqlite3.Connection, session: str, trial: int) -> int:
         """How often the vote on a trial was taken back."""
