@@ -122,11 +122,14 @@ def test_a_package_that_is_not_installed_is_named(
     assert "transformers is not installed: `make test` installs it" in refused(capsys, "corpus")
 
 
-def test_report_without_a_run(
+def test_a_report_makes_the_run_that_it_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    asked: list[str] = []
     monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    assert "slmlab run" in refused(capsys, "report")
+    monkeypatch.setattr(pipeline, "run", asked.append)
+    assert "there is no run" in refused(capsys, "report"), "this one left nothing"
+    assert asked == ["tiny"]
 
 
 def test_a_report_whose_figures_were_cut_off(
@@ -135,6 +138,7 @@ def test_a_report_whose_figures_were_cut_off(
     monkeypatch.setattr(pipeline, "RUNS", tmp_path)
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "report.json").write_text('{"preset": "ti')
+    (tmp_path / "tiny" / "rows.json").write_text("[]")
     assert "report.json is damaged" in refused(capsys, "report")
 
 
