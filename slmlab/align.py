@@ -4,7 +4,8 @@ A run is a stage: its key holds the method's settings, the checkpoints it begins
 code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
 left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
 
-The rates of `tiny` were settled on dev (`slmlab settle`, seed 0).
+The rates of `tiny` were settled on dev (`slmlab settle`, seed 0); TDSC's steps were then cut by a third, for
+time.
 """
 
 import functools

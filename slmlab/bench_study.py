@@ -20,7 +20,6 @@ from slmlab.study.cells import Cell, Study
 Row = tuple[str, float, str, float, str, str, bool]
 CORE = [f"D{i}" for i in (*range(1, 8), 13)] + [f"T{i}" for i in (*range(1, 9), 14, 15)] + ["C1", "C2", "C3"]
 FEWEST_SEEDS = 3
-"""Claims about the training speech itself: no run, no seed."""
 KILLS = 20
 WAIT = (4.0, 25.0)
 """Seconds after which a sweep is killed, drawn evenly."""

@@ -196,3 +196,13 @@ def export_rows(store: Store) -> list[dict[str, object]]:
     for name in ("chosen_tokens", "rejected_tokens"):
         table[name] = [list(map(int, ids)) for ids in table[name]]
     return table.to_dict("records")
+
+
+def test_who_recorded_is_not_named_either(tmp_path: Path) -> None:
+    store = Store(tmp_path / "votes.db")
+    store.set_study(bench.paper_study(2, 3))
+    store.note_recording({"sha256": "0" * 64, "speaker": "Asha Juma", "seconds": 1.0, "consent": "yes"})
+    export.write(store, tmp_path)
+    said = (tmp_path / "events.jsonl").read_text()
+    assert "Asha" not in said
+    assert "0" * 64 in said

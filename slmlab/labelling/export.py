@@ -122,10 +122,11 @@ def take_in(path: str | Path, store: Store) -> None:
 
 
 def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
-    """An event with a listener's number in place of the name."""
-    if event["kind"] != "session":
-        return event
-    return event | {"body": event["body"] | {"listener": people[event["body"]["listener"]]}}
+    """An event with a listener's number in place of the name; who only made a recording has none."""
+    named = {
+        who: people.get(event["body"][who], "") for who in ("listener", "speaker") if who in event["body"]
+    }
+    return event | {"body": event["body"] | named}
 
 
 def _row(study: Study, vote: Any, people: dict[str, str]) -> dict[str, Any]:
