@@ -26,7 +26,7 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
-from slmlab.preference.judging import CodeJudge, Jury, measure
+from slmlab.preference.judging import CodeJudge, Jury, Limits, measure
 from slmlab.preference.pairs import Pair, read
 from slmlab.preference.tdsc import TDSCConfig
 from slmlab.preference.tune import PreferenceConfig, tune
@@ -53,6 +53,8 @@ class Scale:
     """Sentences that rounds of TDSC draw theirs from."""
     dev: int
     """Dev sentences at which a model is watched."""
+    real_dev: int
+    """The same where recordings teach, whose gains are smaller."""
     prompts: int
     """Texts of a round."""
     rounds: int
@@ -68,12 +70,16 @@ class Scale:
     same_speaker: bool = True
     """Whether DGSA takes styles from the recording's own speaker; at smoke most speak once."""
 
+    def watched(self, method: str) -> int:
+        """Dev sentences at which a method is watched."""
+        return self.real_dev if method in dgsa.VARIANTS else self.dev
+
     def used_by(self, method: str) -> list[Any]:
         """The settings that a method's result depends on; the start itself, `sft`, on none."""
         if method == "sft":
             return []
         if method in dgsa.VARIANTS:
-            return [self.dev, self.max_wer, self.dgsa, self.same_speaker]
+            return [self.real_dev, self.max_wer, self.dgsa, self.same_speaker]
         return [self.dev, self.max_wer, self.texts, self.prompts, self.rounds, self.sft, self.dpo]
 
 
@@ -97,22 +103,24 @@ SCALES = {
     "smoke": Scale(
         texts=8,
         dev=4,
+        real_dev=4,
         prompts=4,
         rounds=2,
         sft=_train(2, 2e-4, 0),
         dpo=PreferenceConfig(_train(2, 2e-5, 0), batch=2000),
-        dgsa=PreferenceConfig(_train(2, 2e-5, 0), batch=2000, choose="entropy"),
+        dgsa=PreferenceConfig(_train(2, 2e-5, 0), batch=2000, choose="melody"),
         max_wer=9.0,
         same_speaker=False,
     ),
     "tiny": Scale(
         texts=1000,
         dev=60,
+        real_dev=200,
         prompts=200,
         rounds=5,
         sft=_train(40, 6e-4, 0),
         dpo=PreferenceConfig(_train(20, 2e-5, 10), sft=1.0),
-        dgsa=PreferenceConfig(_train(40, 5e-6, 5), choose="entropy"),
+        dgsa=PreferenceConfig(_train(24, 1e-5, 4), sft=1.0, choose="melody", limits=Limits(error=0.015)),
     ),
 }
 
@@ -176,7 +184,7 @@ def _run(
     scale = SCALES[preset_name]
     chain = Chain(pipeline.checkpoint_folder(preset_name))
     model = checkpoints.load(start, SpeechLM, LMConfig)[0]
-    jury = jury_of(chain, language, scale)
+    jury = jury_of(chain, language, scale.watched(method))
     material = Material(sentences(language, "lm", scale.texts, TEXT_SEED))
     if method in dgsa.VARIANTS:
         material = Material(recordings=_recordings(chain, preset_name, language))
@@ -189,10 +197,10 @@ def _run(
     return measure(tuned, model, jury)
 
 
-def jury_of(chain: Chain, language: str, scale: Scale, sampling: SamplingConfig | None = None) -> Jury:
-    """Judge A, in one of the chain's voices, with the dev sentences at which a model is watched."""
+def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | None = None) -> Jury:
+    """Judge A, in one of the chain's voices, with as many dev sentences, at which a model is watched."""
     judge = CodeJudge(chain, chain.named_timbre(pipeline.VOICE_NAMES[2]))
-    dev = tuple(sentences(language, "dev", scale.dev, TEXT_SEED))
+    dev = tuple(sentences(language, "dev", n_dev, TEXT_SEED))
     return Jury(language, judge, dev, sampling or SamplingConfig())
 
 

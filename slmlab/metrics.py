@@ -30,6 +30,7 @@ Tokens = Sequence[int] | NDArray[np.int64]
 NOTHING: frozenset[int] = frozenset()
 NO_TOKENS = np.zeros(0, dtype=np.int64)
 DB_PER_NEPER = 20 / math.log(10)
+CLEAR = 0.2  # the most CER at which an utterance may be called lively: broken speech looks lively
 QUIET = 35.0  # dB below the loudest frame, from there on it is a pause
 FEWEST_VOICED = 5  # frames: a tenth of a second can have a melody
 LARGEST_GRID = 40_000_000  # cells of an alignment: two sounds of two minutes
@@ -134,6 +135,12 @@ def equal_count_entropies(
             found = sum(map(len, sample))
         entropies[draw] = _entropy(_counts(np.concatenate(sample)[:n_tokens]))
     return entropies
+
+
+def matched_entropies(systems: Sequence[Sequence[Tokens]]) -> list[float]:
+    """H_p in bits of each system, all counted over as many tokens as the least of them has: comparable."""
+    fewest = max(1, min((sum(map(len, said)) for said in systems), default=1))
+    return [float(equal_count_entropies(said, fewest, 20, seed=0).mean()) for said in systems]
 
 
 def window_entropy(tokens: Tokens, window: int, exclude: Collection[int] = NOTHING) -> float:
@@ -403,8 +410,8 @@ def expressivity_scores(
 ) -> Floats:
     """z: the mean of the four ingredients, each standardised on authentic dev speech.
 
-    Only utterances whose CER is at most 20 % and whose voicing is confident should come here: broken speech
-    looks lively.
+    Only utterances whose CER is at most `CLEAR` and whose voicing is confident should come here: broken
+    speech looks lively.
 
     Args:
         utterances: to be scored.

@@ -131,22 +131,28 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
     """What a model says to the dev texts, in figures.
 
     Returns:
-        `wer`, `cer`; `entropy` (H_p, bits); `repetition`; `length` over the length expected; `f0_spread` in
-        semitones; `drift`, the mean of log π − log π_ref over what π said, in nats a token: an estimate of
-        their KL divergence.
+        `wer`, `cer`; `entropy` (H_p in bits, of half as many tokens as are expected, whatever the length);
+        `repetition`; `length` over the length expected; `f0_spread` in semitones, over utterances that are
+        clear (CER at most `metrics.CLEAR`): broken speech looks lively; `drift`, the mean of
+        log π − log π_ref over what π said, in nats a token: an estimate of their KL divergence.
     """
     texts = jury.texts
     codes = speak(model, jury.language, texts, jury.sampling, range(len(texts)))
     heard = jury.judge(codes)
     expected = expected_lengths(reference, jury.language, texts)
+    counted = max(1, int(sum(expected) / 2))
     lengths = [len(row) / n for row, n in zip(codes, expected, strict=True)]
-    spreads = [hearing.f0_spread for hearing in heard if not math.isnan(hearing.f0_spread)]
+    spreads = [
+        hearing.f0_spread
+        for text, hearing in zip(texts, heard, strict=True)
+        if metrics.cer(text, hearing.text) <= metrics.CLEAR and not math.isnan(hearing.f0_spread)
+    ]
     loops = [rate for rate in map(metrics.repetition_rate, codes) if not math.isnan(rate)]
     words = [hearing.text for hearing in heard]
     return {
         "wer": metrics.corpus_wer(texts, words),
         "cer": metrics.corpus_cer(texts, words),
-        "entropy": metrics.prosodic_entropy(codes),
+        "entropy": float(metrics.equal_count_entropies(codes, counted, 20, seed=0).mean()),
         "repetition": float(np.mean(loops)) if loops else math.nan,
         "length": float(np.mean(lengths)),
         "f0_spread": float(np.mean(spreads)) if spreads else math.nan,

@@ -272,18 +272,22 @@ def ledger(folder: Path) -> pd.DataFrame:
 
 
 def by_temperature(candidates: pd.DataFrame) -> pd.DataFrame:
-    """Table 9: WER, H_p, repetition, pass rate and share of what was accepted, a row a temperature."""
-    candidates = candidates.assign(passed=candidates["fate"].isin(PASSED))
-    total = max(1, int(candidates["passed"].sum()))
+    """Table 9: a row a temperature, with WER, H_p, repetition, pass rate and share of what was accepted.
+
+    H_p is taken at equal token counts.
+    """
+    groups = candidates.assign(passed=candidates["fate"].isin(PASSED)).groupby("temperature")
+    total = max(1, int(candidates["fate"].isin(PASSED).sum()))
+    bits = metrics.matched_entropies([list(rows["tokens"]) for _, rows in groups])
     return pd.DataFrame(
         {
             temperature: {
                 "wer": metrics.corpus_wer(list(rows["text"]), list(rows["heard"])),
-                "entropy": metrics.prosodic_entropy(list(rows["tokens"])),
+                "entropy": entropy,
                 "repetition": rows["repetition"].mean(),
                 "pass_rate": rows["passed"].mean(),
                 "share": rows["passed"].sum() / total,
             }
-            for temperature, rows in candidates.groupby("temperature")
+            for (temperature, rows), entropy in zip(groups, bits, strict=True)
         }
     ).T.rename_axis("temperature")

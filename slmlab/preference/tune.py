@@ -10,6 +10,7 @@ Axis legend: b pairs; 2b utterances, chosen ones first.
 import copy
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from slmlab.preference.pairs import Pair, check, held_out
 from slmlab.text import TINY
 from slmlab.training import TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
-LOSSES, CHOICES = ("dpo", "ipo"), ("error", "entropy", "last")
+LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody", "last")
 WATCHED = 64  # held-out pairs that are read at each validation
 ORIGIN, START, BEST = "made_from.json", "start.json", "best.safetensors"
 
@@ -51,7 +52,8 @@ class PreferenceConfig:
     batch: int = 6000
     """Most tokens of a padded batch, both sides counted."""
     choose: str = "error"
-    """Which checkpoint: lowest word error rate (`error`) or highest H_p (`entropy`) on dev, or the `last`."""
+    """Which checkpoint: the one with the lowest word error rate (`error`) or the widest F0 spread of what is
+    clear (`melody`) on dev, or the `last`."""
     limits: Limits = field(default_factory=Limits)
     """What is a sign of reward hacking."""
 
@@ -208,7 +210,8 @@ class _Monitor:
         return figures | {"signs": len(found)}
 
     def _score(self, figures: Mapping[str, float]) -> float:
-        return figures["entropy"] if self.config.choose == "entropy" else -figures["wer"]
+        melody, error = figures["f0_spread"], figures["wer"]
+        return (0.0 if math.isnan(melody) else melody) if self.config.choose == "melody" else -error
 
     def _on_pairs(self, policy: SpeechLM) -> dict[str, float]:
         """Loss and figures on the pairs that are only looked at."""

@@ -192,7 +192,7 @@ def try_method(
     chain = Chain(Path(study.checkpoints))
     model = checkpoints.load(inputs[f"train.{start_of(study, unit).name}"] / "model", SpeechLM, LMConfig)[0]
     sampling = SamplingConfig(temperature=cells.Manner().temperature)
-    jury = align.jury_of(chain, study.language, scale, sampling)
+    jury = align.jury_of(chain, study.language, scale.watched(unit.method), sampling)
     texts = sentences(study.language, "lm", scale.texts, align.TEXT_SEED)
     material = Material(texts)
     if study.language == "vi":  # all methods learn from the same recordings, or from their texts

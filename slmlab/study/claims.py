@@ -20,7 +20,7 @@ import pandas as pd
 from einops import einsum, rearrange
 from numpy.typing import NDArray
 
-from slmlab import pipeline
+from slmlab import metrics, pipeline
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
 from slmlab.statistics import Estimate, all_of, draws_of, holm, ranks_agree, recentred
@@ -33,7 +33,7 @@ Families = Mapping[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]
 """By a family's letter: its claims judged, and what they were counted over."""
 DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
 LEVEL = 0.05
-CLEAR_CER, VOICED = 0.2, 0.3  # above the one or below the other, speech is too broken to be called lively
+VOICED = 0.3  # below it, or above metrics.CLEAR, speech is too broken to be called lively
 SEEDLESS = ("S8",)
 """Claims about the training speech alone: no model, no seed."""
 CORRELATION = (-1.0, 1.0)
@@ -222,7 +222,7 @@ def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
         return [Expressivity(*map(float, row)) for row in table[names].itertuples(index=False)]
 
     cer = rows["letter_errors"] / rows["letters"]
-    clear = (cer <= CLEAR_CER) & (rows["voiced"] >= VOICED)
+    clear = (cer <= metrics.CLEAR) & (rows["voiced"] >= VOICED)
     z = expressivity_scores(ingredients(rows), ingredients(recordings[recordings["split"] == "dev"]))
     return rows.assign(cer=cer, clear=clear, z=z)
 

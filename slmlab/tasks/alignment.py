@@ -19,15 +19,18 @@ from slmlab.statistics import Estimate
 
 
 def figures(said: Mapping[str, Codes], texts: Sequence[str], judge: Judge) -> pd.DataFrame:
-    """What systems say to the same texts, in figures: a row a system, judged from the tokens."""
-    rows = {}
-    for name, codes in said.items():
+    """What systems say to the same texts, in figures: a row a system, judged from the tokens.
+
+    H_p is taken at equal token counts.
+    """
+    rows, bits = {}, metrics.matched_entropies(list(said.values()))
+    for (name, codes), entropy in zip(said.items(), bits, strict=True):
         heard = judge(codes)
         spreads = [hearing.f0_spread for hearing in heard if not np.isnan(hearing.f0_spread)]
         rows[name] = {
             "wer": metrics.corpus_wer(texts, [hearing.text for hearing in heard]),
             "F0 spread": float(np.mean(spreads)) if spreads else float("nan"),
-            "H_p": metrics.prosodic_entropy(codes),
+            "H_p": entropy,
             "repetition": float(np.mean(np.nan_to_num([metrics.repetition_rate(row) for row in codes]))),
         }
     return pd.DataFrame(rows).T.rename_axis("system")
