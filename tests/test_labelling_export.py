@@ -32,7 +32,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_every_row_is_a_vote_that_counts(store: Store) -> None:
     table = export.preferences(store)
-    assert set(table["annotator"]) == {f"L0{i}" for i in range(1, 7)}, "the left-clicker's are left out"
+    assert set(table["annotator"]) == {f"simulated L0{i}" for i in range(1, 7)}, (
+        "the left-clicker's are left out"
+    )
     assert set(table["decision"]) == {"A", "B"}
     clips = {c.sha256: c for c in store.study.clips}
     for row in table.itertuples():
@@ -78,12 +80,14 @@ def test_events_carried_to_another_store_give_the_same_tables(store: Store, tmp_
     pd.testing.assert_frame_equal(export.preferences(other), export.preferences(store))
 
 
-def test_names_of_people_stay_in_the_store(store: Store, tmp_path: Path) -> None:
+def test_programs_are_marked_as_such_in_every_file(store: Store, tmp_path: Path) -> None:
     export.write(store, tmp_path)
     votes = pd.read_parquet(tmp_path / "votes.parquet")
-    assert set(votes["listener"]) == {f"L0{i}" for i in range(1, 8)}
-    for name in ("preferences.jsonl", "events.jsonl"):
-        assert "simulated" not in (tmp_path / name).read_text()
+    assert set(votes["listener"]) == {f"simulated L0{i}" for i in range(1, 8)}
+    assert set(export.read(tmp_path / "preferences.jsonl")["annotator"]) < set(votes["listener"])
+    began = [event["body"] for event in export._lines(tmp_path / "events.jsonl")]
+    assert {body["listener"] for body in began if "listener" in body} == set(votes["listener"])
+    assert "honest" not in (tmp_path / "events.jsonl").read_text()
 
 
 def test_people_keep_their_numbers_from_one_export_to_the_next(tmp_path: Path) -> None:
@@ -111,12 +115,12 @@ def test_ratings_are_exported_beside_pairs_and_people_keep_their_numbers(tmp_pat
     export.write(store, tmp_path)
     votes = pd.read_parquet(tmp_path / "votes.parquet")
     assert votes.groupby("listener")["task"].unique().map(list).to_dict() == {
-        "L01": ["nmos"],
-        "L02": ["pair"],
+        "simulated L01": ["nmos"],
+        "simulated L02": ["pair"],
     }
     assert set(votes.loc[votes["task"] == "nmos", "decision"]) <= set("12345") | {events.SKIP}
     assert set(votes.loc[votes["task"] == "nmos", "system"]) >= {"a", "b"}
-    assert set(export.preferences(store)["annotator"]) == {"L02"}, "the same number in every file"
+    assert set(export.preferences(store)["annotator"]) == {"simulated L02"}, "the same number in every file"
 
 
 def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:

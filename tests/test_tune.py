@@ -5,13 +5,16 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
-from slmlab import checkpoints
+from slmlab import checkpoints, plots
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
+from slmlab.preference import live
 from slmlab.preference.judging import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
 from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import (
@@ -113,6 +116,33 @@ def test_the_monitor_measures_and_the_rule_chooses(tmp_path: Path) -> None:
     assert checkpoints.read_header(tmp_path / "dpo" / "best.safetensors")["rank"] == [
         -best["signs"], -best["wer"],
     ]  # fmt: skip
+
+
+def test_a_tuning_is_watched_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look has all rows so far, the last what the log keeps; one picture is brought up to date."""
+    looks: list[tuple[str, pd.DataFrame]] = []
+    how = dataclasses.replace(HOW, train=dataclasses.replace(HOW.train, validate_every=5))
+    watching = dataclasses.replace(JURY, watch=lambda name, rows: looks.append((name, rows)))
+    tune(a_model(), PAIRS, how, tmp_path / "dpo", watching)
+    assert [list(rows.index) for _, rows in looks] == [[0, 5], [0, 5, 10], [0, 5, 10, 12]]
+    pd.testing.assert_frame_equal(looks[-1][1], monitor(tmp_path / "dpo"), check_like=True)
+
+    shown: list[object] = []
+    handle = SimpleNamespace(update=shown.append)
+    monkeypatch.setattr(live, "display", lambda picture, display_id: [shown.append("new"), handle][1])
+    watch = live.Live()
+    for name, rows in (*looks, ("another", looks[0][1])):
+        watch(name, rows)
+    assert [isinstance(each, plots.Picture) for each in shown] == [False, True, True, False]
+
+
+def test_the_picture_marks_what_looks_hacked() -> None:
+    rows = pd.DataFrame({"signs": [0, 2], "wer": [0.4, 0.6], "margin": [math.nan, 1.0]}, index=[0, 4])
+    drawn = live.picture(rows)
+    assert "crosses) at steps 4" in drawn.alt
+    crosses = [line for ax in drawn.figure.axes for line in ax.lines if line.get_marker() == "X"]
+    assert [list(line.get_xdata()) for line in crosses] == [[4], [4]]
+    assert "hacking" not in live.picture(rows.iloc[:1]).alt
 
 
 def test_a_finished_run_is_read_and_another_one_s_folder_refused(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from slmlab.labelling.study import TASKS, Study
 LEFT, RIGHT, TIE, BOTH_BAD, SKIP = "A", "B", "tie", "both_bad", "skip"
 PAIR_DECISIONS = (LEFT, RIGHT, TIE, BOTH_BAD, SKIP)
 SCORES = ("1", "2", "3", "4", "5")
+SIMULATED = "simulated"
+"""How the name of every listener begins who is a program and no person."""
 NOTE_LENGTH = 2000
 NAME_LENGTH = 80
 STALE_SECONDS = 3600.0

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from slmlab.errors import LabError
 from slmlab.labelling import ranking
-from slmlab.labelling.events import LEFT, RIGHT, Store
+from slmlab.labelling.events import LEFT, RIGHT, SIMULATED, Store
 from slmlab.labelling.study import TASKS, Clip, Study
 
 TEST_SHARE = 0.1
@@ -72,9 +72,13 @@ def annotators(store: Store) -> dict[str, str]:
     """Listener → L01, L02, … in the order in which they came: names stay in the store.
 
     Whoever came stays in that order whatever happens later, so that every export gives them the same number.
+    A simulated listener is `simulated L03`: nobody shall take a program's votes for a person's.
     """
     came = store.table("sessions").groupby("listener")["event"].min().sort_values()
-    return {name: f"L{i:02d}" for i, name in enumerate(came.index, start=1)}
+    return {
+        name: f"{SIMULATED} L{i:02d}" if name.startswith(SIMULATED) else f"L{i:02d}"
+        for i, name in enumerate(came.index, start=1)
+    }
 
 
 def write(store: Store, folder: str | Path) -> list[Path]:

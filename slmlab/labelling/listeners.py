@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slmlab.errors import LabError
-from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, TIE, Store, Vote
+from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SIMULATED, TIE, Store, Vote
 from slmlab.labelling.schedule import HIGH, Trial
 from slmlab.labelling.study import Study
 
@@ -74,8 +74,8 @@ class SimulatedListener:
 
 def listen(store: Store, listener: SimulatedListener, task: str = "pair") -> str:
     """Let a simulated listener do a whole session; its public name is returned."""
-    if not listener.name.startswith("simulated"):
-        raise LabError(f"call '{listener.name}' 'simulated …': nobody shall take a program for a person")
+    if not listener.name.startswith(SIMULATED):
+        raise LabError(f"call '{listener.name}' '{SIMULATED} …': nobody shall take a program for a person")
     token = store.open_session(listener.name, task)
     place = store.place(token)
     for vote in listener.answers(store.study, place.trials, task):
@@ -93,6 +93,6 @@ def crowd(
 ) -> list[SimulatedListener]:
     """Several simulated listeners of one mind and one kind."""
     return [
-        SimulatedListener(f"simulated {kind} {i + 1}", strengths, kind, lapse, ties, seed=seed * 1000 + i)
+        SimulatedListener(f"{SIMULATED} {kind} {i + 1}", strengths, kind, lapse, ties, seed=seed * 1000 + i)
         for i in range(n)
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -125,6 +126,8 @@ class Jury:
     """Dev sentences, at which choices are made; each is said once, always from the same seed."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How it is said."""
+    watch: Callable[[str, pd.DataFrame], None] | None = None
+    """Called whenever a tuning was measured, with its folder and the rows of `tune.monitor`: see `live`."""
 
 
 def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float]:

@@ -28,7 +28,7 @@ from slmlab.preference import losses
 from slmlab.preference.judging import Jury, Limits, measure, signs
 from slmlab.preference.pairs import Pair, check, held_out
 from slmlab.text import TINY
-from slmlab.training import TrainConfig, frame_batches, pick_device, read_log, to_device, train
+from slmlab.training import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
 LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody", "last")
 WATCHED = 64  # held-out pairs that are read at each validation
@@ -207,7 +207,12 @@ class _Monitor:
         if found:
             tqdm.write(f"{self.folder.name}: {'; '.join(found)}")
         self._keep(policy, (-len(found), self._score(figures)))
-        return figures | {"signs": len(found)}
+        row = figures | {"signs": len(found)}
+        if self.jury.watch:
+            before, train = monitor(self.folder), self.config.train
+            step = min(before.index[-1] + (train.validate_every or train.steps), train.steps)
+            self.jury.watch(str(self.folder), pd.concat([before, pd.DataFrame([row], index=[step])]))
+        return row
 
     def _score(self, figures: Mapping[str, float]) -> float:
         melody, error = figures["f0_spread"], figures["wer"]
@@ -232,7 +237,8 @@ def monitor(folder: str | Path) -> pd.DataFrame:
     """What was measured while tuning, a row for step 0 and each validation, also of a run still going on."""
     folder = Path(folder)
     start = json.loads((folder / START).read_text(encoding="utf-8"))
-    later = [row["validation"] | {"step": row["step"]} for row in read_log(folder) if row.get("validation")]
+    logged = read_log(folder) if (folder / LOG).exists() else []
+    later = [row["validation"] | {"step": row["step"]} for row in logged if row.get("validation")]
     return pd.DataFrame([{"step": 0, "signs": 0} | start, *later]).set_index("step")
 
 
