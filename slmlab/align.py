@@ -120,7 +120,7 @@ SCALES = {
         rounds=5,
         sft=_train(40, 6e-4, 0),
         dpo=PreferenceConfig(_train(20, 2e-5, 10), sft=1.0),
-        dgsa=PreferenceConfig(_train(24, 1e-5, 4), sft=1.0, choose="melody", limits=Limits(error=0.015)),
+        dgsa=PreferenceConfig(_train(24, 1.5e-5, 4), sft=3.0, choose="melody", limits=Limits(error=0.015)),
     ),
 }
 
