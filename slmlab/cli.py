@@ -176,6 +176,7 @@ def _speak_command(command: Command) -> None:
     speak.add_argument(
         "--checkpoints", type=Path, help="a folder of checkpoints (what is shipped, or trained here)"
     )
+    speak.add_argument("--lm", type=Path, help="a tuned language model, such as `align` leaves")
 
 
 def _measure_command(command: Command) -> None:
@@ -295,7 +296,7 @@ def _align(arguments: argparse.Namespace) -> None:
             language=arguments.language,
             alpha=arguments.alpha,
         )
-        print(f"aligned: {folder}")
+        print(f"aligned: {folder / 'model'}")
 
 
 def _settle(arguments: argparse.Namespace) -> None:
@@ -384,6 +385,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         temperature=arguments.temperature,
         folder=arguments.checkpoints,
+        lm=arguments.lm,
     )
     print(f"said: {arguments.out}")
 

@@ -172,6 +172,7 @@ def speak(
     seed: int = 0,
     temperature: float | None = None,
     folder: Path | None = None,
+    lm: Path | None = None,
 ) -> None:
     """Say a text into a WAV file, marked as generated.
 
@@ -179,6 +180,8 @@ def speak(
         voice: a shipped voice's name, or a sound file of a voice never heard before.
         style: a sound file whose manner is taken.
         temperature: None keeps the preset's.
+        folder: of checkpoints; what is at hand unless given.
+        lm: a tuned language model to speak with, in place of the folder's.
 
     Raises:
         LabError: the text, language, voice, style or name of the sound cannot be used.
@@ -192,7 +195,7 @@ def speak(
         )
     if out.suffix.lower() != ".wav":
         raise LabError(f"the sound would be a WAV file, but --out is {out}: let its name end in .wav")
-    chain = Chain(folder or checkpoint_folder())
+    chain = Chain(folder or checkpoint_folder(), lm)
     timbre = _timbre(chain, voice)
     sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
     manner = chain.encode(_read(style)) if style else []

@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import checkpoints, features
 from slmlab.audio import SAMPLE_RATE
-from slmlab.checkpoints import Card
 from slmlab.errors import LabError
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
@@ -47,12 +46,6 @@ KINDS: dict[str, tuple[type[nn.Module], type]] = {
     "lm": (SpeechLM, LMConfig),
 }
 """What kind of network a checkpoint holds, by its name up to the dot: `lm.vi` holds an `lm`."""
-
-
-def load_network(path: Path) -> tuple[nn.Module, Card]:
-    """A checkpoint named after what it holds, ready for inference."""
-    model_class, config_class = KINDS[path.name.split(".")[0]]
-    return checkpoints.load(path, model_class, config_class)
 
 
 def register(f0: Tensor) -> Tensor:
@@ -87,10 +80,12 @@ def _terms(network: nn.Module) -> dict[str, int]:
 class Chain:
     """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json."""
-        self.folder = folder
-        tokenizer, card = load_network(folder / "tokenizer")
+    def __init__(self, folder: Path, lm: Path | None = None) -> None:
+        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json; `lm` is a
+        language model to speak with in place of those, such as one that was tuned.
+        """
+        self.folder, self.own_lm = folder, lm
+        tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
         voices = folder / VOICES
@@ -99,12 +94,14 @@ class Chain:
 
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
-            network = load_network(self.folder / name)[0]
+            kind = name.split(".")[0]
+            place = self.own_lm if kind == "lm" and self.own_lm else self.folder / name
+            network = checkpoints.load(place, *KINDS[kind])[0]
             shared, found = _terms(self.tokenizer), _terms(network)
             if unlike := checkpoints.differences(found, {term: shared[term] for term in found}):
                 raise LabError(
-                    f"{self.folder / name} was not made for the tokenizer beside it ({unlike}): use parts of "
-                    "one chain, or train it again."
+                    f"{place} was not made for the tokenizer of {self.folder} ({unlike}): use parts of one "
+                    "chain, or train it again."
                 )
             self._networks[name] = network
         return self._networks[name]

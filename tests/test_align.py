@@ -63,7 +63,8 @@ def test_a_judge_hears_alike_alone_and_among_others(chain: Chain) -> None:
 
 def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["align", "tdsc", "--preset", "smoke", "--seed", "3"]) == 0
-    folder = Path(capsys.readouterr().out.split("aligned: ")[1].strip())
+    model = Path(capsys.readouterr().out.split("aligned: ")[1].strip())
+    folder = model.parent
     assert folder.name.startswith("align.tdsc.sw.3-")
     assert len(tdsc.ledger(folder)) == 2 * 4 * 12
     card = checkpoints.load(folder / "model", SpeechLM, LMConfig)[1]

@@ -167,6 +167,15 @@ def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path)
     assert rows[0]["cer"] >= 0
 
 
+def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(random_chain: Path, tmp_path: Path) -> None:
+    def say(*options: object) -> bytes:
+        out, mine = tmp_path / "a.wav", ("--checkpoints", random_chain)
+        assert main(["speak", "mama", "--out", str(out), *map(str, (*mine, *options))]) == 0
+        return out.read_bytes()
+
+    assert say("--lm", random_chain / "lm.sw") == say() != say("--lm", random_chain / "lm.vi")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
