@@ -20,7 +20,9 @@ import torch
 
 from slmlab import audio, checkpoints, pipeline, recipes
 from slmlab.checkpoints import SUFFIX, Card
+from slmlab.corpus.build import MANIFEST
 from slmlab.corpus.imports import SOUNDS
+from slmlab.corpus.manifest import RECORDED
 from slmlab.corpus.sentences import sentences
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -30,7 +32,6 @@ from slmlab.preference.judging import CodeJudge, Jury, Limits, measure
 from slmlab.preference.pairs import Pair, read
 from slmlab.preference.tdsc import TDSCConfig
 from slmlab.preference.tune import PreferenceConfig, tune
-from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
 from slmlab.stages import Stage, run_stages
 from slmlab.training import TrainConfig
@@ -134,6 +135,7 @@ def align(
     clips: Path | None = None,
     language: str = "",
     alpha: float = 0.8,
+    recordings: Path | None = None,
 ) -> Path:
     """Run a method, or find what it left: the folder of its run.
 
@@ -146,6 +148,7 @@ def align(
         clips: for `people`: the folder of the systems' sounds, where votes only name them by sha256.
         language: `vi` for DGSA and its like, else `sw`, unless given.
         alpha: share of synthetic speech that the start was trained on, for DGSA.
+        recordings: for DGSA and its like: an imported corpus in place of the stand-in speech of the chain.
     """
     if method not in METHODS or preset_name not in SCALES:
         raise LabError(
@@ -154,6 +157,10 @@ def align(
         )
     if (votes is None) == (method == PEOPLE):
         raise LabError(f"method {method} {'needs' if method == PEOPLE else 'takes no'} votes: see --votes.")
+    if recordings and method not in dgsa.VARIANTS:
+        raise LabError(f"method {method} takes no recordings: {', '.join(dgsa.VARIANTS)} do.")
+    if recordings and not (recordings / MANIFEST).exists():
+        raise LabError(f"{recordings} is no corpus: make one of your recordings with `slmlab import`.")
     chain = Chain(pipeline.checkpoint_folder(preset_name))
     language = language or ("vi" if method in dgsa.VARIANTS else "sw")
     begin = start or chain.folder / f"lm.{language}"
@@ -161,8 +168,10 @@ def align(
     files = [Path(f"{path}".removesuffix(SUFFIX) + SUFFIX) for path in read_from]
     headers = [checkpoints.read_header(file) for file in files]
     config: list[Any] = [[header["sha256"] for header in headers], SCALES[preset_name].used_by(method)]
-    config += [hashlib.sha256(votes.read_bytes()).hexdigest()] if votes else []
-    arguments = (method, preset_name, seed, str(begin), str(votes or ""), str(clips or ""), language, alpha)
+    given = [votes] if votes else [recordings / MANIFEST] if recordings else []
+    config += [hashlib.sha256(file.read_bytes()).hexdigest() for file in given]
+    places = (str(begin), str(votes or ""), str(clips or ""), str(recordings or ""))
+    arguments = (method, preset_name, seed, *places, language, alpha)
     name = f"align.{method}.{language}.{seed}"
     stage = Stage(name, (), functools.partial(_run, *arguments), config, CODE)
     return run_stages([stage], pipeline.CACHE / preset_name, workers=1)[name]
@@ -175,6 +184,7 @@ def _run(
     start: str,
     votes: str,
     clips: str,
+    recordings: str,
     language: str,
     alpha: float,
     folder: Path,
@@ -187,7 +197,8 @@ def _run(
     jury = jury_of(chain, language, scale.watched(method))
     material = Material(sentences(language, "lm", scale.texts, TEXT_SEED))
     if method in dgsa.VARIANTS:
-        material = Material(recordings=_recordings(chain, preset_name, language))
+        said = Path(recordings) if recordings else pipeline.corpus_folder(preset_name, language)
+        material = Material(recordings=_recordings(chain, said, language))
     elif method == PEOPLE:
         encode = _encoder(chain, Path(clips)) if clips else None
         material = Material(pairs=[p for p in read(votes, language, encode) if p.group != "test"])
@@ -241,21 +252,23 @@ def apply(
     return tune(model, material.pairs, dpo, folder / "dpo", jury)
 
 
-def _recordings(chain: Chain, preset_name: str, language: str) -> list[Recording]:
-    """The authentic stand-in speech of the language model's own corpus, as tokens."""
-    stages = [s for s in recipes.stages(preset(preset_name)) if s.name == f"corpus.{language}"]
-    data = recipes.Utterances(run_stages(stages, pipeline.CACHE / preset_name, workers=1)[stages[0].name])
+def _recordings(chain: Chain, folder: Path, language: str) -> list[Recording]:
+    """People's recordings, or the stand-in for them, of a language in a folder, as tokens.
+
+    Those of dev and test sentences are left out.
+    """
+    data = recipes.Utterances(folder)
     codes = recipes.encode(chain.tokenizer, data)
-    rows = {name: data.column(name) for name in ("text", "voice", "kind")}
-    found = authentic(pd.DataFrame(rows).assign(codes=[row.tolist() for row in codes]))
+    rows = data.rows().assign(codes=[row.tolist() for row in codes])
+    found = authentic(rows[(rows["language"] == language) & (rows["split"] == "lm")])
     if not found:
-        raise LabError(f"there is no authentic speech of {language!r} at {preset_name}: DGSA needs some.")
+        raise LabError(f"there is no authentic speech of {language!r} in {folder}: DGSA needs some.")
     return found
 
 
 def authentic(rows: pd.DataFrame) -> list[Recording]:
     """The authentic ones of utterances with `kind`, `text`, `voice` and `codes`."""
-    real = rows[rows["kind"] == "authentic"]
+    real = rows[rows["kind"].isin(["authentic", RECORDED])]
     return [
         Recording(text, tuple(map(int, codes)), voice)
         for text, codes, voice in zip(real["text"], real["codes"], real["voice"], strict=True)

@@ -144,6 +144,11 @@ def _align_command(command: Command) -> None:
     align.add_argument(
         "--clips", type=Path, help="people: the folder of the systems' sounds, where votes hold no tokens"
     )
+    align.add_argument(
+        "--recordings",
+        type=Path,
+        help="DGSA and its like: an imported corpus in place of the stand-in speech",
+    )
     align.add_argument("--workers", type=int, default=0, help="core, full: runs side by side (one a core)")
     settle = command(
         "settle", _settle, "try rates of a method on dev, never on test, and print what judge A says"
@@ -276,7 +281,9 @@ def _align(arguments: argparse.Namespace) -> None:
         from slmlab.study import alignment, sweep
 
         ignored = [
-            f"--{name}" for name in ("start", "votes", "clips", "language") if getattr(arguments, name)
+            f"--{name}"
+            for name in ("start", "votes", "clips", "recordings", "language")
+            if getattr(arguments, name)
         ]
         if ignored:
             raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
@@ -295,6 +302,7 @@ def _align(arguments: argparse.Namespace) -> None:
             clips=arguments.clips,
             language=arguments.language,
             alpha=arguments.alpha,
+            recordings=arguments.recordings,
         )
         print(f"aligned: {folder / 'model'}")
 

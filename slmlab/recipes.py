@@ -50,7 +50,9 @@ class Utterances:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.corpora = [Corpus.load(path.parent) for path in sorted(folder.glob("*/manifest.parquet"))]
+        """`folder` is a corpus, or holds corpora."""
+        found = sorted([*folder.glob("manifest.parquet"), *folder.glob("*/manifest.parquet")])
+        self.corpora = [Corpus.load(path.parent) for path in found]
         self.places = [(corpus, i) for corpus in self.corpora for i in range(len(corpus))]
         voices = [corpus.rows["voice"].iloc[i] for corpus, i in self.places]
         self.voices = np.unique(voices, return_inverse=True)[1]

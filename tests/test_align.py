@@ -13,6 +13,7 @@ import torch
 from slmlab import align, checkpoints, pipeline
 from slmlab.checkpoints import Card
 from slmlab.cli import main
+from slmlab.corpus import manifest
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge
@@ -20,6 +21,7 @@ from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.preference import tdsc
 from slmlab.preference.dgsa import Recording
 from slmlab.preference.judging import CodeJudge
+from slmlab.preference.pairs import read
 from slmlab.preference.tune import monitor
 from slmlab.stages import read_done
 from slmlab.text import LANGUAGES, TINY
@@ -94,6 +96,31 @@ def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (folder / "pairs.parquet").exists()
 
 
+def test_dgsa_learns_from_people_s_recordings(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From sound files to a tuned model: dev and test sentences stay out, another language is no match."""
+    words = ("moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "nane", "tisa", "kumi")
+    for i, word in enumerate(words):
+        place = tmp_path / "own" / ("asha" if i % 2 else "juma")
+        place.mkdir(parents=True, exist_ok=True)
+        wave = 0.3 * np.sin(np.arange(12_000) * (0.05 + 0.01 * i)).astype(np.float32)
+        soundfile.write(place / f"{i}.wav", wave, 16_000)
+        (place / f"{i}.txt").write_text(f"mama anapika {word}")
+    brought, consent = tmp_path / "corpus", ["--language", "sw", "--consent", "my own"]
+    assert main(["import", str(tmp_path / "own"), *consent, "--out", str(brought)]) == 0
+    splits = manifest.read(brought / "manifest.parquet")["split"]
+    assert set(splits) > {"lm"}
+
+    given = ["align", "dgsa", "--preset", "smoke", "--recordings", str(brought)]
+    assert main([*given, "--language", "sw"]) == 0
+    folder = Path(capsys.readouterr().out.split("aligned: ")[1].strip()).parent
+    learned = {pair.text for pair in read(folder / "pairs.parquet", "sw")}
+    assert 0 < len(learned) <= (splits == "lm").sum()
+    assert main([*given, "--language", "vi"]) == 2
+    assert "no authentic speech of 'vi'" in capsys.readouterr().err
+
+
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments, words in (
         (
@@ -103,6 +130,8 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["tdsc", "--preset", "huge"], "at preset 'huge'"),
         (["people"], "method people needs votes"),
         (["tdsc", "--votes", "a.parquet"], "method tdsc takes no votes"),
+        (["tdsc", "--recordings", "a"], "method tdsc takes no recordings: dgsa, "),
+        (["dgsa", "--recordings", "a"], "a is no corpus: make one of your recordings with `slmlab import`"),
     ):
         assert main(["align", *arguments]) == 2
         error = capsys.readouterr().err
