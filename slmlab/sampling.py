@@ -134,6 +134,10 @@ class _Weights:
         self.output = (self.table[model.config.end :] * model.norm.weight).t().contiguous()
         """`(d v)`, from <end> on, the last norm's gain folded in."""
         self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
+        self.columns = [
+            FusedBlock(*(matrix.mT if matrix.ndim == 2 else matrix for matrix in b)) for b in self.blocks
+        ]
+        """The same, seen from the side on which one place is multiplied."""
 
     def still_hold(self, model: SpeechLM) -> bool:
         """Whether the model has the very numbers, in the same place, that it had."""
@@ -236,14 +240,14 @@ class _Reader:
         self.steps += 1
         mask = None if self.mask is None else self.mask[..., : self.filled]
         x = functional.embedding(ids, self.weights.table)
-        for fused, memory in zip(self.weights.blocks, self.memory[..., : self.filled, :], strict=True):
-            torch.addmm(fused.qkv_bias, unit_rms(x), fused.qkv.t(), out=desk.qkv)
+        for columns, memory in zip(self.weights.columns, self.memory[..., : self.filled, :], strict=True):
+            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=desk.qkv)
             desk.turning.mul_(turn)
             memory.select(3, slot).copy_(desk.kv)
             said = functional.scaled_dot_product_attention(desk.q, memory[0], memory[1], attn_mask=mask)
-            x = torch.addmm(x, said.reshape(x.shape), fused.out.t())
-            torch.mm(unit_rms(x), fused.gate_up.t(), out=desk.gate_up)
-            x = torch.addmm(x, functional.silu(desk.gate).mul_(desk.up), fused.down.t())
+            x = torch.addmm(x, said.reshape(x.shape), columns.out)
+            torch.mm(unit_rms(x), columns.gate_up, out=desk.gate_up)
+            x = torch.addmm(x, functional.silu(desk.gate).mul_(desk.up), columns.down)
         self.logits = torch.mm(unit_rms(x), self.weights.output, out=desk.logits)
 
     def keep(self, rows: Tensor) -> None:

@@ -55,7 +55,7 @@ class TimeConvolution(nn.Module):
         """`(b f d)` → `(b f d)`."""
         (b, f, _), kernel, size = x.shape, self.weight.shape[2], self.BLOCK
         x = functional.pad(rearrange(x, "b f d -> d b f"), (kernel // 2, kernel // 2 + -f % size))
-        x = rearrange(x.unfold(2, size + kernel - 1, size), "d b blocks row -> d (b blocks) row")
+        x = rearrange(x.unfold(2, size + kernel - 1, size), "d b blocks row -> d (b blocks) row").contiguous()
         y = rearrange(x @ self.bands(), "d (b blocks) column -> b (blocks column) d", b=b)
         return y[:, :f] + self.bias
 
