@@ -14,6 +14,7 @@ from slmlab import audio, checkpoints, pipeline
 from slmlab.align import PEOPLE
 from slmlab.checkpoints import Card
 from slmlab.errors import LabError
+from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.study import alignment, alignment_claims, alignment_sections, cells, settling, sweep
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
 from slmlab.text import TINY
@@ -74,11 +75,29 @@ def test_from_starts_to_rows_and_never_twice(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert alignment.run("smoke", WANTED, 1, out, parts) == []
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    monkeypatch.setattr(alignment, "FORMAT", 2)
+    monkeypatch.setattr(alignment, "FORMAT", alignment.FORMAT + 1)
     assert alignment.run("smoke", WANTED[:1], 1, out, parts) == WANTED[:1]
     again = pd.read_parquet(out / "smoke-aligned-runs.parquet")
     assert len(again[again["language"] == "vi"]) == 1  # what was made otherwise went
     assert len(again[again["language"] == "sw"]) == 5
+
+
+def test_what_was_tuned_is_said_to_the_last_bit(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint in few bits would round a tuning away, and the start would be scored in its place."""
+    apply, tuned = alignment.align.apply, []
+
+    def spy(*arguments: object) -> SpeechLM:
+        tuned.append(apply(*arguments))
+        return tuned[-1]
+
+    monkeypatch.setattr(alignment.align, "apply", spy)
+    alignment.run("smoke", [unit("vi", "dgsa")], 1, tmp_path / "results", parts)
+    (place,) = (tmp_path / "cache" / "smoke").glob("tune.dgsa*/model.safetensors")
+    kept = checkpoints.load(place.with_suffix(""), SpeechLM, LMConfig)[0]
+    for name, tensor in checkpoints.weights(tuned[0]).items():
+        assert torch.equal(tensor, checkpoints.weights(kept)[name]), name
 
 
 def test_parts_of_a_unit_share_its_tuning(parts: Path) -> None:

@@ -40,7 +40,7 @@ from slmlab.text import for_scoring
 from slmlab.training import STATE
 from slmlab.voice import Chain
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
 ALPHA = 0.8
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -179,7 +179,8 @@ def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dic
     """Stage: the start after a method; what dev thinks of it."""
     with cells.one_thread():
         tuned, figures = try_method(study, unit, SCALES[study.preset], folder, inputs)
-    checkpoints.save(folder / "model", tuned, Card(tuned.config, {"unit": asdict(unit)}), small=True)
+    # in full: tuning moves most numbers by less than int8 can tell
+    checkpoints.save(folder / "model", tuned, Card(tuned.config, {"unit": asdict(unit)}))
     for state in (*folder.rglob(STATE), *folder.rglob("best.safetensors")):
         state.unlink()  # nothing is left to resume; logs, ledgers and the models of rounds stay
     return figures
