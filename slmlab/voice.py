@@ -186,24 +186,21 @@ class Chain:
         order = sorted(range(len(codes)), key=lambda i: len(codes[i]))
         for start in range(0, len(order), DECODED):
             places = order[start : start + DECODED]
-            spoken = self._decode(*([each[i] for i in places] for each in (codes, timbres, seeds)))
+            spoken = self._decode([codes[i] for i in places], timbres[places], [seeds[i] for i in places])
             for i, mel in zip(places, spoken, strict=True):
                 mels[i] = mel
         return mels
 
-    def _decode(
-        self, codes: Sequence[Sequence[int]], timbres: Sequence[Tensor], seeds: Sequence[int]
-    ) -> list[Tensor]:
+    def _decode(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
         """`to_mels` of utterances that are decoded as one batch."""
-        voices = torch.stack(list(timbres))
         rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
         frames = torch.tensor([2 * len(row) for row in rows])
         digits = pad_sequence(rows, batch_first=True)
-        prior = self.tokenizer.to_mel(digits, voices, frames)
+        prior = self.tokenizer.to_mel(digits, timbres, frames)
         noise = torch.zeros_like(prior)
         for row, n, seed in zip(noise, frames.tolist(), seeds, strict=True):
             row[:n] = NOISE * torch.randn(n, prior.shape[-1], generator=torch.Generator().manual_seed(seed))
-        mels = self.decoder.decode(digits, prior, voices, frames, noise=noise)[-1]
+        mels = self.decoder.decode(digits, prior, timbres, frames, noise=noise)[-1]
         return [mel[:n] for mel, n in zip(mels, frames.tolist(), strict=True)]
 
     @torch.inference_mode()
