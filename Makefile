@@ -46,9 +46,9 @@ run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report
 	@echo "== slmlab run, preset $(PRESET)"
 	@$(BIN)/slmlab run --preset $(PRESET) $(if $(call yes,$(FRESH)),--fresh)
 
-lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks
+lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="--no-browser --port 8899")
 	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
-	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab --LabApp.news_url=None $(LAB_ARGS) notebooks/00_tour.ipynb
+	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
 	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
@@ -100,6 +100,7 @@ $(BIN)/pip:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "== installing slmlab into $(VENV): minutes the first time, seconds later"
 	@$(INSTALL) --constraint constraints.txt $(PIP_EXTRA) --editable .
+	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" 2>/dev/null  # asks in every notebook
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip

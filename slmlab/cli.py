@@ -168,14 +168,19 @@ def _align_command(command: Command) -> None:
 
 def _speak_command(command: Command) -> None:
     """Text to a sound."""
-    speak = command("speak", _speak, "say a text")
-    speak.add_argument("text")
+    speak = command("speak", _speak, "say a text, or every line of a file")
+    speak.add_argument("text", nargs="?", default="")
+    speak.add_argument(
+        "--file",
+        type=Path,
+        help="a UTF-8 file: its lines become 001.wav, …, words and tokens beside them",
+    )
     speak.add_argument("--language", default="sw", help="sw or vi (sw)")
     speak.add_argument(
         "--voice", default="mid", help="a shipped voice, or a sound file of the voice to speak in"
     )
     speak.add_argument("--style", type=Path, help="a sound file to take the manner of speaking from")
-    speak.add_argument("--out", type=Path, default=Path("out.wav"), help="where to write (out.wav)")
+    speak.add_argument("--out", type=Path, help="where to write (out.wav; of a file, the folder spoken)")
     speak.add_argument("--seed", type=_seed, default=0, help="another seed, another reading (0)")
     speak.add_argument("--temperature", type=float, help="how freely tokens are drawn")
     speak.add_argument(
@@ -382,20 +387,30 @@ def _numbers(text: str) -> list[float]:
 
 
 def _speak(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab import audio, pipeline
+    from slmlab.corpus.sentences import from_file
 
-    pipeline.speak(
-        arguments.text,
+    if arguments.file and arguments.text:
+        raise LabError("give a text or a --file, not both.")
+    out: Path = arguments.out or Path("spoken" if arguments.file else "out.wav")
+    if not arguments.file and out.suffix.lower() != ".wav":
+        raise LabError(f"the sound would be a WAV file, but --out is {out}: let its name end in .wav")
+    texts = from_file(arguments.file) if arguments.file else [arguments.text]
+    said = pipeline.speak(
+        texts,
         language=arguments.language,
         voice=arguments.voice,
         style=arguments.style,
-        out=arguments.out,
         seed=arguments.seed,
         temperature=arguments.temperature,
         folder=arguments.checkpoints,
         lm=arguments.lm,
     )
-    print(f"said: {arguments.out}")
+    if arguments.file:
+        pipeline.keep_spoken(out, texts, said, arguments.seed)
+    else:
+        audio.write(out, said[0].wave.numpy())
+    print(f"said: {out}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ a second, Home returns to the beginning, Tab goes to the next player; a click in
 Axis legend: s samples, f mel frames.
 """
 
+import asyncio
 import base64
 import html
 import io
@@ -25,6 +26,8 @@ from slmlab import audio, features, metrics, plots
 from slmlab.audio import SAMPLE_RATE
 from slmlab.errors import LabError
 
+PAUSE = 0.03
+"""Seconds that a control waits whether another move follows."""
 NARROW = 5.6
 """Inches of a picture that stands beside another."""
 STYLE = """
@@ -52,6 +55,7 @@ const players = [...document.querySelectorAll('section')].map(section => {
   };
   const move = time => { audio.currentTime = Math.max(0, Math.min(audio.duration || 0, time)); };
   audio.addEventListener('play', () => {
+    section.focus({ preventScroll: true });  // so that its keys work whatever was clicked
     for (const other of players) if (other !== audio) other.pause();
     follow();
   });
@@ -127,7 +131,8 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
     """Widgets above what `show` makes of their values, made anew whenever one of them is moved.
 
     Unlike `ipywidgets.interact`, a mistake in the first answer is the cell's own error, and the answer is
-    an ordinary output: seen where no widgets are.
+    an ordinary output: seen where no widgets are. Of moves that come faster than answers the last one is
+    answered.
 
     Args:
         show: takes the widgets' values by name; gives what is displayed, a tuple one below the other.
@@ -154,8 +159,19 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         except LabError as error:
             shown[0].update(ipywidgets.HTML(f"<b>{html.escape(str(error))}</b>"))
 
+    waiting: list[asyncio.TimerHandle] = []
+
+    def moved(change: Any) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return update(change)
+        while waiting:
+            waiting.pop().cancel()
+        waiting.append(loop.call_later(PAUSE, update, change))
+
     for widget in choices.values():
-        widget.observe(update, names="value")
+        widget.observe(moved, names="value")
 
 
 def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:

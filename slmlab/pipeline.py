@@ -30,7 +30,7 @@ from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
 from slmlab.stages import Stage, memory_mib, read_done, run_stages, stage_folders
 from slmlab.text import LANGUAGE_NAMES, TARGET_LANGUAGES
-from slmlab.voice import KINDS, VOICES, Chain
+from slmlab.voice import KINDS, VOICES, Chain, Speech
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
@@ -164,17 +164,16 @@ def checkpoint_folder(preset_name: str = "tiny") -> Path:
 
 
 def speak(
-    text: str,
+    texts: Sequence[str],
     language: str,
     voice: str,
-    out: Path,
     style: Path | None = None,
     seed: int = 0,
     temperature: float | None = None,
     folder: Path | None = None,
     lm: Path | None = None,
-) -> None:
-    """Say a text into a WAV file, marked as generated.
+) -> list[Speech]:
+    """Say texts, each from the same seed.
 
     Args:
         voice: a shipped voice's name, or a sound file of a voice never heard before.
@@ -184,23 +183,32 @@ def speak(
         lm: a tuned language model to speak with, in place of the folder's.
 
     Raises:
-        LabError: the text, language, voice, style or name of the sound cannot be used.
+        LabError: a text, the language, voice or style cannot be used.
     """
     if language not in LANGUAGE_NAMES:
         raise LabError(f"language {language!r} is unknown: choose one of {', '.join(TARGET_LANGUAGES)}")
-    if len(text) > LONGEST_TEXT:
-        raise LabError(
-            f"the text has {len(text)} characters, at most {LONGEST_TEXT} are said in one go: cut it into "
-            "sentences."
-        )
-    if out.suffix.lower() != ".wav":
-        raise LabError(f"the sound would be a WAV file, but --out is {out}: let its name end in .wav")
+    for text in texts:
+        if len(text) > LONGEST_TEXT:
+            raise LabError(
+                f"the text has {len(text)} characters, at most {LONGEST_TEXT} are said in one go: cut it "
+                "into sentences."
+            )
     chain = Chain(folder or checkpoint_folder(), lm)
     timbre = _timbre(chain, voice)
     sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
     manner = chain.encode(_read(style)) if style else []
-    speech = chain.say([text], language, timbre[None], sampling, [manner], [seed])[0]
-    audio.write(out, speech.wave.numpy())
+    n = len(texts)
+    return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
+
+
+def keep_spoken(folder: Path, texts: Sequence[str], said: Sequence[Speech], seed: int) -> None:
+    """Write `001.wav`, marked as generated, `001.txt` and `001.json` (tokens, seed), and so on: a folder of
+    one system, as a listening test takes it.
+    """
+    for i, (text, speech) in enumerate(zip(texts, said, strict=True), start=1):
+        audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
+        checkpoints.replace_text(folder / f"{i:03d}.txt", text + "\n")
+        _write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
 
 
 def _read(path: Path) -> torch.Tensor:

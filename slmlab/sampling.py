@@ -12,7 +12,8 @@ Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k id
 h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w window of past tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -279,17 +280,37 @@ def generate(
     weights = _weights(model)
     order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
     said: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), config.batch):
-        rows = order[start : start + config.batch]
+
+    def say(rows: list[int]) -> None:
         bounds = [
             (round(config.shortest * expected[i]), max(1, round(config.longest * expected[i]))) for i in rows
         ]
         spoken = _batch(model, weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
         for i, codes in zip(rows, spoken, strict=True):
             said[i] = codes
+
+    batches = [order[start : start + config.batch] for start in range(0, len(order), config.batch)]
+    workers = min(torch.get_num_threads(), len(batches)) if weights.table.device.type == "cpu" else 1
+    _side_by_side(say, batches[::-1], workers)
     return said
 
 
+def _side_by_side(say: Callable[[list[int]], None], batches: Sequence[list[int]], workers: int) -> None:
+    """Batches in as many threads, one core each: products this small gain little from being split."""
+    if workers < 2:
+        for rows in batches:
+            say(rows)
+        return
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(say, batches))  # what one of them raised is raised here
+    finally:
+        torch.set_num_threads(cores)
+
+
+@torch.inference_mode()
 def _batch(
     model: SpeechLM,
     weights: _Weights,

@@ -22,6 +22,7 @@ from slmlab import audio, checkpoints, pipeline
 from slmlab.cli import main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
+from slmlab.labelling.study import from_systems
 from slmlab.stages import Stage, run_stages
 
 
@@ -167,6 +168,23 @@ def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path)
     assert rows[0]["cer"] >= 0
 
 
+def test_the_lines_of_a_file_become_a_system_of_a_listening_test(random_chain: Path, tmp_path: Path) -> None:
+    lines, out, one = tmp_path / "lines.txt", tmp_path / "a", tmp_path / "one.wav"
+    lines.write_text("mama anapika\n\nbaba anasoma kitabu\n", encoding="utf-8")
+    mine = ["--checkpoints", str(random_chain), "--seed", "3"]
+    assert main(["speak", "--file", str(lines), "--out", str(out), *mine]) == 0
+    assert main(["speak", "mama anapika", "--out", str(one), *mine]) == 0
+    made = {f"00{i}.{x}" for i in "12" for x in ("wav", "txt", "json")}
+    assert {path.name for path in out.iterdir()} == made
+    np.testing.assert_allclose(audio.read(out / "001.wav")[0], audio.read(one)[0], atol=1e-3)
+    assert (out / "002.txt").read_text(encoding="utf-8") == "baba anasoma kitabu\n"
+    shutil.copytree(out, tmp_path / "b")
+    study = from_systems([out, tmp_path / "b"], tmp_path / "clips")
+    clip = next(clip for clip in study.clips if (clip.system, clip.sentence) == ("a", "002"))
+    assert clip.text == "baba anasoma kitabu"
+    assert (clip.seed, list(clip.tokens)) == (3, json.loads((out / "002.json").read_text())["tokens"])
+
+
 def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(random_chain: Path, tmp_path: Path) -> None:
     def say(*options: object) -> bytes:
         out, mine = tmp_path / "a.wav", ("--checkpoints", random_chain)
@@ -182,6 +200,7 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(random_chain: Pat
         (("",), ("nothing to say", "write one")),
         ((" … ?!",), ("nothing to say",)),
         (("mama 7",), ("'7' (U+0037 DIGIT SEVEN)", "write numbers as words")),
+        (("mama", "--file", "lines.txt"), ("a text or a --file", "not both")),
         (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "Latin letters")),
         (("mama €",), ("EURO SIGN", "write symbols as words")),
         (("mama\x07",), ("control characters",)),
@@ -319,7 +338,7 @@ def test_a_checkpoint_of_another_config(chain: Path, capsys: pytest.CaptureFixtu
     other = DecoderConfig(timbre_width=65, width=32, layers=1)
     checkpoints.save(chain / "decoder", FlowDecoder(other), checkpoints.Card(config=other))
     error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
-    assert "decoder was not made for the tokenizer beside it (timbre_width: found 65, expected 9)" in error
+    assert f"decoder was not made for the tokenizer of {chain} (timbre_width: found 65, expected 9)" in error
 
 
 def test_a_checkpoint_of_another_network(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """Players: the sound inside is the sound given, words follow the speech, nothing comes from outside."""
 
+import asyncio
 import base64
 import html
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import ipywidgets
 import numpy as np
@@ -113,6 +115,22 @@ def test_controls_show_at_once_and_again_after_a_move(monkeypatch: pytest.Monkey
     assert shown[:2] == [2.0, 3.0]
     assert "too much" in shown[2].value
     assert slider.description == "x"
+
+
+def test_of_moves_that_come_together_the_last_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel, whose loop runs: five presses of a key are one answer."""
+    asked: list[int] = []
+    monkeypatch.setattr(listening, "display", lambda *_, **__: SimpleNamespace(update=lambda part: None))
+    slider = ipywidgets.IntSlider(0, min=0, max=10)
+    listening.controls(lambda x: asked.append(x), x=slider)
+
+    async def press() -> None:
+        for value in range(1, 6):
+            slider.value = value
+        await asyncio.sleep(3 * listening.PAUSE)
+
+    asyncio.run(press())
+    assert asked == [0, 5]
 
 
 def test_a_control_may_answer_with_several_things(monkeypatch: pytest.MonkeyPatch) -> None:

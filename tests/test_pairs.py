@@ -79,7 +79,7 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
         Pair("votes-1", "sw", "mbili", (5,), (6, 6), "people"),
     ]
     (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | {"chosen": "sha256:ab"}) + "\n")
-    with pytest.raises(LabError, match=r"row 0, chosen is no row of speech tokens.*'sha256:ab'"):
+    with pytest.raises(LabError, match=r"row 0, chosen names a sound .sha256:ab.*with --clips"):
         table.read(tmp_path / "votes.jsonl", language="sw")
     heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
     assert heard[0].chosen == (8, 8)

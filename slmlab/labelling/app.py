@@ -254,10 +254,9 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> tuple[gr.HTML, gr.But
     with gr.Column(elem_classes="face"):
         screen = gr.HTML(elem_id=f"{face}-screen")
         with gr.Column(elem_classes="start"):
-            gr.Markdown(study.instructions)
-            task = gr.Radio(
-                list(TASK_NAMES), value="Naturalness", label="What to rate", visible=face == "rate"
-            )
+            gr.Markdown(f"{study.instructions}\n\n{views.round_length(study, face)}")
+            rated = [name for name, task in TASK_NAMES.items() if task != "smos" or study.references]
+            task = gr.Radio(rated, value="Naturalness", label="What to rate", visible=face == "rate")
             name = gr.Textbox(solo, label="Your name, or any name", max_length=80, elem_id=f"{face}-name")
             start = gr.Button("Start", variant="primary", elem_id=f"{face}-start")
         with gr.Column(elem_classes="work"):
@@ -496,8 +495,7 @@ def _results(lab: Lab) -> None:
     def write(request: gr.Request) -> str:
         if not is_teacher(request):
             return ""
-        written = export.write(lab.store, lab.folder / "export")
-        return f"<div class='lab'><p class='text'>Written: {', '.join(p.name for p in written)}</p></div>"
+        return views.export_page(lab.store, export.write(lab.store, lab.folder / "export"))
 
     again.click(look, [task], [shown], queue=False, api_name="results")
     out.click(write, None, [shown], queue=False, api_name="export")

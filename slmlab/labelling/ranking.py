@@ -153,7 +153,8 @@ def leaderboard(
     table["votes"] = [
         int(((votes["first_system"] == s) | (votes["second_system"] == s)).sum()) for s in systems
     ]
-    table["best"] = [(again.argmax(axis=1) == i).mean() for i in range(len(systems))]
+    first = again.argmax(axis=1)
+    table["best"] = [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))]
     ranked = table.sort_values("strength", ascending=False, ignore_index=True)
     return Leaderboard(ranked, n, level)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from slmlab import audio, features
@@ -20,7 +21,7 @@ from slmlab.errors import LabError
 from slmlab.labelling import ranking
 from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, Place, Store
 from slmlab.labelling.ranking import Leaderboard
-from slmlab.labelling.schedule import PRACTICE
+from slmlab.labelling.schedule import GOLD, PRACTICE, REPEAT, schedule
 from slmlab.labelling.study import DISTORTED, Study
 
 BLUE = "#2f5d8a"
@@ -215,6 +216,38 @@ def interval_plot(
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return _picture(figure)
+
+
+def round_length(study: Study, face: str) -> str:
+    """How many judgements a round has, in words for those who will give them."""
+    trials = schedule(study, "pair" if face == "pair" else "nmos", 0, {})
+    kinds = [trial.kind for trial in trials]
+    extra = [
+        f"{n} {what}"
+        for n, what in (
+            (kinds.count(PRACTICE), "to warm up"),
+            (kinds.count(GOLD), "with a known answer, which show who listens"),
+            (kinds.count(REPEAT), "asked twice"),
+        )
+        if n
+    ]
+    among = f", {', '.join(extra)} among them" if extra else ""
+    return f"A round has {len(trials)} judgements{among}."
+
+
+def export_page(store: Store, written: Sequence[Path]) -> str:
+    """What was exported, where to, and which votes did not become preferences."""
+    table = pq.read_table(written[0], columns=["chosen"])["chosen"].to_pylist()
+    votes = ranking.votes_of(store)
+    excluded = ranking.exclusions(votes, store.study.rules)
+    words = [
+        f"Written into {written[0].parent}: {', '.join(path.name for path in written)}.",
+        f"{len(table)} of {len(votes)} votes on pairs are preferences for training; ties, skips, practice, "
+        f"checks and repeats are not, nor what {len(excluded)} excluded listeners said.",
+    ]
+    if any(side.startswith("sha256:") for side in table):
+        words.append("Their sounds came without tokens: training needs the folder of sounds (--clips).")
+    return f"<div class='lab'>{''.join(f'<p class=text>{escape(line)}</p>' for line in words)}</div>"
 
 
 def as_table(rows: pd.DataFrame) -> str:

@@ -187,6 +187,11 @@ def _tokens(written: str, encode: Callable[[str], Sequence[int]] | None, where: 
     """Speech tokens that a string spells, or those of the sound it names."""
     if encode and written.startswith("sha256:"):
         return encode(written.removeprefix("sha256:"))
+    if written.startswith("sha256:"):
+        raise LabError(
+            f"{where} names a sound ({written[:20]}…) whose tokens are not known: give the folder of the "
+            "systems' sounds with --clips."
+        )
     if CODE.sub("", written).strip():
         raise LabError(
             f"{where} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {written[:40]!r}."
