@@ -87,6 +87,7 @@ def run_ours(model: SpeechLM, pairs: Sequence[Pair]) -> tuple[list[float], float
 def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[list[float], float]:
     """The same of TRL's DPOTrainer."""
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     losses, asked = list[float](), list[float]()
@@ -129,6 +130,7 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
             train_dataset=Dataset.from_list([_ids(model, pair) for pair in pairs]),
             processing_class=_tokenizer(),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return losses, float(np.median(np.diff(asked)))
 
