@@ -97,7 +97,7 @@ class Player:
             f'<iframe srcdoc="{html.escape(self.page)}" title="{html.escape(self.words)}" '
             f'style="width: 100%; height: {self.height}px; border: 0" allow="autoplay"></iframe>'
         )
-        return {"text/html": frame, "text/plain": self.words}
+        return {"text/html": frame, "text/plain": f"run this cell to hear: {self.words}"}
 
 
 def player(wave: ArrayLike, title: str = "", text: str = "") -> Player:
@@ -270,7 +270,7 @@ def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLi
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>player</title><style>{STYLE}</style>'
         f"<main>{''.join(sections)}</main><script>{SCRIPT}</script></html>"
     )
-    return Player(page, 560, "▶ " + ", ".join(lengths))
+    return Player(page, 560, ", ".join(lengths))
 
 
 def under(player: Player, picture: plots.Picture) -> Player:

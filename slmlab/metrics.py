@@ -433,6 +433,33 @@ def expressivity_scores(
     return np.where(defined.any(1), sums / defined.sum(1).clip(min=1), np.nan)
 
 
+UNITS = {
+    "seconds": "s",
+    "loudness": "LUFS",
+    "clipped": "share",
+    "speech_share": "share",
+    "voiced_share": "share",
+    "f0_median": "Hz",
+    "f0_std": "Hz",
+    "f0_range": "Hz",
+    "f0_spread": "semitones",
+    "energy_std": "dB",
+    "rate_variation": "0 is a metronome",
+    "speaking_rate": "letters/s",
+    "cer": "wrong letters over letters",
+    "wer": "wrong words over words",
+    "length_ratio": "1 is as long",
+    "f0_correlation": "-1 to 1",
+    "f0_rmse": "Hz",
+    "mel_distance": "dB",
+    "similarity": "-1 to 1",
+    "entropy": "bits",
+    "repetition": "share",
+    "calibrated_cer": "cer less the recording's",
+}
+"""What the figures of a sound are counted in."""
+
+
 def describe(
     wave: audio.Wave,
     text: str | None = None,

@@ -277,13 +277,14 @@ def _measurable(path: Path) -> audio.Wave:
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a metric, one column a sound."""
+    """One line a metric with what it is counted in, one column a sound."""
 
     def shown(value: Any) -> str:
         return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[name, *(shown(row.get(name)) for row in rows)] for name in names]
+    titles = {name: f"{name} ({metrics.UNITS[name]})" if name in metrics.UNITS else name for name in names}
+    cells = [[titles[name], *(shown(row.get(name)) for row in rows)] for name in names]
     widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -57,7 +57,7 @@ def test_a_player_needs_nothing_from_outside_and_can_be_reached_by_keyboard() ->
     assert 'tabindex="0"' in page
     assert 'alt="waveform, spectrogram and F0 of tone, 1.0 s"' in page
     shown = listening.player(TONE, "tone")._repr_mimebundle_()
-    assert shown["text/plain"] == "▶ tone (1.0 s)"
+    assert shown["text/plain"] == "run this cell to hear: tone (1.0 s)"
     frame = re.search(r'srcdoc="([^"]*)"', shown["text/html"])
     assert frame
     assert html.unescape(frame[1]) == listening.player(TONE, "tone").page
