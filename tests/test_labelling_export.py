@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from slmlab.errors import LabError
-from slmlab.labelling import bench, events, export, listeners
+from slmlab.labelling import bench, events, export, listeners, ranking, views
 from slmlab.labelling.events import Store, Vote
 
 TASTE = {"a": 1.5, "b": 0.0, "c": -1.5}
@@ -88,6 +88,23 @@ def test_programs_are_marked_as_such_in_every_file(store: Store, tmp_path: Path)
     began = [event["body"] for event in export._lines(tmp_path / "events.jsonl")]
     assert {body["listener"] for body in began if "listener" in body} == set(votes["listener"])
     assert "honest" not in (tmp_path / "events.jsonl").read_text()
+
+
+def test_the_page_says_where_votes_went_and_what_was_left_out(store: Store, tmp_path: Path) -> None:
+    page = views.export_page(store, export.write(store, tmp_path / "<out>"))
+    n = len(export.preferences(store))
+    assert f"{n} of {len(ranking.votes_of(store))} votes on pairs are preferences" in page
+    assert "nor what 1 excluded listeners said" in page
+    assert f"{tmp_path}/&lt;out&gt;" in page
+    assert "--clips" not in page
+
+
+def test_a_round_is_announced_as_it_will_be(store: Store) -> None:
+    token = store.open_session("Ana")
+    announced = views.round_length(store.study, "pair")
+    kinds = [trial.kind for trial in store.place(token).trials]
+    assert announced.startswith(f"A round has {len(kinds)} judgements, 2 to warm up, 12 with a known answer")
+    assert f"{kinds.count('repeat')} asked twice among them" in announced
 
 
 def test_people_keep_their_numbers_from_one_export_to_the_next(tmp_path: Path) -> None:
