@@ -152,7 +152,9 @@ def _ranking_parts(kept: pd.DataFrame, study: Study, task: str) -> list[str]:
         tests = ranking.paired_tests(kept)
         return [f"<img alt='mean scores' src='{picture}'>", as_table(table), as_table(tests)]
     board = ranking.leaderboard(kept, study.systems)
-    return [f"<img alt='leaderboard' src='{leaderboard_plot(board)}'>", as_table(board.table)]
+    legend = "best: how often a system comes first when listeners are drawn again."
+    picture = f"<img alt='leaderboard' src='{leaderboard_plot(board)}'>"
+    return [picture, as_table(board.table), f"<p class='quiet'>{legend}</p>"]
 
 
 def _agreement_line(kept: pd.DataFrame, task: str) -> str:
@@ -174,15 +176,16 @@ def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str]) -> str:
         {
             "listener": table["listener"],
             "trials": table["trials"],
-            "gold": [f"{a} of {b}" for a, b in zip(table["gold_right"], table["gold"], strict=True)],
+            "checks right": [f"{a} of {b}" for a, b in zip(table["gold_right"], table["gold"], strict=True)],
             "repeats alike": [
                 f"{a} of {b}" for a, b in zip(table["repeats_same"], table["repeats"], strict=True)
             ],
-            "left": [f"{a} of {b}" for a, b in zip(table["left"], table["decided"], strict=True)],
+            "took the left": [f"{a} of {b}" for a, b in zip(table["left"], table["decided"], strict=True)],
             "counts?": [excluded.get(name, "yes") for name in table["listener"]],
         }
     )
-    return f"<h3>Listeners</h3>{as_table(shown)}"
+    legend = "Checks have a known answer; a repeat is alike if the same sound won again, from the other side."
+    return f"<h3>Listeners</h3>{as_table(shown)}<p class='quiet'>{legend}</p>"
 
 
 def leaderboard_plot(board: Leaderboard) -> str:
