@@ -48,6 +48,7 @@ run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="--no-browser --port 8899")
 	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
+	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true  # it asks in every notebook
 	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
@@ -100,7 +101,6 @@ $(BIN)/pip:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "== installing slmlab into $(VENV): minutes the first time, seconds later"
 	@$(INSTALL) --constraint constraints.txt $(PIP_EXTRA) --editable .
-	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" 2>/dev/null  # asks in every notebook
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip

@@ -393,8 +393,9 @@ def _speak(arguments: argparse.Namespace) -> None:
     if arguments.file and arguments.text:
         raise LabError("give a text or a --file, not both.")
     out: Path = arguments.out or Path("spoken" if arguments.file else "out.wav")
-    if not arguments.file and out.suffix.lower() != ".wav":
-        raise LabError(f"the sound would be a WAV file, but --out is {out}: let its name end in .wav")
+    if bool(arguments.file) == (out.suffix.lower() == ".wav"):
+        wanted = "a folder for the lines of a --file" if arguments.file else "a name that ends in .wav"
+        raise LabError(f"the sound would be a WAV file, but --out is {out}: give {wanted}")
     texts = from_file(arguments.file) if arguments.file else [arguments.text]
     said = pipeline.speak(
         texts,

@@ -156,8 +156,9 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         try:
             for place, part in zip(shown, answer(), strict=True):
                 place.update(part)
-        except LabError as error:
-            shown[0].update(ipywidgets.HTML(f"<b>{html.escape(str(error))}</b>"))
+        except Exception as error:  # said here: nobody reads what a timer raises
+            kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+            shown[0].update(ipywidgets.HTML(f"<b>{html.escape(kind + str(error))}</b>"))
 
     waiting: list[asyncio.TimerHandle] = []
 

@@ -138,8 +138,11 @@ def equal_count_entropies(
 
 
 def matched_entropies(systems: Sequence[Sequence[Tokens]]) -> list[float]:
-    """H_p in bits of each system, all counted over as many tokens as the least of them has: comparable."""
-    fewest = max(1, min((sum(map(len, said)) for said in systems), default=1))
+    """H_p in bits of each system, all counted over as many tokens as the least of them has: comparable.
+
+    NaN of one that said nothing.
+    """
+    fewest = min(filter(None, (sum(map(len, said)) for said in systems)), default=1)
     return [float(equal_count_entropies(said, fewest, 20, seed=0).mean()) for said in systems]
 
 
@@ -435,7 +438,7 @@ def expressivity_scores(
 
 UNITS = {
     "seconds": "s",
-    "loudness": "LUFS",
+    "loudness": "dB of full scale",
     "clipped": "share",
     "speech_share": "share",
     "voiced_share": "share",

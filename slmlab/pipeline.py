@@ -190,8 +190,8 @@ def speak(
     for text in texts:
         if len(text) > LONGEST_TEXT:
             raise LabError(
-                f"the text has {len(text)} characters, at most {LONGEST_TEXT} are said in one go: cut it "
-                "into sentences."
+                f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
+                "go: cut it into sentences."
             )
     chain = Chain(folder or checkpoint_folder(), lm)
     timbre = _timbre(chain, voice)
@@ -203,8 +203,10 @@ def speak(
 
 def keep_spoken(folder: Path, texts: Sequence[str], said: Sequence[Speech], seed: int) -> None:
     """Write `001.wav`, marked as generated, `001.txt` and `001.json` (tokens, seed), and so on: a folder of
-    one system, as a listening test takes it.
+    one system, as a listening test takes it. LabError if other sounds lie there already.
     """
+    if any(folder.glob("*.wav")):
+        raise LabError(f"{folder} holds sounds already, which would join these: give another --out")
     for i, (text, speech) in enumerate(zip(texts, said, strict=True), start=1):
         audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
         checkpoints.replace_text(folder / f"{i:03d}.txt", text + "\n")

@@ -15,6 +15,7 @@ h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w wind
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +29,7 @@ from slmlab.errors import LabError
 from slmlab.models.layers import FusedBlock, rotation, unit_rms
 from slmlab.models.lm import LMConfig, SpeechLM
 
+_COUNT = Lock()  # torch's number of threads is the whole process's
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
 REST = 0.8  # when no more than this share of a batch still speaks, those who ended are left out
 
@@ -296,18 +298,19 @@ def generate(
 
 
 def _side_by_side(say: Callable[[list[int]], None], batches: Sequence[list[int]], workers: int) -> None:
-    """Batches in as many threads, one core each: products this small gain little from being split."""
+    """Batches in as many threads, one core each: at tiny, products gain little from being split."""
     if workers < 2:
         for rows in batches:
             say(rows)
         return
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(say, batches))  # what one of them raised is raised here
-    finally:
-        torch.set_num_threads(cores)
+    with _COUNT:
+        cores = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(say, batches))  # what one of them raised is raised here
+        finally:
+            torch.set_num_threads(cores)
 
 
 @torch.inference_mode()

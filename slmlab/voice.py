@@ -95,9 +95,11 @@ class Chain:
 
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
-            kind = name.split(".")[0]
+            kind, _, language = name.partition(".")
             place = self.own_lm if kind == "lm" and self.own_lm else self.folder / name
-            network = checkpoints.load(place, *KINDS[kind])[0]
+            network, card = checkpoints.load(place, *KINDS[kind])
+            if card.facts.get("language", language) != language:
+                raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
             shared, found = _terms(self.tokenizer), _terms(network)
             if unlike := checkpoints.differences(found, {term: shared[term] for term in found}):
                 raise LabError(

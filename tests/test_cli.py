@@ -23,6 +23,7 @@ from slmlab.cli import main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
 from slmlab.labelling.study import from_systems
+from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.stages import Stage, run_stages
 
 
@@ -168,7 +169,9 @@ def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path)
     assert rows[0]["cer"] >= 0
 
 
-def test_the_lines_of_a_file_become_a_system_of_a_listening_test(random_chain: Path, tmp_path: Path) -> None:
+def test_the_lines_of_a_file_become_a_system_of_a_listening_test(
+    random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines, out, one = tmp_path / "lines.txt", tmp_path / "a", tmp_path / "one.wav"
     lines.write_text("mama anapika\n\nbaba anasoma kitabu\n", encoding="utf-8")
     mine = ["--checkpoints", str(random_chain), "--seed", "3"]
@@ -178,6 +181,9 @@ def test_the_lines_of_a_file_become_a_system_of_a_listening_test(random_chain: P
     assert {path.name for path in out.iterdir()} == made
     np.testing.assert_allclose(audio.read(out / "001.wav")[0], audio.read(one)[0], atol=1e-3)
     assert (out / "002.txt").read_text(encoding="utf-8") == "baba anasoma kitabu\n"
+    again = refused(capsys, "speak", "--file", lines, "--out", out, *mine)
+    assert f"{out} holds sounds already, which would join these" in again
+    assert "give a folder" in refused(capsys, "speak", "--file", lines, "--out", one, *mine)
     shutil.copytree(out, tmp_path / "b")
     study = from_systems([out, tmp_path / "b"], tmp_path / "clips")
     clip = next(clip for clip in study.clips if (clip.system, clip.sentence) == ("a", "002"))
@@ -185,13 +191,19 @@ def test_the_lines_of_a_file_become_a_system_of_a_listening_test(random_chain: P
     assert (clip.seed, list(clip.tokens)) == (3, json.loads((out / "002.json").read_text())["tokens"])
 
 
-def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(random_chain: Path, tmp_path: Path) -> None:
+def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
+    random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def say(*options: object) -> bytes:
         out, mine = tmp_path / "a.wav", ("--checkpoints", random_chain)
         assert main(["speak", "mama", "--out", str(out), *map(str, (*mine, *options))]) == 0
         return out.read_bytes()
 
     assert say("--lm", random_chain / "lm.sw") == say() != say("--lm", random_chain / "lm.vi")
+    network = checkpoints.load(random_chain / "lm.vi", SpeechLM, LMConfig)[0]
+    checkpoints.save(tmp_path / "tuned", network, checkpoints.Card(network.config, {"language": "vi"}))
+    error = refused(capsys, "speak", "mama", "--lm", tmp_path / "tuned", "--checkpoints", random_chain)
+    assert "tuned was tuned for 'vi': choose that language" in error
 
 
 @pytest.mark.parametrize(
@@ -228,7 +240,7 @@ def test_a_sound_of_another_form_is_not_promised(
     capsys: pytest.CaptureFixture[str], random_chain: Path, tmp_path: Path
 ) -> None:
     error = refused(capsys, "speak", "mama", "--out", tmp_path / "a.mp3", "--checkpoints", random_chain)
-    assert "end in .wav" in error
+    assert "ends in .wav" in error
     assert not list(tmp_path.iterdir())
 
 

@@ -101,7 +101,7 @@ def test_the_page_says_where_votes_went_and_what_was_left_out(store: Store, tmp_
 
 def test_a_round_is_announced_as_it_will_be(store: Store) -> None:
     token = store.open_session("Ana")
-    announced = views.round_length(store.study, "pair")
+    announced = views.round_length(store.study)
     kinds = [trial.kind for trial in store.place(token).trials]
     assert announced.startswith(f"A round has {len(kinds)} judgements, 2 to warm up, 12 with a known answer")
     assert f"{kinds.count('repeat')} asked twice among them" in announced

@@ -122,6 +122,20 @@ def test_equal_counts_remove_the_advantage_of_more_tokens():
     assert abs(means[0] - means[1]) < 0.12
 
 
+def test_systems_are_counted_alike_whatever_they_say():
+    """Four codes in turn are 2 bits over any 8 tokens of them; who says nothing takes nothing from others."""
+    found = metrics.matched_entropies([[[1, 2, 3, 4] * 10], [[1, 2] * 4], [[], []]])
+    assert found[:2] == [2.0, 1.0]
+    assert math.isnan(found[2])
+    assert math.isnan(metrics.matched_entropies([[[]]])[0])
+
+
+def test_every_figure_of_a_sound_has_a_unit():
+    wave = 0.1 * np.sin(np.arange(16_000) * 0.08).astype(np.float32)
+    told = metrics.describe(wave, "moja", wave, "moja", lambda sound: np.ones(3))
+    assert told.keys() | {"entropy", "repetition", "calibrated_cer"} == metrics.UNITS.keys()
+
+
 def test_equal_counts_count_exactly_and_repeat_with_their_seed():
     draws = metrics.equal_count_entropies([[1, 2], [3, 4], [5, 6, 7]], 1, 20, seed=3)
     assert (draws == 0).all()  # one token has no entropy

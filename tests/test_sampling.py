@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from slmlab import sampling
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.sampling import (
@@ -110,6 +111,26 @@ def test_alone_or_in_any_batch_the_same_is_said() -> None:
     assert together == alone == in_pairs
     assert len({len(codes) for codes in together}) > 2
     assert generate(model, rows, freely, [s + 1 for s in seeds]) != together
+
+
+def test_batches_side_by_side_say_what_they_say_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thread a core; what goes wrong in one of them is raised, and the count of threads comes back."""
+    model, config = lively(), SamplingConfig(temperature=1.0, batch=2)
+    rows, seeds = prompts(model) * 3, range(15)
+    in_turn = generate(model, rows, config, seeds)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    assert generate(model, rows, config, seeds) == in_turn
+    assert (counts[0], counts[-1]) == (1, 2)
+
+    def broken(*_: object) -> list[list[int]]:
+        raise LabError("no")
+
+    monkeypatch.setattr(sampling, "_batch", broken)
+    with pytest.raises(LabError, match="no"):
+        generate(model, rows, config, seeds)
+    assert counts[-1] == 2
 
 
 def test_random_numbers_follow_from_seed_and_step_alone() -> None:

@@ -254,7 +254,9 @@ def _judge(lab: Lab, face: str, tokens: Any, solo: str) -> tuple[gr.HTML, gr.But
     with gr.Column(elem_classes="face"):
         screen = gr.HTML(elem_id=f"{face}-screen")
         with gr.Column(elem_classes="start"):
-            gr.Markdown(f"{study.instructions}\n\n{views.round_length(study, face)}")
+            gr.Markdown(study.instructions)
+            if face == "pair" and study.pairs:
+                gr.Markdown(views.round_length(study))
             rated = [name for name, task in TASK_NAMES.items() if task != "smos" or study.references]
             task = gr.Radio(rated, value="Naturalness", label="What to rate", visible=face == "rate")
             name = gr.Textbox(solo, label="Your name, or any name", max_length=80, elem_id=f"{face}-name")

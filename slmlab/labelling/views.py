@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from slmlab import audio, features
 from slmlab.errors import LabError
-from slmlab.labelling import ranking
+from slmlab.labelling import export, ranking
 from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, Place, Store
 from slmlab.labelling.ranking import Leaderboard
 from slmlab.labelling.schedule import GOLD, PRACTICE, REPEAT, schedule
@@ -135,7 +134,7 @@ def results_page(store: Store, task: str) -> str:
         parts.append("<p class='text'>No vote that counts yet.</p>")
     else:
         parts += [*_ranking_parts(kept, study, task), _agreement_line(kept, task)]
-    parts.append(_exclusion_part(votes, excluded))
+    parts.append(_exclusion_part(votes, excluded, task))
     parts.append(f"<p class='quiet'>Told beforehand: {escape(study.instructions)}</p>")
     notes = votes.loc[votes["note"] != "", "note"]
     if len(notes):
@@ -168,7 +167,7 @@ def _agreement_line(kept: pd.DataFrame, task: str) -> str:
     )
 
 
-def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str]) -> str:
+def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str], task: str) -> str:
     if votes.empty:
         return ""
     table = ranking.listeners(votes)
@@ -184,7 +183,10 @@ def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str]) -> str:
             "counts?": [excluded.get(name, "yes") for name in table["listener"]],
         }
     )
-    legend = "Checks have a known answer; a repeat is alike if the same sound won again, from the other side."
+    alike = "the same sound won again, from the other side, or neither did"
+    if task != "pair":
+        shown, alike = shown.drop(columns="took the left"), "the scores are at most 1 apart"
+    legend = f"Checks have a known answer; a repeat is alike if {alike}."
     return f"<h3>Listeners</h3>{as_table(shown)}<p class='quiet'>{legend}</p>"
 
 
@@ -221,10 +223,9 @@ def interval_plot(
     return _picture(figure)
 
 
-def round_length(study: Study, face: str) -> str:
-    """How many judgements a round has, in words for those who will give them."""
-    trials = schedule(study, "pair" if face == "pair" else "nmos", 0, {})
-    kinds = [trial.kind for trial in trials]
+def round_length(study: Study) -> str:
+    """How many judgements a round of pairs has, in words for those who will give them."""
+    kinds = [trial.kind for trial in schedule(study, "pair", 0, {})]
     extra = [
         f"{n} {what}"
         for n, what in (
@@ -235,12 +236,12 @@ def round_length(study: Study, face: str) -> str:
         if n
     ]
     among = f", {', '.join(extra)} among them" if extra else ""
-    return f"A round has {len(trials)} judgements{among}."
+    return f"A round has {len(kinds)} judgements{among}."
 
 
 def export_page(store: Store, written: Sequence[Path]) -> str:
     """What was exported, where to, and which votes did not become preferences."""
-    table = pq.read_table(written[0], columns=["chosen"])["chosen"].to_pylist()
+    table = export.preferences(store)
     votes = ranking.votes_of(store)
     excluded = ranking.exclusions(votes, store.study.rules)
     words = [
@@ -248,7 +249,7 @@ def export_page(store: Store, written: Sequence[Path]) -> str:
         f"{len(table)} of {len(votes)} votes on pairs are preferences for training; ties, skips, practice, "
         f"checks and repeats are not, nor what {len(excluded)} excluded listeners said.",
     ]
-    if any(side.startswith("sha256:") for side in table):
+    if any(table[side].str.startswith("sha256:").any() for side in ("chosen", "rejected")):
         words.append("Their sounds came without tokens: training needs the folder of sounds (--clips).")
     return f"<div class='lab'>{''.join(f'<p class=text>{escape(line)}</p>' for line in words)}</div>"
 

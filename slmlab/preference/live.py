@@ -46,11 +46,12 @@ class Live:
     """What a `Jury` may be given as `watch`: keeps one picture under a notebook's cell up to date."""
 
     def __init__(self) -> None:
-        self.name, self.handle = "", DisplayHandle()
+        self.name = ""
+        self.handle: DisplayHandle | None = None
 
     def __call__(self, name: str, rows: pd.DataFrame) -> None:
         """Show the tuning `name` as far as it is; another name begins another picture."""
-        if name == self.name:
-            self.handle.update(picture(rows))
-        else:
+        if name != self.name:
             self.name, self.handle = name, display(picture(rows), display_id=True)
+        elif self.handle:  # there is none outside a notebook
+            self.handle.update(picture(rows))

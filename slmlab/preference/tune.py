@@ -53,7 +53,7 @@ class PreferenceConfig:
     """Most tokens of a padded batch, both sides counted."""
     choose: str = "error"
     """Which checkpoint: the one with the lowest word error rate (`error`) or the widest F0 spread of what is
-    clear (`melody`) on dev, or the `last`."""
+    clear then (`melody`; a flat sentence that breaks widens it too) on dev, or the `last`."""
     limits: Limits = field(default_factory=Limits)
     """What is a sign of reward hacking."""
 

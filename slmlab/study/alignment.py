@@ -180,7 +180,7 @@ def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dic
     with cells.one_thread():
         tuned, figures = try_method(study, unit, SCALES[study.preset], folder, inputs)
     # in full: tuning moves most numbers by less than int8 can tell
-    checkpoints.save(folder / "model", tuned, Card(tuned.config, {"unit": asdict(unit)}))
+    checkpoints.save(folder / "model", tuned, Card(tuned.config, asdict(unit)))
     for state in (*folder.rglob(STATE), *folder.rglob("best.safetensors")):
         state.unlink()  # nothing is left to resume; logs, ledgers and the models of rounds stay
     return figures
