@@ -396,6 +396,8 @@ def _speak(arguments: argparse.Namespace) -> None:
     if bool(arguments.file) == (out.suffix.lower() == ".wav"):
         wanted = "a folder for the lines of a --file" if arguments.file else "a name that ends in .wav"
         raise LabError(f"the sound would be a WAV file, but --out is {out}: give {wanted}")
+    if arguments.file and any(out.glob("*.wav")):
+        raise LabError(f"{out} holds sounds already, which would join these: give another --out")
     texts = from_file(arguments.file) if arguments.file else [arguments.text]
     said = pipeline.speak(
         texts,

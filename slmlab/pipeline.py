@@ -203,10 +203,8 @@ def speak(
 
 def keep_spoken(folder: Path, texts: Sequence[str], said: Sequence[Speech], seed: int) -> None:
     """Write `001.wav`, marked as generated, `001.txt` and `001.json` (tokens, seed), and so on: a folder of
-    one system, as a listening test takes it. LabError if other sounds lie there already.
+    one system, as a listening test takes it.
     """
-    if any(folder.glob("*.wav")):
-        raise LabError(f"{folder} holds sounds already, which would join these: give another --out")
     for i, (text, speech) in enumerate(zip(texts, said, strict=True), start=1):
         audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
         checkpoints.replace_text(folder / f"{i:03d}.txt", text + "\n")
