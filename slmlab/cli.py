@@ -101,6 +101,7 @@ def _chain_commands(command: Command) -> None:
         "report", _report, "the report of the last run, or of one made now, and of the studies"
     )
     report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
+    report.add_argument("--picture", type=Path, help="only draw stability against expressivity, a PNG")
     bench = with_preset("bench", _bench, "measure every bar and write bench.json")
     bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
 
@@ -339,6 +340,10 @@ def _report(arguments: argparse.Namespace) -> None:
 
     if arguments.claims:
         print(report.claims_table(arguments.preset))
+        return
+    if arguments.picture:
+        report.picture(arguments.preset, arguments.picture)
+        print(f"drawn: {arguments.picture}")
         return
     folder = pipeline.RUNS / arguments.preset
     if not report.has_run(folder):

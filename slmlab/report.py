@@ -87,6 +87,18 @@ def claims_table(preset: str) -> str:
     return "\n".join("| " + " | ".join(line[i] for i in shown) + " |" for line in lines)
 
 
+def picture(preset: str, file: Path) -> None:
+    """Draw stability against expressivity, what the README shows, as a PNG; LabError if no arm was run."""
+    results = sweep.read_results(preset)
+    found = claims.arms_of(results) if results else []
+    if not found:
+        raise LabError(f"no arm of the scaling study is there at preset {preset}: `slmlab sweep` runs it")
+    plots.use_style()
+    shown = sections.gap(found).picture
+    assert shown
+    file.write_bytes(shown.png())
+
+
 def _safe(value: Any) -> str:
     return html.escape(str(value))
 

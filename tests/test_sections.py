@@ -9,6 +9,7 @@ from conftest import words_of
 from test_claims import judged, world
 
 from slmlab import pipeline, report
+from slmlab.errors import LabError
 from slmlab.study import claims, sections, sweep
 from slmlab.study.sections import Section
 
@@ -75,6 +76,16 @@ def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [row["id"] for row in found["claims"]][:3] == ["S1", "S2", "S3"]
     assert found["claims"][0]["verdict"] == "reproduced"
     assert found["premises"]
+
+
+def test_the_picture_of_the_readme_is_drawn_from_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0) if preset == "tiny" else None)
+    report.picture("tiny", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(LabError, match="slmlab sweep"):
+        report.picture("smoke", tmp_path / "b.png")
 
 
 def test_the_readme_tells_the_verdicts_that_the_rows_give() -> None:

@@ -474,6 +474,11 @@ def complete(results: Results, arm: str) -> bool:
     return len(points) >= 3 and max(points) == 1.0
 
 
+def arms_of(results: Results) -> list[Arm]:
+    """The arms of the scaling study that are complete, the main one first."""
+    return [Arm(results, name) for name in REAL if complete(results, name)]
+
+
 def premises(results: Results) -> list[dict[str, Any]]:
     """Does the ground hold? One row a premise: what was found, what was wanted, whether it holds."""
     rows: list[dict[str, Any]] = []

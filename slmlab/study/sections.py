@@ -20,8 +20,8 @@ from slmlab.study.cells import BUDGET, ENTROPY, REAL
 from slmlab.study.claims import (
     Arm,
     Measured,
+    arms_of,
     average,
-    complete,
     mixture_entropies,
     noise_effects,
     pairs,
@@ -65,13 +65,12 @@ def sections(
     sounds: Sequence[Path],
 ) -> list[Section]:
     """The study from its ground to its ledger; parts whose rows are missing are left out."""
-    arms = [Arm(results, name) for name in REAL if complete(results, name)]
     found = [ground(premises)]
-    if arms:
+    if arms := arms_of(results):
         found += [gap(arms), measures(arms, results), *map(numbers, arms)]
     found += [over_alpha(sounds)] if sounds else []
     found += [prosody(results)] if ENTROPY in set(results.rows["arm"]) else []
-    found += [minutes(results)] if set(BUDGET) & set(results.rows["arm"]) else []
+    found += [minutes(results)] if has_minutes(results) else []
     return [*found, ledger(claims), cost(results)]
 
 
@@ -90,17 +89,18 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     """Figure 1: the plane of stability and expressivity, a path over α for each arm, the chosen α ringed."""
     figure, grid = plots.sheet(1, 1, 5.0)
     ax = grid[0, 0]
-    for arm, colour in zip(arms, plots.COLOURS, strict=False):
+    above, below = (6, 6), (-12, -18)
+    for arm, colour, aside in zip(arms, plots.COLOURS, (above, above, below), strict=False):
         wer, z = (band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
         ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
         at = arm.points == chosen
         ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
-        crowd = np.abs(np.diff(100 * wer, prepend=np.inf)) < 4  # whoever stands close is named higher up
-        lift = 0
-        for alpha, x, y, close in zip(arm.points, 100 * wer, z, crowd, strict=True):
-            lift = lift + 12 if close else 0
-            aside = (6, 6 + lift)
-            ax.annotate(f"{100 * alpha:.0f} %", (x, y), textcoords="offset points", xytext=aside, fontsize=10)
+        named = np.inf
+        for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
+            if abs(x - named) > 4:  # whoever stands close to the one before stays without a name
+                label, named = f"{100 * alpha:.0f} %", x
+                ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, fontsize=11)
+    ax.margins(0.06, 0.1)
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
     ax.legend(title="arm; numbers are α")
@@ -201,6 +201,11 @@ def prosody(results: Results) -> Section:
         "without it: melody entropy hears the smoothed pitch alone, which single wrong tokens cannot raise."
     )
     return Section("Is more entropy more prosody?", text, head, lines)
+
+
+def has_minutes(results: Results) -> bool:
+    """Whether an arm of the data-budget curve was run."""
+    return bool(set(BUDGET) & set(results.rows["arm"]))
 
 
 def minutes(results: Results) -> Section:
