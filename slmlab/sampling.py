@@ -12,6 +12,7 @@ Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k id
 h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w window of past tokens.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from slmlab.models.lm import LMConfig, SpeechLM
 _COUNT = Lock()  # torch's number of threads is the whole process's
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
 REST = 0.8  # when no more than this share of a batch still speaks, those who ended are left out
+FEW = 8  # rows that are worth a core of their own
 
 
 @dataclass(frozen=True)
@@ -291,9 +293,10 @@ def generate(
         for i, codes in zip(rows, spoken, strict=True):
             said[i] = codes
 
-    batches = [order[start : start + config.batch] for start in range(0, len(order), config.batch)]
-    workers = min(torch.get_num_threads(), len(batches)) if weights.table.device.type == "cpu" else 1
-    _side_by_side(say, batches[::-1], workers)
+    cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1
+    rows = min(config.batch, max(FEW, math.ceil(len(order) / cores)))
+    batches = [order[start : start + rows] for start in range(0, len(order), rows)]
+    _side_by_side(say, batches[::-1], min(cores, len(batches)))
     return said
 
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,11 @@ def test_batches_side_by_side_say_what_they_say_in_turn(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     assert generate(model, rows, config, seeds) == in_turn
     assert (counts[0], counts[-1]) == (1, 2)
+    asked = len(counts)
+    assert (
+        generate(model, rows, replace(config, batch=64), seeds) == in_turn
+    )  # one batch, shared by two cores
+    assert len(counts) > asked
 
     def broken(*_: object) -> list[list[int]]:
         raise LabError("no")
