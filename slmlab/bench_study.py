@@ -16,10 +16,10 @@ from slmlab import pipeline
 from slmlab.study import alignment, alignment_claims, claims, sweep
 from slmlab.study.alignment import ALPHA, Aligned
 from slmlab.study.cells import Cell, Study
+from slmlab.study.claims import FEWEST_SEEDS
 
 Row = tuple[str, float, str, float, str, str, bool]
 CORE = [f"D{i}" for i in (*range(1, 8), 13)] + [f"T{i}" for i in (*range(1, 9), 14, 15)] + ["C1", "C2", "C3"]
-FEWEST_SEEDS = 3
 KILLS = 20
 WAIT = (4.0, 25.0)
 """Seconds after which a sweep is killed, drawn evenly."""
@@ -137,7 +137,7 @@ def rows(preset_name: str) -> list[Row]:
     if results is None:
         return []
     judged = alignment_claims.judged(results)
-    found = {name: row for family, _ in judged.values() for name, row in family.items()}
+    found = {name: row for family in judged.values() for name, row in family.items()}
     return [*_minutes(results), *_effects(results, found), *_claims(found), *_hours(results, preset_name)]
 
 
@@ -195,7 +195,11 @@ def _hours(results: Aligned, preset_name: str) -> list[Row]:
     scaling = sweep.read_results(preset_name)
     if scaling is not None:
         spent = scaling.cells[["training_seconds", "speaking_seconds"]]
-        full += float(spent.to_numpy().sum()) / 7200
+        shared = results.runs.loc[  # starts that are cells of the sweep
+            (results.runs["language"] == "vi") & results.runs["alpha"].isin(scaling.cells["point"]),
+            "training_seconds",
+        ]
+        full += (float(spent.to_numpy().sum()) - float(shared.sum())) / 7200
     how = "seconds of all stages, each on one core with another beside it, halved"
     return [
         ("paper.core.hours", core, "h", 4.0, "lower", f"D, T, C core claims: {how}", True),

@@ -301,7 +301,7 @@ def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
 
 def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
     """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice
-    elsewhere.
+    elsewhere. Of a voice that says nothing else there is none: its own tokens would give the answer away.
     """
     texts = [TINY.encode(text) for text in data.column("text")]
     languages = data.column("language")
@@ -309,7 +309,10 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
     rows = frame_batches(lengths, part.batch, part.train.seed)
 
     def style(i: int, draw: np.random.Generator) -> list[int]:
-        other = codes[data.other(i, draw)]
+        elsewhere = data.other(i, draw)
+        if elsewhere == i:
+            return []
+        other = codes[elsewhere]
         start = int(draw.integers(max(1, len(other) - STYLE_TOKENS + 1)))
         return other[start : start + STYLE_TOKENS].tolist()
 

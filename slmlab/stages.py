@@ -33,6 +33,7 @@ from slmlab.errors import LabError
 
 DONE = "done.json"
 ERROR = "error.txt"  # the traceback of what should not have happened
+BEGUN = "begun.json"  # when this attempt began, and what attempts before it took
 SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
 
 
@@ -161,16 +162,29 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
             elif (folder / DONE).exists():
                 return ""
             folder.mkdir(exist_ok=True)
-            started = time.monotonic()
+            before, started = _spent(folder), time.monotonic()
+            with suppress(LabError):  # a full disk is told by the work itself
+                replace_text(folder / BEGUN, json.dumps({"at": time.time(), "before": before}) + "\n")
             metrics = plain(stage.run(folder, inputs))
-            done = {"name": stage.name, "seconds": time.monotonic() - started, "memory_mib": memory_mib()}
-            (folder / ERROR).unlink(missing_ok=True)
+            seconds = before + time.monotonic() - started
+            done = {"name": stage.name, "seconds": seconds, "memory_mib": memory_mib()}
+            for file in (ERROR, BEGUN):
+                (folder / file).unlink(missing_ok=True)
             replace_text(folder / DONE, json.dumps(done | {"metrics": metrics}, indent=2) + "\n")
             return ""
     except LabError as error:
         return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {error} ({_kept_trace(folder / ERROR)})."
+
+
+def _spent(folder: Path) -> float:
+    """Seconds that attempts cut off before took: each up to the last file that it wrote."""
+    if not (folder / BEGUN).exists():
+        return 0.0
+    begun = read_json(folder / BEGUN)
+    last = max(file.stat().st_mtime for file in folder.rglob("*"))
+    return float(begun["before"] + max(0.0, last - begun["at"]))
 
 
 def _kept_trace(file: Path) -> str:

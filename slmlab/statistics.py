@@ -8,7 +8,7 @@ interval says how it would be with other sentences, given these seeds, and nothi
 Axis legend: d draws, n sentences, k tests of a family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +31,7 @@ class Estimate:
     value: float
     """Of the sentences as they are."""
     draws: Floats
-    """(d) of sentences drawn again, moved so that their mean is `value`: what a small sample always lacks,
-    such as rare tokens in an entropy, then shifts no interval.
-    """
+    """(d) of sentences drawn again."""
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The range that holds the middle `level` of the draws."""
@@ -70,38 +68,30 @@ def draws_of(n: int, draws: int = DRAWS, seed: int = 0) -> Places:
     return np.random.default_rng(seed).integers(n, size=(draws, n))
 
 
-def bootstrap(
-    statistic: Callable[[Places], float],
-    n: int,
-    draws: int = DRAWS,
-    seed: int = 0,
+def estimated(
+    value: float,
+    draws: ArrayLike,
+    moved: bool = False,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """The estimate of a statistic by drawing sentences again.
+    """An estimate from a statistic and its draws (d); draws in which it was not defined are left out.
 
     Args:
-        statistic: places of sentences, some of them several times, → number; systems and seeds are its own
-            affair.
-        n: sentences.
-        draws: how often.
-        seed: equal seeds draw equal sentences, whatever the statistic.
-        limits: between which the statistic lies, such as (−1, 1) for a correlation.
+        value: of the sentences as they are.
+        draws: of sentences drawn again.
+        moved: whether draws are moved so that their mean is `value`: for a statistic that draws have wrong by
+            nature, as they lack the rare tokens of an entropy and weaken a correlation. A mean needs it not,
+            and where it is nearly always 0 the move, small as it is, would make a difference of none.
+        limits: between which the statistic lies.
 
     Raises:
-        LabError: there are fewer than two sentences, or the statistic of all of them is not defined.
+        LabError: there is no value, or none in any draw.
     """
-    return recentred(
-        statistic(np.arange(n)), [statistic(places) for places in draws_of(n, draws, seed)], limits
-    )
-
-
-def recentred(value: float, draws: ArrayLike, limits: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
-    """An estimate from a statistic and its draws (d); draws in which it was not defined are left out."""
     found = np.asarray(draws, dtype=np.float64)
     found = found[np.isfinite(found)]
     if not (np.isfinite(value) and len(found)):
         raise LabError(f"a statistic is {value} over all sentences, finite in {len(found)} draws: no test.")
-    return Estimate(float(value), np.clip(found - found.mean() + value, *limits))
+    return Estimate(float(value), np.clip(found - found.mean() + value, *limits) if moved else found)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -163,10 +163,36 @@ def test_errors_are_summed_before_they_are_divided() -> None:
     assert measured.draws.max() <= 0.5
 
 
-def part(value: float, spread: float, direction: str, margin: float) -> Part:
+def part(value: float, spread: float, direction: str, margin: float, n_seeds: int = 3) -> Part:
     draws = value + spread * np.random.default_rng(0).standard_normal(DRAWS)
-    measured = Measured(np.full((1, 1), value), draws.reshape(-1, 1, 1))
+    seeds = tuple(range(n_seeds))
+    measured = Measured(np.full((1, n_seeds), value), np.tile(draws.reshape(-1, 1, 1), n_seeds), seeds, N)
     return Part(lambda x: float(x[0, 0]), (measured,), direction, margin)
+
+
+def test_fewer_than_three_seeds_settle_nothing() -> None:
+    found = [family({"S1": [part(-5.0, 1.0, "below", 0, n)]})["S1"] for n in (1, 2, 3)]
+    assert [row["verdict"] for row in found] == ["inconclusive", "inconclusive", "reproduced"]
+    assert [row["seeds"] for row in found] == [[0], [0, 1], [0, 1, 2]]
+
+
+def test_a_number_that_is_not_defined_is_inconclusive_and_costs_the_family_nothing() -> None:
+    nothing = Part(lambda x: float("nan"), part(1.0, 1.0, "below", 0).measured, "below")
+    both = family({"S1": [part(-2.2, 1.0, "below", 0)], "S5": [nothing]})
+    assert both["S5"] == {"verdict": "inconclusive", "by_seed": []}
+    assert both["S1"] == family({"S1": [part(-2.2, 1.0, "below", 0)]})["S1"]
+
+
+def test_seeds_with_other_points_do_not_count() -> None:
+    """Equally many points are not the same points."""
+    whole = world(1.0)
+    odd = ((whole.cells["seed"] == 1) & (whole.cells["point"] == 0.25)) | (
+        (whole.cells["seed"] == 2) & (whole.cells["point"] == 0.5)
+    )
+    cells = whole.cells[~((whole.cells["arm"] == "authentic") & odd)]
+    assert claims.Arm(dataclasses.replace(whole, cells=cells), "authentic").seeds == [0]
+    one = whole.cells[(whole.cells["seed"] > 0) | (whole.cells["point"] != 0.25)]
+    assert claims.Arm(dataclasses.replace(whole, cells=one), "authentic").seeds == [1, 2]
 
 
 @pytest.mark.parametrize(

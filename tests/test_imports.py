@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from slmlab import audio
 from slmlab.corpus.build import SETTINGS, Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in, common_voice, ljspeech, plain
 from slmlab.errors import LabError
@@ -55,6 +56,15 @@ def test_a_plain_folder_comes_in_and_what_is_broken_is_listed(folder: Path, tmp_
     assert "no transcript" in reasons["silent_text.wav"]
     settings = json.loads((imported.corpus.folder / SETTINGS).read_text())
     assert len(settings["skipped"]) == 3
+
+
+def test_generated_speech_is_no_recording_of_a_person(folder: Path, tmp_path: Path):
+    audio.write(folder / "asha" / "a.wav", np.sin(np.arange(16_000)))
+    (file, reason) = next(
+        each for each in bring_in(plain(folder), SPEC, tmp_path / "c").skipped if "a.wav" in each[0]
+    )
+    assert "generated" in reason
+    assert "asha" in file
 
 
 def test_recordings_are_read_again_when_they_are_heard(folder: Path, tmp_path: Path):

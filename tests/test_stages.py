@@ -193,12 +193,13 @@ def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_c
 
 
 def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) -> None:
-    stages = [Stage("long", (), functools.partial(count_on, 0.0, 7), None, ())]
+    stages = [Stage("long", (), functools.partial(count_on, 0.05, 7), None, ())]
     with pytest.raises(LabError, match=r"long: its process ended with code -9 \(-9 is a kill"):
         run_stages(stages, tmp_path, workers=2)
     folder = run_stages(stages, tmp_path, workers=1)["long"]
     assert read_done(folder)["metrics"] == {"steps": 20}
     assert len(list(folder.glob("by-*"))) == 2
+    assert read_done(folder)["seconds"] >= 19 * 0.05  # 6 pauses before the kill, 13 after it
 
 
 FROM_STDIN = """

@@ -21,6 +21,8 @@ from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge, Convolutio
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.models.vocoder import Vocoder, VocoderConfig
+from slmlab.presets import PRESETS, Part, preset
+from slmlab.recipes import lm_batches
 from slmlab.stages import DONE, run_stages, stage_folders
 from slmlab.study import cells, sweep
 from slmlab.study.cells import Cell, Study
@@ -102,9 +104,44 @@ def test_the_plan_is_every_point_of_every_arm_seed_by_seed() -> None:
     assert len(planned) == 2 * (8 + 4 + 1)
     assert [cell.seed for cell in planned] == [0] * 13 + [1] * 13
     assert [cell.point for cell in sweep.plan(study, ["lively"], [0], [0.5, 0.8])] == [0.5, 0.8]
+    assert len(sweep.plan(study, ["lively"], [0, 0], [0.5])) == 1
     for asked in (["nobody"], [0]), (["lively"], [0], [0.42]), (["lively"], []):
         with pytest.raises(LabError, match="authentic, lively, equal-hours"):
             sweep.plan(study, *asked)
+
+
+def test_presets_that_nobody_has_trained_are_refused() -> None:
+    with pytest.raises(LabError, match="smoke or tiny"):
+        sweep.study_of("base")
+
+
+def test_rates_and_speech_of_the_preset_are_part_of_what_stages_are_known_by(
+    here: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folders() -> set[str]:
+        made = stage_folders(sweep.stages(here, [Cell("authentic", 0.5, 0)]), Path("cache"))
+        return {made[name].name for name in ("study.lively", "train.authentic.0.5.0")}
+
+    before, usual = folders(), preset("smoke")
+    other = replace(usual.lm, train=replace(usual.lm.train, lr=1e-3))
+    monkeypatch.setitem(PRESETS, "smoke", lambda: replace(usual, lm=other))
+    assert len(folders() & before) == 1  # speech stays, the model goes
+    corpora = usual.corpora | {"vi": tuple(replace(spec, minutes=0.5) for spec in usual.corpora["vi"])}
+    monkeypatch.setitem(PRESETS, "smoke", lambda: replace(usual, corpora=corpora))
+    assert not folders() & before
+
+
+def test_a_voice_that_says_one_thing_gives_no_style() -> None:
+    """Its own tokens as a prefix would give the answer away."""
+    said = [[7] * 50, *([i] * 50 for i in (1, 2, 3))]
+    rows = pd.DataFrame({"text": ["a"] * 4, "language": ["vi"] * 4, "voice": ["one", *["other"] * 3]})
+    data, config = cells.Coded(rows.assign(codes=said)), LMConfig(SYMBOLS, LANGUAGES, width=16)
+    part = Part(config, preset("smoke").lm.train, 2000)
+    batches = lm_batches(config, data, data.codes(), part)  # type: ignore[arg-type]
+    ids = torch.cat([batches(step).ids.flatten() for step in range(20)])
+    styles = torch.where(ids == config.style)[0]
+    assert len(styles) > 10
+    assert not (ids[styles + 1] == config.first_code + 7).any()
 
 
 def test_noise_replaces_its_share_of_the_tokens() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from slmlab.audio import is_generated
 from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
@@ -180,6 +181,8 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path, alphabet: 
     for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file")):
         try:
             alphabet.encode_spoken(_transcript(clip))
+            if is_generated(clip.path):
+                raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
             sound = sound_of(recorded_wave(clip.path, spec.max_seconds), "")
         except LabError as error:
             skipped.append((str(clip.path), str(error)))

@@ -42,6 +42,11 @@ from slmlab.voice import Chain
 
 FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
+MEASURING = (
+    *("study.alignment", "study.cells", "study.votes", "score", "features", "audio", "statistics"),
+    "labelling",
+)
+"""Modules, besides those of `align`, that decide what a unit's rows are."""
 ALPHA = 0.8
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
@@ -126,7 +131,7 @@ def plan(preset_name: str, extent: str, seeds: Sequence[int]) -> list[Unit]:
         wanted += [("vi", method, "", ALPHA) for method in (*ablations, PEOPLE)]
         wanted += [("vi", method, "", a) for a in ALPHAS if a != ALPHA for method in ("sft", "dgsa")]
         wanted += [("sw", name, "", 1.0) for name in tdsc.VARIANTS if "." in name]
-    return [Unit(*what, seed) for seed in seeds for what in wanted]
+    return list(dict.fromkeys(Unit(*what, seed) for seed in seeds for what in wanted))
 
 
 def study_of(preset_name: str, language: str, folder: Path | None = None) -> Study:
@@ -161,7 +166,7 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
     unused = ("say.", "study.premises")
     made = [stage for stage in sweep.stages(study, starts) if not stage.name.startswith(unused)]
     shas, scale = _judge_a(study), SCALES[study.preset]
-    code = (*align.CODE, "slmlab.study.alignment", "slmlab.study.cells", "slmlab.study.votes", "slmlab.score")
+    code = (*align.CODE, *(f"slmlab.{module}" for module in MEASURING))
     tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
     for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
         begun = (f"train.{start_of(study, unit).name}", "study.codes")
@@ -327,7 +332,8 @@ def publish(study: Study, ready: Sequence[Unit], made: dict[str, Path], folder: 
     finished = [unit for unit in ready if (made[f"say.{unit.name}"] / DONE).exists()]
     if not finished:
         return
-    new: dict[str, list[pd.DataFrame]] = {"test": [], "runs": [], "candidates": [], "sets": []}
+    # `runs` comes last: who is in it counts as published
+    new: dict[str, list[pd.DataFrame]] = {"test": [], "candidates": [], "sets": [], "runs": []}
     for unit in finished:
         labels = {"key": key(study, unit), **asdict(unit)}
         place = made[f"say.{unit.name}"]

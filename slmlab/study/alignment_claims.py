@@ -8,6 +8,7 @@ Axis legend: k systems, s seeds, n sentences (or texts of a round), d draws.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,18 +67,15 @@ COMPARED: dict[str, Compared] = {
 """Claims that set one method against another; WER and repetition in points."""
 
 
-def judged(results: Aligned) -> dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]:
-    """By family's letter: the claims judged, and which seeds and how many sentences stand behind them."""
+def judged(results: Aligned) -> dict[str, dict[str, dict[str, Any]]]:
+    """By family's letter: the claims judged."""
     known = {claim.id: claim for claim in claims.declared()}
     found = {}
     for letter in FAMILIES:
         tests = {
             name: parts for name in known if name[0] == letter and (parts := _parts(results, known[name]))
         }
-        language = {"D": "vi", "T": "sw"}.get(letter)
-        rows = results.rows[(results.rows["language"] == language) if language else slice(None)]
-        counts = {"seeds": sorted(map(int, rows["seed"].unique())), "n": int(rows["sentence"].nunique())}
-        found[letter] = family(tests), counts
+        found[letter] = family(tests)
     return found
 
 
@@ -113,7 +111,7 @@ def measure(of: Arm, name: str) -> Measured:
         return of.entropy(name)
     if name == "wer" or name.startswith("repetition"):
         share = of.wer if name == "wer" else of.mean(name)
-        return Measured(100 * share.value, 100 * share.draws)
+        return replace(share, value=100 * share.value, draws=100 * share.draws)
     return of.mean(name, clear=name not in ("sim", "sim_strangers"))
 
 
@@ -210,9 +208,9 @@ def by_text(results: Aligned, above: str, below: str, group: str, chosen: pd.Dat
     n = int(chosen["place"].max()) + 1
     full = sums.reindex(pd.MultiIndex.from_product([values, seeds, range(n)]), fill_value=0)
     shape = {"k": len(values), "s": len(seeds)}
-    return ratio(
-        *(rearrange(full[name].to_numpy(float), "(k s n) -> k s n", **shape) for name in (above, below))
-    )
+    counts = (rearrange(full[name].to_numpy(float), "(k s n) -> k s n", **shape) for name in (above, below))
+    over, under = counts
+    return ratio(over, under, seeds)
 
 
 def of_tdsc(results: Aligned) -> pd.DataFrame:
@@ -236,7 +234,8 @@ def set_entropies(results: Aligned) -> tuple[list[str], Measured]:
     ordered = table.set_index(["set", "seed"]).loc[[(name, seed) for name in names for seed in seeds]]
     values = rearrange(ordered["h"].to_numpy(float), "(k s) -> k s", s=len(seeds))
     moved = np.stack([np.asarray(d, dtype=np.float64) for d in ordered["h_draws"]], 1)
-    return names, Measured(values, values + rearrange(moved, "d (k s) -> d k s", s=len(seeds)))
+    draws = values + rearrange(moved, "d (k s) -> d k s", s=len(seeds))
+    return names, Measured(values, draws, tuple(seeds), lacking=True)
 
 
 def last_round(results: Aligned) -> pd.DataFrame:
@@ -254,7 +253,7 @@ def _with_temperature(results: Aligned, claim: Claim) -> list[Part]:
         for above, below in (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
     )
     h = set_entropies(results)[1]
-    by_heat = Measured(h.value[:-1], h.draws[:, :-1])
+    by_heat = replace(h, value=h.value[:-1], draws=h.draws[:, :-1])
 
     def rises(x: Floats) -> float:
         return float(average(np.array([ranks_agree(range(len(x)), x[:, s]) for s in range(x.shape[1])])))
@@ -268,6 +267,7 @@ def _accepted(results: Aligned, claim: Claim) -> list[Part]:
     if not len(last) or not last["passed"].sum():
         return []
     names, h = set_entropies(results)
+    h = replace(h, n=int(last["place"].max()) + 1)
     one, accepted = names.index("1"), names.index("accepted")
     wer = by_text(results, "errors", "words", "temperature", last)
     good = by_text(results, "passed_errors", "passed_words", "language", last)
@@ -287,7 +287,7 @@ def _cloned(results: Aligned, claim: Claim, part: str = "") -> list[Part]:
             return []
         x = own.column("sim") - own.column("sim_strangers")
         counted = np.isfinite(x)
-        nearer = ratio(np.where(counted, x, 0), counted.astype(np.float64))
+        nearer = ratio(np.where(counted, x, 0), counted.astype(np.float64), own.seeds)
         parts.append(Part(lambda x: float(average(x)), (nearer,), "above"))
     return parts
 

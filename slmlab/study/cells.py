@@ -90,7 +90,7 @@ class Cell:
     point: float
     """α, or minutes of authentic speech (of synthetic speech in the arm `synthetic`)."""
     seed: int
-    """Of the mixture, the training and the sampling."""
+    """Of the training, the sampling, and which synthetic speech is mixed in; the real speech is the same."""
 
     @property
     def name(self) -> str:

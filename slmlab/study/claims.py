@@ -9,7 +9,6 @@ Axis legend: k points of an arm, s seeds, d draws, n sentences, u utterances.
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +22,19 @@ from numpy.typing import NDArray
 from slmlab import metrics, pipeline
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
-from slmlab.statistics import Estimate, all_of, draws_of, holm, ranks_agree, recentred
+from slmlab.statistics import Estimate, all_of, draws_of, estimated, holm, ranks_agree
 from slmlab.study.cells import DRAWS, ENTROPY, REAL
 from slmlab.study.sweep import Results
 
 Floats = NDArray[np.float64]
 Function = Callable[..., float]
-Families = Mapping[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]
-"""By a family's letter: its claims judged, and what they were counted over."""
+Families = Mapping[str, dict[str, dict[str, Any]]]
+"""By a family's letter: its claims judged."""
 DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
 LEVEL = 0.05
 VOICED = 0.3  # below it, or above metrics.CLEAR, speech is too broken to be called lively
+FEWEST_SEEDS = 3
+"""With fewer nothing is called reproduced or refuted."""
 SEEDLESS = ("S8",)
 """Claims about the training speech alone: no model, no seed."""
 CORRELATION = (-1.0, 1.0)
@@ -104,6 +105,12 @@ class Measured:
     """(k s)"""
     draws: Floats
     """(d k s) of sentences drawn again, the same in all cells."""
+    seeds: tuple[int, ...] = ()
+    """(s) Which they are."""
+    n: int = 0
+    """Sentences (or texts, utterances) that were drawn from."""
+    lacking: bool = False
+    """Whether draws lack what all sentences have, as an entropy's lack rare tokens."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ class Part:
         """The number with its draws."""
         n_draws = min(len(m.draws) for m in self.measured)
         draws = [self.of(*(m.draws[d] for m in self.measured)) for d in range(n_draws)]
-        return recentred(self.of(*(m.value for m in self.measured)), draws, self.limits)
+        moved = self.limits == CORRELATION or any(m.lacking for m in self.measured)
+        return estimated(self.of(*(m.value for m in self.measured)), draws, moved, self.limits)
 
     def by_seed(self) -> list[float]:
         """The number of each seed alone."""
@@ -142,12 +150,11 @@ class Part:
 
 
 class Arm:
-    """The rows of one arm as arrays; only seeds that have all points count."""
+    """The rows of one arm as arrays; only seeds that have the same points, as many as any, count."""
 
     def __init__(self, results: Results, name: str) -> None:
         cells = results.cells[results.cells["arm"] == name]
-        counts = cells.groupby("seed")["point"].nunique()
-        self.seeds = sorted(counts[counts == counts.max()].index)
+        self.seeds = _alike(cells)
         self.cells = cells[cells["seed"].isin(self.seeds)].sort_values(["point", "seed"])
         self.points = np.sort(self.cells["point"].unique())
         rows = results.rows[(results.rows["arm"] == name) & results.rows["seed"].isin(self.seeds)]
@@ -163,26 +170,27 @@ class Arm:
     @cached_property
     def wer(self) -> Measured:
         """All word errors over all words."""
-        return ratio(self.column("word_errors"), self.column("words"))
+        return ratio(self.column("word_errors"), self.column("words"), self.seeds)
 
     def mean(self, name: str, clear: bool = False) -> Measured:
         """Mean of a metric where it is defined; `clear` leaves out speech too broken to be called lively."""
         x = self.column(name)
         counted = np.isfinite(x) & (self.column("clear") > 0 if clear else True)
-        return ratio(np.where(counted, x, 0), counted.astype(np.float64))
+        return ratio(np.where(counted, x, 0), counted.astype(np.float64), self.seeds)
 
     def change(self, name: str, i: int, j: int) -> Measured:
         """Point i less point j (1 s) of a metric, mean over the sentences that both say clearly enough."""
         x = self.column(name)
         clear = np.isfinite(x) & (self.column("clear") > 0)
         both = clear[[i]] & clear[[j]]
-        return ratio(np.where(both, x[[i]] - x[[j]], 0), both.astype(np.float64))
+        return ratio(np.where(both, x[[i]] - x[[j]], 0), both.astype(np.float64), self.seeds)
 
     def entropy(self, name: str = "h") -> Measured:
         """Corpus H_p at equal token counts."""
         values = self._cells(self.cells[name].to_numpy(np.float64))
         moved = np.stack([np.asarray(d, dtype=np.float64) for d in self.cells[f"{name}_draws"]], 1)
-        return Measured(values, values + rearrange(moved, "d (k s) -> d k s", s=len(self.seeds)))
+        draws = values + rearrange(moved, "d (k s) -> d k s", s=len(self.seeds))
+        return Measured(values, draws, tuple(self.seeds), self.n, lacking=True)
 
     @property
     def peak(self) -> int:
@@ -198,13 +206,20 @@ class Arm:
         return self._cells(self.cells["alpha"].to_numpy(np.float64))
 
 
-def ratio(above: Floats, below: Floats) -> Measured:
+def _alike(cells: pd.DataFrame) -> list[int]:
+    """The seeds with the most points in common: a seed that lacks one of them would stand askew."""
+    points = {int(seed): frozenset(group) for seed, group in cells.groupby("seed")["point"]}
+    groups = [sorted(seed for seed in points if points[seed] == of) for of in set(points.values())]
+    return max(groups, key=lambda seeds: (len(points[seeds[0]]), len(seeds), -seeds[0]))
+
+
+def ratio(above: Floats, below: Floats, seeds: Sequence[int] = ()) -> Measured:
     """Sums over sentences (k s n) divided: of all, and of each draw; NaN where nothing is counted."""
     n = above.shape[-1]
     times = np.stack([np.bincount(draw, minlength=n) for draw in draws_of(n, DRAWS)]).astype(np.float64)
     with np.errstate(invalid="ignore"):
         drawn = [einsum(x, times, "k s n, d n -> d k s") for x in (above, below)]
-        return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1])
+        return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1], tuple(seeds), n)
 
 
 def average(x: Floats, axis: int | None = None) -> Any:
@@ -268,7 +283,8 @@ def mixture_entropies(
     value = np.mean([bits([random.permutation(len(codes)) for codes in kinds]) for _ in range(20)], 0)
     drawn = [draws_of(len(codes), n_draws, seed) for seed, codes in enumerate(kinds)] if n_draws else []
     draws = np.array([bits(orders) for orders in zip(*drawn, strict=True)]).reshape(-1, len(alphas))
-    return Measured(rearrange(value, "k -> k 1"), rearrange(draws, "d k -> d k 1"))
+    values, n = rearrange(value, "k -> k 1"), min(map(len, kinds))
+    return Measured(values, rearrange(draws, "d k -> d k 1"), n=n, lacking=True)
 
 
 def _bits(codes: NDArray[np.int64]) -> float:
@@ -361,7 +377,8 @@ def by_sentence(rows: pd.DataFrame, above: str, below: str, n: int) -> Measured:
     seeds = sorted(rows["seed"].unique())
     full = sums.reindex(pd.MultiIndex.from_product([seeds, range(n)]), fill_value=0.0)
     shape = {"s": len(seeds)}
-    return ratio(*(rearrange(full[c].to_numpy(float), "(s n) -> 1 s n", **shape) for c in (above, below)))
+    over, under = (rearrange(full[c].to_numpy(float), "(s n) -> 1 s n", **shape) for c in (above, below))
+    return ratio(over, under, seeds)
 
 
 def entropy_as_prosody(results: Results) -> dict[str, list[Part]]:
@@ -415,22 +432,31 @@ def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
         "holds": for_it <= against,
         "p": min(1.0, sided * min(for_it, against)),
         "parts": [part.estimate.value for part in parts],
+        "seeds": [int(seed) for seed in parts[0].measured[0].seeds],
+        "n": parts[0].measured[0].n,
     }
 
 
 def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
-    """Judge the claims of a family whose numbers are defined: adjusted p and verdicts."""
+    """Judge the claims of a family: adjusted p and verdicts.
+
+    A claim whose number is not defined in these rows, such as the prosody of nothing clearly said, or that
+    has fewer than three seeds behind it, is inconclusive.
+    """
     known = {claim.id: claim for claim in declared()}
-    judged = {}
+    judged, undefined = {}, {}
     for name, parts in tests.items():
-        with suppress(LabError):  # not defined in these rows, such as the prosody of nothing clearly said
+        try:
             judged[name] = judge(known[name], parts)
+        except LabError:
+            undefined[name] = {"verdict": "inconclusive", "by_seed": []}
     adjusted = holm([row["p"] for row in judged.values()])
-    for row, p in zip(judged.values(), adjusted, strict=True):
+    for (name, row), p in zip(judged.items(), adjusted, strict=True):
         row["p_adjusted"] = p
         sure = "reproduced" if row.pop("holds") else "refuted"
-        row["verdict"] = sure if p < LEVEL else "inconclusive"
-    return judged
+        enough = len(row["seeds"]) >= FEWEST_SEEDS or name in SEEDLESS
+        row["verdict"] = sure if p < LEVEL and enough else "inconclusive"
+    return judged | undefined
 
 
 def ledger(results: Results | None, aligned: Families | None = None) -> list[dict[str, Any]]:
@@ -444,25 +470,16 @@ def ledger(results: Results | None, aligned: Families | None = None) -> list[dic
     """
     more = aligned or {}
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    counts: dict[str, dict[str, Any]] = {}
     if results is not None:
         for arm in [arm for arm in REAL if complete(results, arm)]:
             found[arm] = family(scaling(results, arm))
         if ENTROPY in set(results.rows["arm"]):
             found[ENTROPY] = family(entropy_as_prosody(results))
-        for arm in found:
-            rows = results.rows[results.rows["arm"] == arm]
-            seeds = sorted(int(seed) for seed in rows["seed"].unique())
-            counts[arm] = {"seeds": seeds, "n": int(rows["sentence"].nunique())}
     table = []
     for claim in declared():
         main = ENTROPY if claim.id[0] == "E" else "authentic"
-        rows, count = more.get(claim.id[0]) or (found.get(main, {}), counts.get(main, {}))
-        if claim.id in SEEDLESS:
-            count = {"seeds": [], "n": len(results.mixture)} if results is not None else {}
-        if claim.id[0] not in "SE" and claim.id not in rows:
-            count = {}
-        row = {"verdict": "not run"} | count | rows.get(claim.id, {})
+        rows = more.get(claim.id[0]) or found.get(main, {})
+        row = {"verdict": "not run"} | rows.get(claim.id, {})
         arms = {arm: rows[claim.id]["verdict"] for arm, rows in found.items() if claim.id in rows}
         table.append(asdict(claim) | {"family": claim.id[0], "arms": arms} | row)
     return table
@@ -470,7 +487,8 @@ def ledger(results: Results | None, aligned: Families | None = None) -> list[dic
 
 def complete(results: Results, arm: str) -> bool:
     """Whether an arm has enough points for its claims: both ends and something between."""
-    points = set(results.cells.loc[results.cells["arm"] == arm, "point"])
+    cells = results.cells[results.cells["arm"] == arm]
+    points = set(cells.loc[cells["seed"].isin(_alike(cells)), "point"]) if len(cells) else set()
     return len(points) >= 3 and max(points) == 1.0
 
 

@@ -212,7 +212,8 @@ def minutes(results: Results) -> Section:
     """How many minutes does a language need: WER over authentic minutes, four ways to begin."""
     figure, grid = plots.sheet(1, 1, 4.5)
     ax = grid[0, 0]
-    points = np.unique(results.cells.loc[results.cells["arm"].isin(BUDGET), "point"])
+    own = results.cells[results.cells["arm"].isin(BUDGET)]
+    points, helping = np.unique(own["point"]), own["synthetic_minutes"].max()
     lines = []
     for name, colour in zip(BUDGET, plots.COLOURS, strict=False):
         if name in set(results.rows["arm"]):
@@ -220,17 +221,19 @@ def minutes(results: Results) -> Section:
             _curve(ax, arm.points, arm.wer, 100, colour, name)
             found = zip(arm.points, *(100 * part for part in band(arm.wer)), strict=True)
             said = {point: f"{value:.1f} [{low:.1f}, {high:.1f}]" for point, value, low, high in found}
-            lines.append([name, *(said.get(point, "–") for point in points)])
+            seeds = ", ".join(map(str, arm.seeds))
+            lines.append([name, *(said.get(point, "–") for point in points), seeds])
     ax.set(xlabel="minutes of authentic speech", ylabel="WER in %", xscale="log")
     ax.set_xticks(points, [f"{point:g}" for point in points], minor=False)
     ax.set_xticks([], minor=True)
     ax.legend()
     words = "WER over minutes of authentic speech, alone and helped, from the backbone and from scratch."
     text = (
-        "WER in % with 95 % intervals over sentences, given the seeds. Alone, or helped by synthetic speech; "
-        "from the backbone of other languages, or from nothing (scratch); as many steps everywhere."
+        "WER in % with 95 % intervals over sentences, given the seeds. Alone, or helped by "
+        f"{helping:.0f} minutes of synthetic speech; from the backbone of other languages, or from nothing "
+        "(scratch); as many steps everywhere. The minutes are the same ones in every seed."
     )
-    head = ["Begun and taught", *(f"{point:g} min" for point in points)]
+    head = ["Begun and taught", *(f"{point:g} min" for point in points), "Seeds"]
     return Section("How many minutes does a language need?", text, head, lines, plots.Picture(figure, words))
 
 

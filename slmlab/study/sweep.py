@@ -40,6 +40,7 @@ RESULTS = pipeline.ROOT / "data" / "results"
 PARTS = ("tokenizer", "decoder", "vocoder", "speaker", "judge_b", "lm.backbone")
 ARMS = (*REAL, *BUDGET, ENTROPY)
 ENTROPY_AT = 0.5
+PRESETS = ("smoke", "tiny")
 KEYS = ["arm", "point", "seed"]
 SENTENCE = ["split", "sentence", "temperature", "noise", "sample"]
 COUNTS = ["word_errors", "words", "letter_errors", "letters"]
@@ -71,7 +72,13 @@ class Results:
 
 
 def study_of(preset_name: str, folder: Path | None = None) -> Study:
-    """The study at a preset, with the checkpoints at hand or those of a folder."""
+    """The study at a preset, with the checkpoints at hand or those of a folder.
+
+    Raises:
+        LabError: the study was not made for that preset.
+    """
+    if preset_name not in PRESETS:
+        raise LabError(f"The studies run at {' or '.join(PRESETS)}, not at preset {preset_name!r}.")
     study = Study(preset_name, str(folder or pipeline.checkpoint_folder(preset_name)))
     return replace(study, **SMOKE) if preset_name == "smoke" else study  # type: ignore[arg-type]
 
@@ -93,7 +100,8 @@ def plan(study: Study, arms: Sequence[str], seeds: Sequence[int], alphas: Sequen
         )
     points = {arm: alphas or study.alphas for arm in REAL} | dict.fromkeys(BUDGET, study.minutes)
     points[ENTROPY] = (ENTROPY_AT,)
-    return [Cell(arm, float(point), seed) for seed in seeds for arm in arms for point in points[arm]]
+    wanted = (Cell(arm, float(point), seed) for seed in seeds for arm in arms for point in points[arm])
+    return list(dict.fromkeys(wanted))
 
 
 def key(study: Study, cell: Cell) -> str:
@@ -115,18 +123,22 @@ def key(study: Study, cell: Cell) -> str:
 def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     """All that has to be made for these cells, corpora included."""
     known = {stage.name: stage for stage in recipes.stages(preset(study.preset))}
-    shas = _made_with(study)
+    shas, how = _made_with(study), preset(study.preset).lm
 
-    def stage(name: str, run: Any, inputs: tuple[str, ...], *code: str) -> Stage:
-        return Stage(name, inputs, run, shas, tuple(f"slmlab.{module}" for module in code))
+    def stage(name: str, run: Any, inputs: tuple[str, ...], *code: str, config: Any = shas) -> Stage:
+        return Stage(name, inputs, run, config, tuple(f"slmlab.{module}" for module in code))
 
     corpus, spoken = f"corpus.{study.language}", "corpus.held_out"
     heard = (spoken, "study.codes")
-    measuring = ("study.cells", "metrics", "features", "voice", "score", "sampling", "models", "text")
+    measuring = (
+        *("study.cells", "metrics", "features", "voice", "score", "sampling", "models", "text"),
+        *("audio", "statistics"),
+    )
     made = [known[corpus], known[spoken]]
     learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
-        made.append(stage("study.lively", partial(cells.speak_lively, study), (), *recipes.SPEECH))
+        speak, manner = partial(cells.speak_lively, study), cells.lively_corpus(study).digest()
+        made.append(stage("study.lively", speak, (corpus,), *recipes.SPEECH, config=manner))
         made.append(stage("study.premises", partial(probe, study), (spoken,), *measuring))
         learned = (corpus, "study.lively")
     coding = ("study.cells", "recipes", "models.tokenizer", "models.fsq")
@@ -136,7 +148,9 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     for cell in wanted:
         if f"train.{cell.model.name}" not in {stage.name for stage in made}:
             run = partial(cells.train_cell, study, cell.model)
-            made.append(stage(f"train.{cell.model.name}", run, ("study.codes",), *learning))
+            made.append(
+                stage(f"train.{cell.model.name}", run, ("study.codes",), *learning, config=[shas, how])
+            )
         inputs = (f"train.{cell.model.name}", "study.recordings", *heard)
         made.append(stage(f"say.{cell.name}", partial(cells.say_cell, study, cell), inputs, *measuring))
     return made
@@ -285,6 +299,8 @@ def _cell_rows(study: Study, cell: Cell, made: dict[str, Path]) -> pd.DataFrame:
         if name.endswith("_draws")
     }
     row = _labels(study, cell) | trained["metrics"] | {"speaking_seconds": said["seconds"]} | found
+    if cell.model != cell:
+        row["training_seconds"] = 0.0  # the model is another cell's, and so is its cost
     draws = {name: [values.astype(np.float16)] for name, values in moved.items()}
     return pd.DataFrame({name: [value] for name, value in row.items()} | draws)
 
@@ -296,9 +312,9 @@ def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
     coded = pd.read_parquet(made["study.codes"] / "codes.parquet")
     reached = coded.groupby("kind")["seconds"].cumsum() <= 60 * study.authentic_minutes
     write_rows(coded.loc[reached, ["kind", "codes"]], folder / f"{study.preset}-mixture.parquet")
-    premises = read_done(made["study.premises"])["metrics"]
-    text = json.dumps(premises, indent=1) + "\n"
-    checkpoints.replace_text(folder / f"{study.preset}-premises.json", text)
+    if (made["study.premises"] / DONE).exists():
+        text = json.dumps(read_done(made["study.premises"])["metrics"], indent=1) + "\n"
+        checkpoints.replace_text(folder / f"{study.preset}-premises.json", text)
 
 
 def write_flac(path: Path, wave: audio.Wave) -> None:
