@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 
 from slmlab import audio, checkpoints, pipeline, recipes
+from slmlab.audio import SOUNDS
 from slmlab.checkpoints import SUFFIX, Card
 from slmlab.corpus.build import MANIFEST
-from slmlab.corpus.imports import SOUNDS
 from slmlab.corpus.manifest import RECORDED
 from slmlab.corpus.sentences import sentences
 from slmlab.errors import LabError

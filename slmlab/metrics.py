@@ -458,6 +458,7 @@ UNITS = {
     "similarity": "-1 to 1",
     "entropy": "bits",
     "repetition": "share",
+    "repeats_at": "0 begins, 1 ends",
     "calibrated_cer": "cer less the recording's",
 }
 """What the figures of a sound are counted in."""

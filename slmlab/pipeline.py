@@ -5,6 +5,7 @@ What was computed lies in three places, asked in this order: `runs/<preset>/chec
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -241,8 +242,8 @@ def measure(
 
     Returns:
         For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
-        windows of a second) and `repetition`, and with a text and a reference `calibrated_cer`: what the
-        recogniser does not misread in the recording; None where undefined.
+        windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
+        `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
     """
     chain = Chain(folder or checkpoint_folder())
     rows = []
@@ -259,6 +260,8 @@ def measure(
         codes = chain.encode(torch.as_tensor(wave))
         figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
         figures["repetition"] = metrics.repetition_rate(codes)
+        repeats = metrics.where_repeats(codes)
+        figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
         if texts and reference is not None:
             recorded = metrics.cer(texts[i], chain.hear([torch.as_tensor(reference)])[0])
             figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)

@@ -57,6 +57,14 @@ class SamplingConfig:
     batch: int = 64
     """Most utterances that are drawn side by side."""
 
+    def least(self, expected: float) -> int:
+        """Tokens before which speech cannot end, of a text that is expected to make so many."""
+        return round(self.shortest * expected)
+
+    def most(self, expected: float) -> int:
+        """Tokens at which it ends at the latest."""
+        return max(1, round(self.longest * expected))
+
     def __post_init__(self) -> None:
         if not self.temperature > 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise LabError(
@@ -286,9 +294,7 @@ def generate(
     said: list[list[int]] = [[] for _ in prompts]
 
     def say(rows: list[int]) -> None:
-        bounds = [
-            (round(config.shortest * expected[i]), max(1, round(config.longest * expected[i]))) for i in rows
-        ]
+        bounds = [(config.least(expected[i]), config.most(expected[i])) for i in rows]
         spoken = _batch(model, weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
         for i, codes in zip(rows, spoken, strict=True):
             said[i] = codes

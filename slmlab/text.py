@@ -180,3 +180,12 @@ def _short(text: str, limit: int = 60) -> str:
 
 
 TINY = Alphabet((" ", "'", "-", *PUNCTUATION, *"abcdefghijklmnopqrstuvwxyz", "đ", "ı", *MARKS))
+
+
+def as_string(tokens: Sequence[int]) -> str:
+    """Speech tokens as a tokeniser with one symbol a token, such as TRL's, reads them.
+
+    >>> as_string([12, 0])
+    '<|s_12|><|s_0|>'
+    """
+    return "".join(f"<|s_{token}|>" for token in tokens)

@@ -133,7 +133,7 @@ def test_systems_are_counted_alike_whatever_they_say():
 def test_every_figure_of_a_sound_has_a_unit():
     wave = 0.1 * np.sin(np.arange(16_000) * 0.08).astype(np.float32)
     told = metrics.describe(wave, "moja", wave, "moja", lambda sound: np.ones(3))
-    assert told.keys() | {"entropy", "repetition", "calibrated_cer"} == metrics.UNITS.keys()
+    assert told.keys() | {"entropy", "repetition", "repeats_at", "calibrated_cer"} == metrics.UNITS.keys()
 
 
 def test_equal_counts_count_exactly_and_repeat_with_their_seed():

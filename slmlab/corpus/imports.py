@@ -15,13 +15,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from slmlab.audio import is_generated
+from slmlab.audio import SOUNDS, is_generated
 from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
 from slmlab.text import LANGUAGES, TINY, Alphabet
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg")
 SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
 """Shares of the sentences when an import chooses the splits itself."""
 

@@ -19,6 +19,7 @@ from slmlab.errors import LabError
 from slmlab.labelling import ranking
 from slmlab.labelling.events import LEFT, RIGHT, SIMULATED, Store
 from slmlab.labelling.study import TASKS, Clip, Study
+from slmlab.text import as_string
 
 TEST_SHARE = 0.1
 TEXT, IDS = pa.string(), pa.list_(pa.int64())
@@ -36,11 +37,6 @@ SCHEMA = pa.schema(
         ("plays", TEXT),
     ]
 )
-
-
-def as_string(tokens: Sequence[int]) -> str:
-    """Speech tokens as a tokeniser with one symbol a token reads them."""
-    return "".join(f"<|s_{token}|>" for token in tokens)
 
 
 def split_of(prompt: str) -> str:

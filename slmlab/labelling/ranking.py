@@ -21,6 +21,7 @@ from slmlab.errors import LabError
 from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, Store
 from slmlab.labelling.schedule import GOLD, HIGH, MAIN, REPEAT
 from slmlab.labelling.study import Rules, Study
+from slmlab.statistics import holm
 
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
@@ -249,9 +250,7 @@ def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     columns = ["one", "other", "difference", "low", "high", "t", "p", "p_holm", "n"]
     table = pd.DataFrame(rows, columns=columns)
     tested = table["p"].notna()
-    ordered = table.loc[tested, "p"].sort_values()
-    holm = np.minimum(1, np.maximum.accumulate(ordered.to_numpy() * np.arange(len(ordered), 0, -1)))
-    table.loc[ordered.index, "p_holm"] = holm
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].tolist())
     return table
 
 

@@ -24,10 +24,9 @@ import pyloudnorm
 from scipy import signal
 
 from slmlab import audio
-from slmlab.audio import SAMPLE_RATE, Wave
+from slmlab.audio import SAMPLE_RATE, SOUNDS, Wave
 from slmlab.errors import LabError
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg")
 REFERENCES = "references"
 DISTORTED = "distorted"
 REFERENCE_SECONDS = 3.0

@@ -135,7 +135,8 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
 
     Returns:
         `wer`, `cer`; `entropy` (H_p in bits, of half as many tokens as are expected, whatever the length);
-        `repetition`; `length` over the length expected; `f0_spread` in semitones, over utterances that are
+        `repetition`; `length` over the length expected; `missed_end`, the share that ran into its limit;
+        `f0_spread` in semitones, over utterances that are
         clear (CER at most `metrics.CLEAR`): broken speech looks lively; `drift`, the mean of
         log π − log π_ref over what π said, in nats a token: an estimate of their KL divergence.
     """
@@ -145,6 +146,7 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
     expected = expected_lengths(reference, jury.language, texts)
     counted = max(1, int(sum(expected) / 2))
     lengths = [len(row) / n for row, n in zip(codes, expected, strict=True)]
+    limits = [jury.sampling.most(n) for n in expected]
     spreads = [
         hearing.f0_spread
         for text, hearing in zip(texts, heard, strict=True)
@@ -158,6 +160,7 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
         "entropy": float(metrics.equal_count_entropies(codes, counted, 20, seed=0).mean()),
         "repetition": float(np.mean(loops)) if loops else math.nan,
         "length": float(np.mean(lengths)),
+        "missed_end": metrics.missed_end([len(row) for row in codes], limits),
         "f0_spread": float(np.mean(spreads)) if spreads else math.nan,
         "drift": _drift(model, reference, jury, codes),
     }

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slmlab.errors import LabError
-from slmlab.text import for_scoring
+from slmlab.text import as_string, for_scoring
 
 ORIGINS = ("real", "judge", "people")
 N_CODES = 6561
@@ -73,15 +73,6 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-
-
-def as_string(tokens: Sequence[int]) -> str:
-    """Speech tokens as TRL reads them.
-
-    >>> as_string([12, 0])
-    '<|s_12|><|s_0|>'
-    """
-    return "".join(f"<|s_{token}|>" for token in tokens)
 
 
 def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequence[Pair]:
