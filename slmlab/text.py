@@ -6,7 +6,7 @@ model and the recognisers see, and `for_scoring` is the one spelling in which er
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
