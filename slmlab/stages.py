@@ -20,8 +20,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from multiprocessing import connection
@@ -154,9 +154,7 @@ def _is_prose(line: ast.stmt) -> bool:
 def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> str:
     """Make one stage, unless another process has just made it; returns what went wrong, or nothing."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the lock falls when the file is closed or the process dies
+        with locked(folder.with_name(folder.name + ".lock")):
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
             elif (folder / DONE).exists():
@@ -176,6 +174,15 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
         return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {error} ({_kept_trace(folder / ERROR)})."
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """One process at a time; the lock falls when the file is closed or the process dies."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _spent(folder: Path) -> float:

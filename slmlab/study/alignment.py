@@ -32,7 +32,7 @@ from slmlab.preference import dgsa, tdsc
 from slmlab.preference.judging import CodeJudge, measure
 from slmlab.preference.tdsc import PASSED
 from slmlab.sampling import SamplingConfig
-from slmlab.stages import DONE, Stage, read_done, run_stages, stage_folders
+from slmlab.stages import DONE, Stage, locked, read_done, run_stages, stage_folders
 from slmlab.study import cells, sweep, votes
 from slmlab.study.cells import Cell, Study
 from slmlab.study.sweep import COUNTS, RESULTS, write_rows
@@ -320,7 +320,8 @@ def run(
         except LabError as error:
             problems.append(str(error))
         finally:
-            publish(study, missing, made, folder)
+            with locked(pipeline.CACHE / "publishing.lock"):  # rows are read, joined and written back
+                publish(study, missing, made, folder)
         computed += missing
     if problems:
         raise LabError(" ".join(problems))

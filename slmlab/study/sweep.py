@@ -28,7 +28,7 @@ from slmlab.errors import LabError
 from slmlab.metrics import corpus_cer
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
-from slmlab.stages import DONE, Stage, read_done, run_stages, stage_folders
+from slmlab.stages import DONE, Stage, locked, read_done, run_stages, stage_folders
 from slmlab.study import cells
 from slmlab.study.cells import BUDGET, ENTROPY, LANGUAGE, REAL, Cell, Study
 from slmlab.text import for_scoring
@@ -175,7 +175,8 @@ def run(study: Study, wanted: Sequence[Cell], workers: int = 0, folder: Path = R
     try:
         run_stages(todo if missing else [], cache, workers or os.cpu_count() or 1)
     finally:
-        publish(study, missing, made, folder)
+        with locked(pipeline.CACHE / "publishing.lock"):  # rows are read, joined and written back
+            publish(study, missing, made, folder)
     return missing
 
 
