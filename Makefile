@@ -47,7 +47,7 @@ run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report
 	@$(BIN)/slmlab run --preset $(PRESET) $(if $(call yes,$(FRESH)),--fresh)
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="--no-browser --port 8899")
-	@echo "== JupyterLab on notebooks/00_tour.ipynb (Ctrl-C twice ends it)"
+	@echo "== JupyterLab on notebooks/00_tour.ipynb; if no browser opens: put /tree/00_tour.ipynb behind the /lab of the address below (Ctrl-C twice ends it)"
 	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true  # it asks in every notebook
 	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
 

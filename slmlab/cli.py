@@ -394,6 +394,7 @@ def _numbers(text: str) -> list[float]:
 def _speak(arguments: argparse.Namespace) -> None:
     from slmlab import audio, pipeline
     from slmlab.corpus.sentences import from_file
+    from slmlab.text import LANGUAGE_NAMES
 
     if arguments.file and arguments.text:
         raise LabError("give a text or a --file, not both.")
@@ -418,7 +419,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         pipeline.keep_spoken(out, texts, said, arguments.seed)
     else:
         audio.write(out, said[0].wave.numpy())
-    print(f"said: {out}")
+    print(f"said, read as {LANGUAGE_NAMES[arguments.language]}: {out}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:
