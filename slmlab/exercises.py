@@ -42,7 +42,7 @@ class Verdict:
         return self.answered and not self.fault
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """How Jupyter shows it: the verdict, and the solution folded away."""
+        """How Jupyter shows it: the verdict, and an answer folded away."""
         stars = "●" * self.exercise.difficulty + "○" * (MOST - self.exercise.difficulty)
         about = f"{stars} · {self.exercise.minutes} min"
         said = "Your turn."
