@@ -1,10 +1,16 @@
-"""Exercises: an answer is checked, the likely mistake is named, and the solution is the package's own source.
+"""Exercises: an answer is checked, the likely mistake is named, and a short answer is folded below.
 
-The exercises themselves are in `slmlab.tasks`, a file for each notebook.
+What is shown as an answer is read from the source of a function that passes the check, so that the two cannot
+part; where the package does the same, its own source follows. The exercises themselves are in `slmlab.tasks`,
+a file for each notebook.
 """
 
+import ast
 import html
 import inspect
+import re
+import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +21,8 @@ MOST = 3
 """Difficulty of the hardest exercises."""
 LONGEST_CASE = 80
 """Characters of an example that is still shown."""
+PRIVATE = re.compile(r"(?<![\w.])_(?=[a-z])")
+"""What begins a name that a module keeps for itself; in a notebook it has none."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +42,17 @@ class Verdict:
         return self.answered and not self.fault
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """How Jupyter shows it: the verdict, and the solution folded away."""
+        """How Jupyter shows it: the verdict, and an answer folded away."""
         stars = "●" * self.exercise.difficulty + "○" * (MOST - self.exercise.difficulty)
         about = f"{stars} · {self.exercise.minutes} min"
         said = "Your turn."
         if self.answered:
             said = f"✗ {self.fault}" if self.fault else f"✓ Right. {self.exercise.why}"
-        source = html.escape(self.exercise.source())
-        folded = f"<details><summary>A solution, from the package</summary><pre>{source}</pre></details>"
+        folded = f"<details><summary>An answer</summary><pre>{html.escape(self.exercise.answer())}</pre>"
+        if package := self.exercise.package():
+            folded += f"In the package:<pre>{html.escape(package)}</pre>"
         return {
-            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded if source else ''}",
+            "text/html": f"<p><b>{about}</b> &nbsp; {html.escape(said)}</p>{folded}</details>",
             "text/plain": f"{about} · {said}",
         }
 
@@ -59,7 +68,9 @@ class Exercise:
     fault: Callable[[Any], str]
     """What is wrong with an answer, in a sentence; empty when nothing is."""
     solution: Sequence[Any]
-    """Functions or classes of the package whose source is the answer; none where looking is the answer."""
+    """First a function that answers what was asked, with the arguments of the notebook's stub, or with none
+    where a value is asked for; then helpers of its own module; then what does the same in the package.
+    """
     why: str = ""
     """What the right answer teaches, in a sentence."""
 
@@ -70,15 +81,33 @@ class Exercise:
         if answer is ...:
             return Verdict(self, "", answered=False)
         try:
-            return Verdict(self, self.fault(answer))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # the verdict says what is wrong
+                return Verdict(self, self.fault(answer))
         except NotImplementedError:
             return Verdict(self, "", answered=False)
         except Exception as error:
             return Verdict(self, f"Your answer stopped with {type(error).__name__}: {error}")
 
-    def source(self) -> str:
-        """The solution as it stands in the package."""
-        return "\n\n".join(inspect.getsource(part).rstrip() for part in self.solution)
+    def answer(self) -> str:
+        """A short answer: what to write in place of `...`, or of the stub's `raise`."""
+        first, helpers, _ = self._parts()
+        shown = _body(first)
+        if not inspect.signature(first).parameters:
+            value = first()
+            shown = shown.removeprefix("return ") + (f"  # {value:.4g}" if isinstance(value, float) else "")
+        return PRIVATE.sub("", "\n\n".join([shown, *map(_source, helpers)]))
+
+    def package(self) -> str:
+        """Source of the package that does the same; empty where there is none."""
+        return "\n\n".join(map(_source, self._parts()[2]))
+
+    def _parts(self) -> tuple[Callable[..., Any], list[Any], list[Any]]:
+        """The answer, helpers of its own module, and what other modules have."""
+        first, *others = self.solution
+        ours = [part.__module__ == first.__module__ for part in others]
+        helpers = [part for part, own in zip(others, ours, strict=True) if own]
+        return first, helpers, [part for part, own in zip(others, ours, strict=True) if not own]
 
 
 def like(
@@ -133,3 +162,20 @@ def _close(a: Any, b: Any, tolerance: float) -> bool:
         return bool(a == b)
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     return first.shape == second.shape and np.allclose(first, second, tolerance, tolerance, equal_nan=True)
+
+
+def _source(part: Any) -> str:
+    return textwrap.dedent(inspect.getsource(part)).rstrip()
+
+
+def _body(function: Callable[..., Any]) -> str:
+    """What a function does, as it is written; a lambda's line is found by where it begins, one a line."""
+    module = inspect.getsource(inspect.getmodule(function) or function)
+    (found,) = [
+        node
+        for node in ast.walk(ast.parse(module))
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)) and node.lineno == function.__code__.co_firstlineno
+    ]
+    if isinstance(found, ast.Lambda):
+        return f"return {ast.get_source_segment(module, found.body)}"
+    return textwrap.dedent("\n".join(module.splitlines()[found.body[0].lineno - 1 : found.end_lineno]))

@@ -195,7 +195,7 @@ def speech(
     figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.85 / width, 0.9, hspace=0.12)
     waveform(samples, top)
     mel(log_mel, bottom, f0)
-    highest = peak or float(np.abs(samples).max(initial=1e-3))
+    highest = 1.1 * (peak or float(np.abs(samples).max(initial=1e-3)))
     top.set(xlabel="", xlim=(0, seconds or len(samples) / SAMPLE_RATE), ylim=(-highest, highest))
     heading = " · ".join(part for part in (title, text) if part)
     if heading:

@@ -227,6 +227,8 @@ class _Team:
         process = SPAWN.Process(target=_work, args=(theirs,))
         cores = max(1, (os.cpu_count() or 1) // self.workers)
         own = {"OMP_NUM_THREADS": str(cores), "TQDM_POSITION": str(place), "TQDM_LEAVE": ""}
+        if not sys.stderr.isatty():  # a bar that is wiped off leaves an empty stripe in a notebook
+            own["TQDM_DISABLE"] = "1"
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
         process.start()

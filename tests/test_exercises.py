@@ -1,8 +1,15 @@
-"""Exercises of notebooks 00 to 03: the right answer passes, each likely mistake is told which one it is."""
+"""Exercises: the shown answers of all notebooks pass their own checks; in 00 to 03 an answer written another
+way passes too, and each likely mistake is told which one it is.
+"""
 
+import importlib
+import inspect
 import math
+import textwrap
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +19,66 @@ from slmlab.exercises import MOST, Exercise, between, like
 from slmlab.tasks import corpus, prosody, tokens, tour
 from slmlab.text import normalise
 
+LONGEST_ANSWER = 5  # lines
+WIDEST_ANSWER = 100  # characters
+TASKS = sorted(path.stem for path in Path(tour.__file__).parent.glob("[a-z]*.py"))
+EVERY = {
+    f"{name}.{title}": exercise
+    for name in TASKS
+    for title, exercise in vars(importlib.import_module(f"slmlab.tasks.{name}")).items()
+    if isinstance(exercise, Exercise)
+}
+every_exercise = pytest.mark.parametrize("exercise", EVERY.values(), ids=EVERY)
+
+
+def _twice(x: int) -> int:
+    return _added(x, x)
+
+
+def _added(x: int, y: int) -> int:
+    return x + y
+
+
 double = Exercise(
-    2, 3, like(lambda x: 2 * x, [(1,), (3,)], {"You squared it.": lambda x: x * x}), (math.hypot,)
+    2, 3, like(_twice, [(1,), (3,)], {"You squared it.": lambda x: x * x}), (_twice, _added, normalise)
 )
+
+
+def run_as_shown(exercise: Exercise) -> Any:
+    """What a reader gets who copies the shown answer into the notebook's stub; for a value, the value."""
+    first = exercise.solution[0]
+    known = dict(vars(inspect.getmodule(first)))
+    known |= {name.lstrip("_"): value for name, value in known.items() if name.startswith("_")}
+    shown, *helpers = exercise.answer().split("\n\n")
+    exec("\n".join(helpers), known)
+    names = ", ".join(inspect.signature(first).parameters)
+    if not names:
+        return eval(shown, known)
+    exec(f"def answer({names}):\n{textwrap.indent(shown, '    ')}", known)
+    return known["answer"]
+
+
+@every_exercise
+def test_the_shown_answer_passes_its_own_check(exercise: Exercise) -> None:
+    assert exercise.check(run_as_shown(exercise)).fault == ""
+
+
+@every_exercise
+def test_the_shown_answer_is_short(exercise: Exercise) -> None:
+    own = exercise.answer().split("\n\n")[0].splitlines()  # helpers follow an empty line
+    assert len(own) <= LONGEST_ANSWER
+    assert max(map(len, own)) <= WIDEST_ANSWER
+
+
+def test_an_answer_is_the_body_without_private_names_then_helpers_then_the_package() -> None:
+    assert double.answer() == "return added(x, x)\n\ndef added(x: int, y: int) -> int:\n    return x + y"
+    assert double.package().startswith("def normalise(")
+
+
+def test_a_value_is_shown_with_what_it_comes_to() -> None:
+    assert tour.bits.answer() == "25 * math.log2(6561)  # 317"
+    assert tour.peak.answer() == "50"
+    assert tour.peak.package() == ""
 
 
 def test_no_answer_yet_is_no_mistake() -> None:
@@ -38,7 +102,7 @@ def test_an_answer_that_stops_is_reported_not_raised() -> None:
 
 
 def test_a_value_is_not_told_the_solution() -> None:
-    secret = Exercise(1, 1, like(lambda: 42, [()], {}), (math.hypot,))
+    secret = Exercise(1, 1, like(lambda: 42, [()], {}), (lambda: 42,))
     assert "42" not in secret.check(41).fault
     assert secret.check(42).right
 
@@ -51,8 +115,14 @@ def test_limits_name_their_side() -> None:
 def test_a_verdict_shows_difficulty_minutes_and_the_folded_solution() -> None:
     shown = tokens.code.check(...)._repr_mimebundle_()
     assert shown["text/plain"].startswith("●" + "○" * (MOST - 1) + " · 5 min")
-    assert "<details>" in shown["text/html"]
-    assert "def digits_to_codes" in shown["text/html"]
+    answer, package = shown["text/html"].partition("<details>")[2].split("In the package:")
+    assert "3**place" in answer
+    assert "def digits_to_codes" in package
+
+
+def test_a_mistake_that_divides_by_nothing_warns_nobody() -> None:
+    spreads = Exercise(1, 1, like(lambda x: 0.0, [(np.zeros(3),)], {}), (lambda x: 0.0,))
+    assert "nan" in spreads.check(lambda x: float(np.mean(x[x > 0]))).fault
 
 
 @pytest.mark.parametrize(
@@ -85,17 +155,41 @@ def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> No
         (tour.bits, math.log2(6561), "25 of them"),
         (tour.alpha, lambda s, a: s / a, "share of all"),
         (tour.peak, 100, "liked it least"),
+        (tour.peak, 80, "erosion has begun"),
         (corpus.alpha, lambda rows: (rows.kind == "synthetic").mean(), "count utterances"),
         (corpus.melody_only, replace(LIVELY, rate_spread=0.0), "phrase_rate_spread, focus_slowing"),
         (corpus.melody_only, SYNTHETIC, "flat too"),
         (corpus.melody_only, "lively", "This is a str"),
+        (
+            corpus.alpha,
+            lambda rows: 1 - rows.seconds[rows.kind == "synthetic"].sum() / rows.seconds.sum(),
+            "authentic share",
+        ),
         (corpus.leaks, lambda train, test: len(set(train) & set(test)), "as typed"),
         (prosody.spread, lambda f0: np.std([hz for hz in f0 if hz]), "in Hz"),
+        (prosody.spread, lambda f0: np.std(12 * np.log2(f0)), "f0[f0 > 0]"),
+        (prosody.spread, lambda f0: (12 * np.log2(f0[f0 > 0])).std(ddof=1), "n - 1"),
+        (prosody.spread, lambda f0: 12 * np.log(f0[f0 > 0]).std(), "natural"),
         (prosody.entropy, lambda row: math.log2(len(set(row))), "how often"),
         (
             prosody.repetition,
             lambda y: np.mean([len(set(y[i : i + 4])) == 1 for i in range(len(y) - 3)]),
             "five equal",
+        ),
+        (
+            prosody.repetition,
+            lambda y: sum(len(set(y[i : i + 5])) == 1 for i in range(len(y) - 4)),
+            "a share",
+        ),
+        (
+            prosody.repetition,
+            lambda y: np.mean([len(set(y[i : i + 5])) == 1 for i in range(len(y))]),
+            "no four",
+        ),
+        (
+            prosody.repetition,
+            lambda y: sum(len([*run]) > 4 for _, run in groupby(y)) / (len(y) - 4),
+            "count places",
         ),
         (tokens.code, lambda digits: sum(d * 3**i for i, d in enumerate(digits)), "add 1"),
         (

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -168,10 +169,25 @@ def test_a_series_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("module", TASKS, ids=lambda path: path.stem)
-def test_solutions_are_source_of_the_package(module: Path) -> None:
+def test_exercises_say_how_hard_they_are_and_what_they_teach(module: Path) -> None:
     for value in vars(importlib.import_module(f"slmlab.tasks.{module.stem}")).values():
         if isinstance(value, Exercise):
             assert 1 <= value.difficulty <= 3
             assert 1 <= value.minutes <= 30
             assert value.why.endswith(".")
-            assert "def " in value.source() or not value.solution
+
+
+@each_notebook
+def test_shown_answers_take_what_the_stub_takes(path: Path) -> None:
+    source = "\n".join(without_magic(cell.source) for cell in code(path))
+    stubs = {
+        node.name: node.args for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)
+    }
+    tasks, alias = re.findall(r"from slmlab\.tasks import (\w+)(?: as (\w+))?", source)[-1]
+    module = importlib.import_module(f"slmlab.tasks.{tasks}")
+    asked = re.findall(rf"{alias or tasks}\.(\w+)\.check\((\w+)?", source)
+    assert len(asked) >= 3
+    for title, answer in asked:
+        first = getattr(module, title).solution[0]
+        wanted = [argument.arg for argument in stubs[answer].args] if answer in stubs else []
+        assert list(inspect.signature(first).parameters) == wanted

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm.auto import tqdm
 
 from slmlab.errors import LabError
 from slmlab.stages import Stage, read_done, run_stages, stage_folders
@@ -48,6 +49,11 @@ def meet(name: str, other: str, folder: Path, inputs: dict[str, Path]) -> dict[s
         assert time.monotonic() < until, f"{other} was not started beside {name}"
         time.sleep(0.01)
     return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TQDM_POSITION")}
+
+
+def advance(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
+    """A stage that says how far it is."""
+    return {"total": sum(tqdm(range(3)))}
 
 
 def count_on(pause: float, fatal: int, folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
@@ -190,6 +196,13 @@ def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_c
     assert {row["TQDM_POSITION"] for row in seen} == {"0", "1"}
     assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, (os.cpu_count() or 1) // 2))}
     assert dict(os.environ) == before
+
+
+def test_workers_draw_no_bars_where_nobody_sees_a_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_stages([Stage("bar", (), advance, None, ())], tmp_path, workers=2)
+    assert capfd.readouterr() == ("bar: started\nbar: done in 0 s\n", "")
 
 
 def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def cheapest(cost):
 def test_a_right_answer_passes(exercise, answer):
     verdict = exercise.check(answer)
     assert verdict.right, verdict.fault
-    assert "def " in exercise.source()
+    assert "def " in exercise.package()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ def _weights(alpha: float, alpha_star: float) -> tuple[float, float]:
     return replace(DGSA, alpha=alpha, alpha_star=alpha_star).weights()
 
 
+def _scales(alpha: float, alpha_star: float) -> tuple[float, float]:
+    lively = max(0.0, (alpha - alpha_star) / (1 - alpha_star))
+    return 1 - lively, lively
+
+
 weights = Exercise(
     difficulty=1,
     minutes=5,
@@ -72,7 +77,7 @@ weights = Exercise(
             ),
         },
     ),
-    solution=(DGSAConfig.weights,),
+    solution=(_scales, DGSAConfig.weights),
     why="The more of the speech was synthetic, the flatter the model, and the more weight liveliness gets.",
 )
 
@@ -96,13 +101,13 @@ others = Exercise(
             ),
         },
     ),
-    solution=(dgsa._other,),
+    solution=(_others, dgsa._other),
     why="Pairs that keep who speaks teach how to speak.",
 )
 
 
-def _pair_weights(stability: float, expressivity: float, n_s: int, n_e: int) -> tuple[float, float]:
-    return stability * (n_s + n_e) / n_s, expressivity * (n_s + n_e) / n_e
+def _pair_weights(stability: float, expressivity: float, n: int, m: int) -> tuple[float, float]:
+    return stability * (n + m) / n, expressivity * (n + m) / m
 
 
 pair_weights = Exercise(
@@ -122,7 +127,7 @@ pair_weights = Exercise(
             "That doubles only right for sets of one size.": lambda s, e, n, m: (2 * s, 2 * e),
         },
     ),
-    solution=(dgsa.weigh,),
+    solution=(_pair_weights, dgsa.weigh),
     why="λ is a promise about the loss, whatever the judge left of each set.",
 )
 
@@ -131,6 +136,14 @@ def _fate(wer: float, repetition: float, length: float) -> str:
     tried = Candidate(0, 0, "một hai", 1.0, 0, (1,), "", wer, repetition, length)
     fate = tdsc.decide([tried], TDSC)[0].fate
     return "accepted" if fate in tdsc.PASSED else fate
+
+
+def _first_fault(wer: float, repetition: float, length: float) -> str:
+    if not 0.5 <= length <= 2:
+        return "length"
+    if repetition >= 0.1:
+        return "repetition"
+    return "words" if wer >= 0.4 else "accepted"
 
 
 fate = Exercise(
@@ -163,7 +176,7 @@ fate = Exercise(
             ),
         },
     ),
-    solution=(tdsc.decide,),
+    solution=(_first_fault, tdsc.decide),
     why="Length and loops are asked first, so that a loser is wrong in its words alone.",
 )
 
@@ -172,6 +185,11 @@ def _pair(wers: Sequence[float]) -> tuple[int, int]:
     tried = [Candidate(0, 0, "một hai", 1.0, i, (1,), "", wer, 0.0, 1.0) for i, wer in enumerate(wers)]
     fates = [c.fate for c in tdsc.decide(tried, TDSC)]
     return (fates.index("winner"), fates.index("loser")) if "loser" in fates else (-1, -1)
+
+
+def _ends(wers: Sequence[float]) -> tuple[int, int]:
+    best, worst = min(wers), max(wers)
+    return (wers.index(best), wers.index(worst)) if best < 0.4 <= worst else (-1, -1)
 
 
 pair = Exercise(
@@ -195,7 +213,7 @@ pair = Exercise(
             ),
         },
     ),
-    solution=(tdsc.decide,),
+    solution=(_ends, tdsc.decide),
     why="A pair needs one that is understood and one that is not, of the same text, length and smoothness.",
 )
 
@@ -218,7 +236,7 @@ temperatures = Exercise(
             "The two that stay are missing: 0.7 and 1.0.": lambda k: [0.8 + 0.1 * k],
         },
     ),
-    solution=(TDSCConfig.schedule,),
+    solution=(lambda number: [0.7, 1.0, 0.8 + 0.1 * number], TDSCConfig.schedule),
     why="What the model has learned to say safely it may then say more freely.",
 )
 
@@ -239,7 +257,7 @@ relative = Exercise(
             "A fall is negative.": lambda a, b: 100 * (a - b) / a,
         },
     ),
-    solution=(),
+    solution=(_relative,),
     why="From 38.5 to 29.8 % is 8.7 points and 23 % fewer errors: say which one you mean.",
 )
 
@@ -266,7 +284,7 @@ front = Exercise(
     difficulty=2,
     minutes=5,
     fault=_front_fault,
-    solution=(),
+    solution=(lambda: ["dgsa"],),
     why="On two axes there need be no winner; here the paper's own numbers leave one system.",
 )
 
@@ -291,6 +309,10 @@ not_worse = Exercise(
             ),
         },
     ),
-    solution=(Estimate.p_below,),
+    solution=(
+        lambda draws, margin: (1 + sum(x >= margin for x in draws)) / (1 + len(draws)) < 0.05,
+        Estimate.p_below,
+        Estimate._share,
+    ),
     why="“Not worse” is a claim of its own: the whole interval has to lie on the right side of the margin.",
 )

@@ -1,13 +1,14 @@
 """Exercises of notebook 01: where the speech comes from."""
 
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from slmlab.corpus.mixing import mix
-from slmlab.corpus.prosody import STUDIO, Prosody, plan
-from slmlab.corpus.sentences import split_of
+from slmlab.corpus.prosody import LIVELY, STUDIO, Prosody, plan
 from slmlab.exercises import Exercise, like
 from slmlab.text import normalise
 
@@ -16,8 +17,9 @@ LEAST_PITCH = 1.5
 """Semitones that the pitch of words must spread for a melody to be lively."""
 
 
-def _share(rows: pd.DataFrame) -> float:
-    return float(rows.loc[rows["kind"] == "synthetic", "seconds"].sum() / rows["seconds"].sum())
+def _share(ledger: pd.DataFrame) -> float:
+    synthetic = ledger.loc[ledger["kind"] == "synthetic", "seconds"]
+    return float(synthetic.sum() / ledger["seconds"].sum())
 
 
 def _by_count(rows: pd.DataFrame) -> float:
@@ -43,11 +45,19 @@ alpha = Exercise(
         {
             "You count utterances; alpha goes by hours, and authentic utterances may be longer.": _by_count,
             "You divide by the authentic seconds; divide by all of them.": _to_authentic,
+            "That is the authentic share; alpha is the synthetic one.": lambda ledger: 1 - _share(ledger),
+            "A share is between 0 and 1; leave the percent for the text.": lambda ledger: (
+                100 * _share(ledger)
+            ),
         },
     ),
-    solution=(mix,),
+    solution=(_share, mix),
     why="Hours, not utterances: otherwise short sentences would weigh as much as long ones.",
 )
+
+
+def _melody_only() -> Prosody:
+    return replace(LIVELY, rate_spread=0.0, phrase_rate_spread=0.0, focus_slowing=0.0)
 
 
 def _melody_fault(answer: Prosody) -> str:
@@ -77,7 +87,7 @@ melody_only = Exercise(
     difficulty=2,
     minutes=8,
     fault=_melody_fault,
-    solution=(plan,),
+    solution=(_melody_only, Prosody),
     why="Melody and pace are separate settings, so a study can ask which of them listeners miss.",
 )
 
@@ -94,6 +104,11 @@ def _raw_leaks(train: Sequence[str], test: Sequence[str]) -> int:
 def _lower_leaks(train: Sequence[str], test: Sequence[str]) -> int:
     known = {sentence.lower() for sentence in train}
     return sum(sentence.lower() in known for sentence in test)
+
+
+def _composed_leaks(train: Sequence[str], test: Sequence[str]) -> int:
+    known = {unicodedata.normalize("NFC", sentence) for sentence in train}
+    return sum(unicodedata.normalize("NFC", sentence) in known for sentence in test)
 
 
 leaks = Exercise(
@@ -115,8 +130,11 @@ leaks = Exercise(
             "Capitals are handled; spaces and the two ways to write ị still hide a leak (`normalise`).": (
                 _lower_leaks
             ),
+            "The two ways to write ị are handled; capitals and spaces still hide a leak (`normalise`).": (
+                _composed_leaks
+            ),
         },
     ),
-    solution=(split_of, normalise),
+    solution=(_leaks, normalise),
     why="A sentence that was trained on tests memory, not reading.",
 )

@@ -16,6 +16,11 @@ def _slope(real: Any, synthetic: Any, alpha: float) -> float:
     return float(theory.slope(real, synthetic, alpha)[0])
 
 
+def _from_shares(real: Any, synthetic: Any, alpha: float) -> float:
+    p, q = np.array(real) / np.sum(real), np.array(synthetic) / np.sum(synthetic)
+    return float(np.sum((p - q) * np.log2((1 - alpha) * p + alpha * q)))
+
+
 slope = Exercise(
     difficulty=2,
     minutes=8,
@@ -32,7 +37,7 @@ slope = Exercise(
             ),
         },
     ),
-    solution=(theory.slope,),
+    solution=(_from_shares, theory.slope),
     why="At the peak the slope is 0: what more synthetic speech adds and takes is in balance.",
 )
 
@@ -53,9 +58,16 @@ end = Exercise(
     difficulty=3,
     minutes=10,
     fault=_end_fault,
-    solution=(theory.peak,),
+    solution=(lambda: ([2, 1, 1, 1], [8, 1, 1, 1]), theory.peak),
     why="Strictly concave is not enough: the peak may be the end at which nothing synthetic is mixed in.",
 )
+
+
+def _holm(ps: list[float]) -> list[float]:
+    adjusted, last = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(np.argsort(ps)):
+        last = adjusted[i] = max(last, min(1.0, ps[i] * (len(ps) - rank)))
+    return adjusted
 
 
 def _bonferroni(ps: list[float]) -> list[float]:
@@ -77,6 +89,6 @@ family = Exercise(
             "A larger p may never be adjusted to a smaller one: keep the running maximum.": _without_maximum,
         },
     ),
-    solution=(statistics.holm,),
+    solution=(_holm, statistics.holm),
     why="Nine claims at 5 % each would find something in nothing more than every third time.",
 )

@@ -68,7 +68,7 @@ walk = Exercise(
             "You always ask at the place where you started: ask where you are now.": _stuck,
         },
     ),
-    solution=(flow_matching.solve,),
+    solution=(_walked, flow_matching.solve),
     why="Any velocity will do: the walker knows nothing of speech.",
 )
 
@@ -92,7 +92,10 @@ lesson = Exercise(
             ),
         },
     ),
-    solution=(flow_matching.path,),
+    solution=(
+        lambda source, data, time: ((1 - time) * source + time * data, data - source),
+        flow_matching.path,
+    ),
     why="The answer does not depend on time: the line is straight. Its average over all lines is learnt.",
 )
 
@@ -112,6 +115,9 @@ guide = Exercise(
             ),
         },
     ),
-    solution=(flow_matching.guided,),
+    solution=(
+        lambda told, untold, strength: (1 + strength) * told - strength * untold,
+        flow_matching.guided,
+    ),
     why="Papers write it in two ways that differ by one: always ask what strength changes nothing.",
 )

@@ -87,7 +87,7 @@ added = Exercise(
             ),
         },
     ),
-    solution=(metrics.calibrated_cer,),
+    solution=(lambda generated, recorded: max(0.0, generated - recorded), metrics.calibrated_cer),
     why="Without this, a bad judge makes every system look bad.",
 )
 
@@ -109,7 +109,10 @@ word_errors = Exercise(
             ),
         },
     ),
-    solution=(metrics.wer, metrics.corpus_wer),
+    solution=(
+        lambda text, heard: _edits(text.split(), heard.split()) / len(text.split()),
+        metrics.corpus_wer,
+    ),
     why="The package leaves the counting to jiwer; the spelling in which it counts is its own business.",
 )
 
@@ -133,6 +136,10 @@ cheapest = Exercise(
             "The price of the first cell counts too.": lambda cost: _cheapest(cost) - np.asarray(cost)[0, 0],
         },
     ),
-    solution=(metrics.cheapest_path,),
+    solution=(
+        lambda cost: _filled(cost, ((1, 1), (1, 0), (0, 1))),
+        _filled,
+        metrics.cheapest_path,
+    ),
     why="The same table as for edits; only the prices differ. Melodies are compared along this path.",
 )

@@ -42,7 +42,7 @@ sharpen = Exercise(
             "This forgets the temperature.": lambda x, t: x.softmax(-1),
         },
     ),
-    solution=(sampling.candidates,),
+    solution=(_sharpened, sampling.candidates),
     why="It raises every probability to the power 1/t, and makes them add up to 1 again.",
 )
 
@@ -74,7 +74,7 @@ draw_again = Exercise(
             ),
         },
     ),
-    solution=(sampling.draw,),
+    solution=(_again, sampling.draw),
     why="The second draw is from all tokens: the nucleus would only hand back the same one.",
 )
 
@@ -99,6 +99,6 @@ lesson_places = Exercise(
             ),
         },
     ),
-    solution=(lm.assemble,),
+    solution=(_places, lm.assemble),
     why="Off by one here is the commonest silent fault of language models: the loss falls all the same.",
 )

@@ -55,6 +55,13 @@ def _agreement(one: Sequence[str], other: Sequence[str]) -> float:
     return float(np.mean([a == b for a, b in zip(one, other, strict=True)]))
 
 
+def _beyond_chance(one: str, other: str) -> float:
+    answers, n = one + other, len(one + other)
+    observed = np.mean([a != b for a, b in zip(one, other, strict=True)])
+    expected = 1 - sum(answers.count(a) - 1 for a in answers) / (n * (n - 1))
+    return float(1 - observed / expected)
+
+
 def _with_replacement(one: Sequence[str], other: Sequence[str]) -> float:
     shares = pd.Series([*one, *other]).value_counts(normalize=True).to_numpy()
     chance = float((shares**2).sum())
@@ -92,7 +99,10 @@ apart = Exercise(
         },
         tolerance=1e-3,
     ),
-    solution=(ranking.strengths,),
+    solution=(
+        lambda won, lost, tied: np.log((won + tied / 2 + 0.25) / (lost + tied / 2 + 0.25)),
+        ranking.strengths,
+    ),
     why="Bradley-Terry for two systems is nothing but the log-odds of their votes.",
 )
 same = Exercise(
@@ -109,7 +119,10 @@ same = Exercise(
             ),
         },
     ),
-    solution=(ranking._meant,),
+    solution=(
+        lambda before, again: again == {"A": "B", "B": "A"}.get(before, before),
+        ranking._meant,
+    ),
     why="Only because the side shown is stored can this be asked at all.",
 )
 alpha = Exercise(
@@ -126,6 +139,6 @@ alpha = Exercise(
             "That is Cohen's kappa, with each listener's own shares; α pools all answers.": _kappa,
         },
     ),
-    solution=(ranking.agreement, ranking.oriented),
+    solution=(_beyond_chance, ranking.agreement, ranking.oriented),
     why="1 is perfect, 0 is what coins would reach, and below 0 they disagree on purpose.",
 )

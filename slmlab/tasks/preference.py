@@ -1,7 +1,10 @@
 """Exercises of notebook 10: the margin, the loss, and what a gradient does to the loser."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from slmlab.exercises import Exercise, between, like
 from slmlab.preference import losses
@@ -13,6 +16,11 @@ FOUR = (
     torch.tensor([-11.5, -17.0, -33.0]),
 )
 MARGINS = torch.tensor([-3.0, 0.0, 2.0, 40.0])
+
+
+def _margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor) -> Tensor:
+    return (chosen - reference_chosen) - (rejected - reference_rejected)
+
 
 margin = Exercise(
     difficulty=1,
@@ -32,7 +40,7 @@ margin = Exercise(
             ),
         },
     ),
-    solution=(losses.margin,),
+    solution=(_margin, losses.margin),
     why="Two models can only be compared by what they say of the same utterances.",
 )
 
@@ -55,7 +63,7 @@ loss = Exercise(
             ),
         },
     ),
-    solution=(losses.dpo,),
+    solution=(lambda margins, beta: -functional.logsigmoid(beta * margins), losses.dpo),
     why="A pair already won by far pulls no more: the gradient is β σ(−β Δ).",
 )
 
@@ -68,6 +76,6 @@ start = Exercise(
         "Too small: before the first step nothing is won yet, every margin is 0.",
         "Too large: before the first step nothing is lost yet, every margin is 0.",
     ),
-    solution=(losses.dpo,),
+    solution=(lambda: math.log(2), losses.dpo),
     why="ln 2, whatever the model, the pairs and β. A run that begins elsewhere scores the wrong tokens.",
 )

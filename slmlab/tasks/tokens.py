@@ -15,6 +15,14 @@ def _code(digits: Sequence[int]) -> int:
     return int(digits_to_codes(torch.tensor(digits)))
 
 
+def _worth(digits: Sequence[int]) -> int:
+    return sum((digit + 1) * 3**place for place, digit in enumerate(digits))
+
+
+def _slope() -> float:
+    return 1 - math.tanh(0.3) ** 2
+
+
 def _unshifted(digits: Sequence[int]) -> int:
     return sum(digit * LEVELS**place for place, digit in enumerate(digits))
 
@@ -39,13 +47,13 @@ code = Exercise(
             "Three levels make base 3, not base 2.": _binary,
         },
     ),
-    solution=(digits_to_codes,),
+    solution=(_worth, digits_to_codes),
     why="Eight digits of base 3: 6561 codes, and no codebook was learnt.",
 )
 
 
-def _collapse(path: Sequence[int]) -> list[int]:
-    return [symbol for symbol, _ in itertools.groupby(path) if symbol]
+def _collapse(row: Sequence[int]) -> list[int]:
+    return [symbol for symbol, _ in itertools.groupby(row) if symbol]
 
 
 def _blanks_first(path: Sequence[int]) -> list[int]:
@@ -74,7 +82,7 @@ collapse = Exercise(
             "Repeats are merged; now take out the blanks (0).": _only_repeats,
         },
     ),
-    solution=(transcribe,),
+    solution=(_collapse, transcribe),
     why="The blank exists for two reasons: to say nothing, and to keep double letters apart.",
 )
 
@@ -82,7 +90,7 @@ gradient = Exercise(
     difficulty=3,
     minutes=8,
     fault=like(
-        lambda: 1 - math.tanh(0.3) ** 2,
+        _slope,
         [()],
         {
             "That is the true slope of rounding; the quantiser pretends that there was no rounding.": (
@@ -95,6 +103,6 @@ gradient = Exercise(
         },
         tolerance=0.01,
     ),
-    solution=(quantise,),
+    solution=(_slope, quantise),
     why="So the encoder learns although rounding itself has no slope.",
 )

@@ -2,15 +2,26 @@
 
 import math
 
-from slmlab.corpus.mixing import mix
 from slmlab.exercises import Exercise, like
-from slmlab.models.fsq import digits_to_codes
+
+
+def _bits() -> float:
+    return 25 * math.log2(6561)
+
+
+def _alpha(synthetic_hours: float, authentic_hours: float) -> float:
+    return synthetic_hours / (synthetic_hours + authentic_hours)
+
+
+def _peak() -> int:
+    return 50
+
 
 bits = Exercise(
     difficulty=1,
     minutes=3,
     fault=like(
-        lambda: 25 * math.log2(6561),
+        _bits,
         [()],
         {
             "That is one token's worth: there are 25 of them a second.": lambda: math.log2(6561),
@@ -22,7 +33,7 @@ bits = Exercise(
         },
         tolerance=0.01,
     ),
-    solution=(digits_to_codes,),
+    solution=(_bits,),
     why="A WAV file has 256 000 bits a second, so tokens are 800 times smaller.",
 )
 
@@ -30,7 +41,7 @@ alpha = Exercise(
     difficulty=1,
     minutes=4,
     fault=like(
-        lambda synthetic, authentic: synthetic / (synthetic + authentic),
+        _alpha,
         [(10, 300), (300, 300), (1200, 300)],
         {
             "You divide by the authentic hours only; alpha is a share of all hours.": lambda s, a: s / a,
@@ -38,7 +49,7 @@ alpha = Exercise(
             "A share is between 0 and 1; leave the percent for the text.": lambda s, a: 100 * s / (s + a),
         },
     ),
-    solution=(mix,),
+    solution=(_alpha,),
     why="At 1200 synthetic hours beside 300 authentic ones alpha is 0.8, where the paper hears erosion.",
 )
 
@@ -46,14 +57,15 @@ peak = Exercise(
     difficulty=1,
     minutes=2,
     fault=like(
-        lambda: 50,
+        _peak,
         [()],
         {
             "There the words are understood best, but listeners liked it least.": lambda: 100,
             "There the words are hardly understood; look at the third panel, not the first.": lambda: 3,
             "A share, not percent: multiply by 100.": lambda: 0.5,
+            "There erosion has begun; look for the highest point of the third panel.": lambda: 80,
         },
     ),
-    solution=(),
+    solution=(_peak,),
     why="So the best mixture for the ear is not the best for the error rate: that is the gap to bridge.",
 )

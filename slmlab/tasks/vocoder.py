@@ -67,7 +67,7 @@ keep_angle = Exercise(
             },
         )
     ),
-    solution=(vocoder.griffin_lim,),
+    solution=(_kept, vocoder.griffin_lim),
     why="A complex number over its own length is pure angle: a point on the unit circle.",
 )
 
@@ -95,7 +95,13 @@ part = Exercise(
             ),
         },
     ),
-    solution=(vocoder.spectral_distance, vocoder._distance),
+    solution=(
+        lambda spoken, recorded: (
+            (spoken - recorded).norm() / recorded.norm() + (spoken.log() - recorded.log()).abs().mean()
+        ),
+        vocoder.spectral_distance,
+        vocoder._distance,
+    ),
     why="The two parts mind different things: the first the loud, the second everything alike.",
 )
 
@@ -124,6 +130,6 @@ swing = Exercise(
             ),
         },
     ),
-    solution=(vocoder.pulse_train,),
+    solution=(_swing, vocoder.pulse_train),
     why="Frequency is how fast phase grows, so phase is the sum of all frequencies so far.",
 )
