@@ -35,8 +35,8 @@ F0_MARGIN = 2.0
 """Semitones of an axis for F0 above and below the voices that it shows."""
 F0_OCTAVES = 1.0
 """An axis for F0 shows at least so much: flat speech is to look flat."""
-STRAY = 0.02
-"""Share of frames at either end that an axis for F0 does not stretch to: a tracker's octave errors."""
+F0_REACH = 12.0
+"""Semitones from a voice's median beyond which an axis for F0 does not stretch: a tracker's slips."""
 MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
 DPI = 96
@@ -159,9 +159,9 @@ def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -
 def fit_f0(axes: Sequence[Axes]) -> None:
     """Give axes on which F0 is drawn one scale, logarithmic as hearing is, that fits all their voices."""
     drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for ax in axes for line in ax.lines]
-    hertz = np.concatenate([np.empty(0), *drawn])
-    voiced = hertz[hertz > 0]  # nor is NaN above 0
-    low, high = np.quantile(voiced, (STRAY, 1 - STRAY)) if len(voiced) else F0_LIMITS
+    voices = [voice[voice > 0] for voice in drawn if (voice > 0).any()]  # nor is NaN above 0
+    near = [v[np.abs(12 * np.log2(v / np.median(v))) <= F0_REACH] for v in voices]
+    low, high = (np.min(np.concatenate(near)), np.max(np.concatenate(near))) if near else F0_LIMITS
     room = max(2 * F0_MARGIN / 12, F0_OCTAVES - float(np.log2(high / low))) / 2
     limits = (float(low / 2**room), float(high * 2**room))
     ticks = [tick for tick in F0_TICKS if limits[0] <= tick <= limits[1]]
