@@ -172,7 +172,7 @@ def fit_f0(axes: Sequence[Axes]) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """Name what is drawn on a figure's axes in one row above them, where no curve is.
+    """Name what is drawn on a figure's axes in rows above them, where no curve is.
 
     Args:
         ax: any axes of a `sheet`; what several of them name alike is named once.
@@ -185,9 +185,10 @@ def legend(ax: Axes) -> None:
     for each in figure.axes:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
-    widest = 0.7 + 0.1 * max(map(len, named), default=0)  # inches: the sample of the line, and the letters
-    columns = max(1, int(figure.get_figwidth() / widest))
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=columns)
+    inches = [0.7 + 0.09 * len(label) for label in named]  # the sample of the line, and the letters
+    room = figure.get_figwidth()
+    columns = len(named) if sum(inches) <= room else int(room / max(inches))
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(1, columns))
 
 
 def tokens(digits: ArrayLike, ax: Axes) -> None:
