@@ -2,7 +2,11 @@
 
 A player is a frame of HTML of its own, so that its keys do not reach the notebook and nothing outside is
 needed: the sound is a 16-bit WAV file inside the page. Space plays and stops, left and right move a tenth of
-a second, Home returns to the beginning, Tab goes to the next player; a click in the picture moves there.
+a second, Home returns to the beginning, M mutes, Tab goes to the next player; a click in the picture moves
+there.
+
+What is played is equally loud everywhere, so that no slider hurts an ear and no sound wins by its level;
+where the level is what is to be heard, `loudness=None` leaves it alone.
 
 Axis legend: s samples, f mel frames.
 """
@@ -20,14 +24,21 @@ import ipywidgets
 import numpy as np
 import soundfile
 from IPython.display import display
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from slmlab import audio, features, metrics, plots
-from slmlab.audio import SAMPLE_RATE
+from slmlab.audio import SAMPLE_RATE, Wave
 from slmlab.errors import LabError
 
 PAUSE = 0.03
 """Seconds that a control waits whether another move follows."""
+LOUDNESS = -23.0
+"""dB of full scale at which sounds are played (`audio.loudness`); the corpora's own."""
+PEAK = 0.97
+"""Largest sample of what is played."""
+SOFTER = 6.0
+"""dB by which sounds that are compared may be softer than `LOUDNESS`, to be as loud as the most peaky one."""
 NARROW = 5.6
 """Inches of a picture that stands beside another."""
 STYLE = """
@@ -69,7 +80,7 @@ const players = [...document.querySelectorAll('section')].map(section => {
   section.addEventListener('keydown', event => {
     const keys = { ' ': () => audio.paused ? audio.play() : audio.pause(),
       ArrowLeft: () => move(audio.currentTime - 0.1), ArrowRight: () => move(audio.currentTime + 0.1),
-      Home: () => move(0), End: () => move(audio.duration) };
+      Home: () => move(0), End: () => move(audio.duration), m: () => { audio.muted = !audio.muted; } };
     if (event.key in keys) { event.preventDefault(); event.stopPropagation(); keys[event.key](); }
   }, true);
   return audio;
@@ -100,31 +111,35 @@ class Player:
         return {"text/html": frame, "text/plain": f"run this cell to hear: {self.words}"}
 
 
-def player(wave: ArrayLike, title: str = "", text: str = "") -> Player:
+def player(wave: ArrayLike, title: str = "", text: str = "", loudness: float | None = LOUDNESS) -> Player:
     """A sound `(s,)` at 16 kHz with its picture, its melody, and its words in step.
 
     Args:
         wave: the sound.
         title: its name.
         text: what it says; when each word is said is estimated from the letters and the pauses.
+        loudness: in dB of full scale at which it is played; None plays it as it is.
     """
-    return _page([_section(_checked(wave, title), title, text, plots.WIDTH)], [title], [wave])
+    samples = _levelled([_checked(wave, title)], loudness)
+    return _page(samples, [title], [plots.speech(samples[0])], text)
 
 
-def compare(waves: Mapping[str, ArrayLike], text: str = "") -> Player:
-    """Several sounds beside each other on the same scales of time, loudness and pitch.
+def compare(waves: Mapping[str, ArrayLike], text: str = "", loudness: float | None = LOUDNESS) -> Player:
+    """Several sounds beside each other, equally loud, on the same scales of time, amplitude and pitch.
 
     Args:
         waves: each sound `(s,)` at 16 kHz under its name.
         text: what all of them say.
+        loudness: in dB of full scale at which they are played; None plays them as they are.
     """
-    samples = {name: _checked(wave, name) for name, wave in waves.items()}
-    if not samples:
+    if not waves:
         raise LabError("there is no sound to compare: give at least one, under its name.")
-    seconds = max(len(wave) for wave in samples.values()) / SAMPLE_RATE
-    peak = max(float(np.abs(wave).max()) for wave in samples.values())
-    sections = [_section(wave, name, text, NARROW, seconds, peak) for name, wave in samples.items()]
-    return _page(sections, list(samples), list(samples.values()))
+    samples = _levelled([_checked(wave, name) for name, wave in waves.items()], loudness)
+    seconds = max(len(wave) for wave in samples) / SAMPLE_RATE
+    peak = max(float(np.abs(wave).max()) for wave in samples) or None
+    figures = [plots.speech(wave, seconds=seconds, peak=peak, width=NARROW) for wave in samples]
+    plots.fit_f0([figure.axes[2] for figure in figures])
+    return _page(samples, list(waves), figures, text)
 
 
 def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
@@ -212,7 +227,7 @@ def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
     return [(word, start, end) for word, (start, end) in zip(words, ends, strict=True)]
 
 
-def _wav(wave: NDArray[np.float32]) -> bytes:
+def _wav(wave: Wave) -> bytes:
     """A WAV file of 16-bit samples, with the mark of generated speech."""
     content = io.BytesIO()
     with soundfile.SoundFile(content, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
@@ -221,7 +236,7 @@ def _wav(wave: NDArray[np.float32]) -> bytes:
     return content.getvalue()
 
 
-def _checked(wave: ArrayLike, name: str) -> NDArray[np.float32]:
+def _checked(wave: ArrayLike, name: str) -> Wave:
     samples = np.asarray(wave, dtype=np.float32)
     if samples.ndim != 1 or len(samples) < features.HOP or not np.isfinite(samples).all():
         raise LabError(
@@ -231,40 +246,53 @@ def _checked(wave: ArrayLike, name: str) -> NDArray[np.float32]:
     return samples
 
 
-def _section(
-    wave: NDArray[np.float32],
-    title: str,
-    text: str,
-    width: float,
-    seconds: float | None = None,
-    peak: float | None = None,
-) -> str:
-    """The HTML of one player."""
-    seconds = seconds or len(wave) / SAMPLE_RATE
-    figure = plots.speech(wave, seconds=seconds, peak=peak, width=width)
+def _levelled(waves: Sequence[Wave], loudness: float | None) -> list[Wave]:
+    """The same sounds, all equally loud; what is silent stays so.
+
+    One whose peaks would pass full scale makes all of them softer, by `SOFTER` at most.
+    """
+    sounding = [wave for wave in waves if np.abs(wave).max() >= audio.SILENT_PEAK]
+    if loudness is None or not sounding:
+        return list(waves)
+    reached = min(audio.loudness(audio.with_loudness(wave, loudness, PEAK)) for wave in sounding)
+    target = max(reached, loudness - SOFTER)
+    return [
+        audio.with_loudness(wave, target, PEAK) if np.abs(wave).max() >= audio.SILENT_PEAK else wave
+        for wave in waves
+    ]
+
+
+def _section(wave: Wave, title: str, text: str, figure: Figure) -> str:
+    """The HTML of one player.
+
+    The browser's own buttons are for the mouse: with them a keyboard would need seven Tabs to pass a player.
+    """
     image = base64.b64encode(plots.as_png(figure)).decode()
     sound = base64.b64encode(_wav(wave)).decode()
-    place = figure.axes[1].get_position()
+    (top, place), seconds = (ax.get_position() for ax in figure.axes[:2]), figure.axes[0].get_xlim()[1]
     alt = f"waveform, spectrogram and F0 of {title or 'the sound'}, {len(wave) / SAMPLE_RATE:.1f} s"
     words = " ".join(
         f'<span data-from="{start:.3f}" data-to="{end:.3f}">{html.escape(word)}</span>'
         for word, start, end in word_times(text, features.energy(wave))
     )
-    highest = figure.axes[0].get_position().y1
-    top, height = 100 * (1 - highest), 100 * (highest - place.y0)
+    above, height = 100 * (1 - top.y1), 100 * (top.y1 - place.y0)
     return (
         f'<section tabindex="0" aria-label="{html.escape(title or "sound")}: space plays, arrows move">'
         f"<h3>{html.escape(title)}</h3><p>{words}</p>"
         f'<div data-left="{place.x0:.4f}" data-width="{place.width:.4f}" data-seconds="{seconds:.4f}">'
         f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{image}">'
-        f'<i style="left: {100 * place.x0:.2f}%; top: {top:.1f}%; height: {height:.1f}%"></i></div>'
-        f'<audio controls preload="auto" src="data:audio/wav;base64,{sound}"></audio></section>'
+        f'<i style="left: {100 * place.x0:.2f}%; top: {above:.1f}%; height: {height:.1f}%"></i></div>'
+        f'<audio controls tabindex="-1" preload="auto" src="data:audio/wav;base64,{sound}"></audio></section>'
     )
 
 
-def _page(sections: Sequence[str], names: Sequence[str], waves: Sequence[ArrayLike]) -> Player:
+def _page(waves: Sequence[Wave], names: Sequence[str], figures: Sequence[Figure], text: str) -> Player:
+    """Sounds `(s,)` with their names and pictures, all of which say one text."""
+    sections = [
+        _section(wave, name, text, figure) for wave, name, figure in zip(waves, names, figures, strict=True)
+    ]
     lengths = (
-        f"{name or 'sound'} ({len(np.asarray(wave)) / SAMPLE_RATE:.1f} s)"
+        f"{name or 'sound'} ({len(wave) / SAMPLE_RATE:.1f} s)"
         for name, wave in zip(names, waves, strict=True)
     )
     page = (

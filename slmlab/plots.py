@@ -29,6 +29,14 @@ TOKEN_RATE = 25
 HALF_FRAME = 0.5 / features.FRAME_RATE
 """Seconds; frame i of a mel is centred on i / 50 s, so it is drawn half a frame to both sides of that."""
 F0_LIMITS = (50.0, 450.0)
+"""Hz; of an axis for F0 where nothing is voiced."""
+F0_TICKS = (30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 800)
+F0_MARGIN = 2.0
+"""Semitones of an axis for F0 above and below the voices that it shows."""
+F0_OCTAVES = 1.0
+"""An axis for F0 shows at least so much: flat speech is to look flat."""
+F0_REACH = 12.0
+"""Semitones from a voice's median beyond which an axis for F0 does not stretch: a tracker's slips."""
 MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
 DPI = 96
@@ -135,15 +143,52 @@ def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
         outline = [Stroke(linewidth=5, foreground=INK), Normal()]
         _line(f0, right, color="white", linewidth=2.5, path_effects=outline)
         right.spines["right"].set_visible(True)
-        right.set(ylabel="F0 in Hz", ylim=F0_LIMITS, xlim=(0, seconds))
+        right.set(ylabel="F0 in Hz", xlim=(0, seconds))
+        fit_f0([right])
 
 
 def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -> None:
     """Draw F0 `(f,)` in Hz (0 where unvoiced) over seconds; the line breaks where nothing is voiced."""
     _line(f0, ax, color=colour, linewidth=2.5, label=label)
-    ax.set(xlabel="seconds", ylabel="F0 in Hz", ylim=F0_LIMITS)
+    ax.set(xlabel="seconds", ylabel="F0 in Hz")
+    fit_f0([ax])
     if label:
-        ax.legend()
+        legend(ax)
+
+
+def fit_f0(axes: Sequence[Axes]) -> None:
+    """Give axes on which F0 is drawn one scale, logarithmic as hearing is, that fits all their voices."""
+    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for ax in axes for line in ax.lines]
+    voices = [voice[voice > 0] for voice in drawn if (voice > 0).any()]  # nor is NaN above 0
+    near = [v[np.abs(12 * np.log2(v / np.median(v))) <= F0_REACH] for v in voices]
+    low, high = (np.min(np.concatenate(near)), np.max(np.concatenate(near))) if near else F0_LIMITS
+    room = max(2 * F0_MARGIN / 12, F0_OCTAVES - float(np.log2(high / low))) / 2
+    limits = (float(low / 2**room), float(high * 2**room))
+    ticks = [tick for tick in F0_TICKS if limits[0] <= tick <= limits[1]]
+    for ax in axes:
+        ax.set(yscale="log", ylim=limits)
+        ax.set_yticks(ticks, [str(tick) for tick in ticks])
+        ax.set_yticks([], minor=True)
+
+
+def legend(ax: Axes) -> None:
+    """Name what is drawn on a figure's axes in rows above them, where no curve is.
+
+    Args:
+        ax: any axes of a `sheet`; what several of them name alike is named once.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "axes are on a figure"
+    for old in list(figure.legends):
+        old.remove()
+    named: dict[str, Any] = {}
+    for each in figure.axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    inches = [0.7 + 0.09 * len(label) for label in named]  # the sample of the line, and the letters
+    room = figure.get_figwidth()
+    columns = len(named) if sum(inches) <= room else int(room / max(inches))
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(1, columns))
 
 
 def tokens(digits: ArrayLike, ax: Axes) -> None:
@@ -167,7 +212,7 @@ def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
     numbers = np.asarray(values, dtype=np.float64)
     ax.plot(np.arange(1, len(numbers) + 1), numbers, linewidth=2.0, label=label)
     ax.set(xlabel="step")
-    ax.legend()
+    legend(ax)
 
 
 def speech(

@@ -26,7 +26,7 @@ def sounds(page: str) -> list[bytes]:
 
 
 def test_a_player_holds_the_very_samples_as_16_bit_and_their_mark(tmp_path: Path) -> None:
-    (inside,) = sounds(listening.player(TONE, "tone").page)
+    (inside,) = sounds(listening.player(TONE, "tone", loudness=None).page)
     samples, rate = soundfile.read(io.BytesIO(inside), dtype="int16")
     assert rate == SAMPLE_RATE
     assert np.array_equal(samples, np.round(TONE * 32767).astype(np.int16))
@@ -34,10 +34,46 @@ def test_a_player_holds_the_very_samples_as_16_bit_and_their_mark(tmp_path: Path
     assert audio.is_generated(tmp_path / "a.wav")
 
 
-def test_loudness_is_not_touched() -> None:
-    quiet, loud = sounds(listening.compare({"quiet": 0.1 * TONE, "loud": TONE}).page)
-    peaks = [np.abs(soundfile.read(io.BytesIO(inside))[0]).max() for inside in (quiet, loud)]
-    assert peaks == [pytest.approx(0.03, abs=1e-3), pytest.approx(0.3, abs=1e-3)]
+def played(player: listening.Player) -> list[np.ndarray]:
+    return [soundfile.read(io.BytesIO(inside))[0] for inside in sounds(player.page)]
+
+
+def test_sounds_are_played_equally_loud_and_below_full_scale() -> None:
+    loud = np.clip(20 * TONE, -1, 1)
+    for wave in (0.01 * TONE, TONE, loud, TONE[:400]):
+        (alone,) = played(listening.player(wave))
+        assert audio.loudness(alone) == pytest.approx(listening.LOUDNESS, abs=0.1)
+    for wave in played(listening.compare({"quiet": 0.01 * TONE, "loud": loud})):
+        assert audio.loudness(wave) == pytest.approx(listening.LOUDNESS, abs=0.1)
+        assert np.abs(wave).max() < 1
+
+
+def test_a_sound_of_peaks_makes_those_beside_it_softer_but_not_without_end() -> None:
+    peaky, click = 0.01 * TONE, 0.03 * TONE
+    peaky[::320] = 0.5
+    click[8000] = 0.9
+    first, second = played(listening.compare({"tone": TONE, "peaky": peaky}))
+    assert np.abs(second).max() == pytest.approx(listening.PEAK, abs=1e-3)
+    assert audio.loudness(first) == pytest.approx(audio.loudness(second), abs=0.1)
+    first, second = played(listening.compare({"tone": TONE, "click": click}))
+    assert audio.loudness(first) == pytest.approx(listening.LOUDNESS - listening.SOFTER, abs=0.1)
+    assert np.abs(second).max() == pytest.approx(listening.PEAK, abs=1e-3)
+
+
+def test_silence_stays_silent_and_makes_nothing_softer() -> None:
+    hiss = np.random.default_rng(0).normal(0, 1e-5, SAMPLE_RATE).astype(np.float32)
+    for quiet in (np.zeros_like(TONE), hiss):
+        silent, tone = played(listening.compare({"silence": quiet, "tone": TONE}))
+        assert np.abs(silent).max() <= 1e-4
+        assert audio.loudness(tone) == pytest.approx(listening.LOUDNESS, abs=0.1)
+
+
+def test_where_the_level_is_to_be_heard_it_is_not_touched() -> None:
+    quiet, loud = played(listening.compare({"quiet": 0.1 * TONE, "loud": TONE}, loudness=None))
+    assert [np.abs(quiet).max(), np.abs(loud).max()] == [
+        pytest.approx(0.03, abs=1e-3),
+        pytest.approx(0.3, abs=1e-3),
+    ]
 
 
 def test_compared_sounds_have_one_axis_of_time() -> None:
@@ -54,7 +90,9 @@ def test_names_and_texts_cannot_break_the_page() -> None:
 def test_a_player_needs_nothing_from_outside_and_can_be_reached_by_keyboard() -> None:
     page = listening.player(TONE, "tone", "aaa").page
     assert not re.search(r"https?://", page)
-    assert 'tabindex="0"' in page
+    assert re.findall(r'<(\w+)[^>]* tabindex="(-?\d)"', page) == [("section", "0"), ("audio", "-1")], (
+        "one Tab each"
+    )
     assert 'alt="waveform, spectrogram and F0 of tone, 1.0 s"' in page
     shown = listening.player(TONE, "tone")._repr_mimebundle_()
     assert shown["text/plain"] == "run this cell to hear: tone (1.0 s)"

@@ -38,6 +38,45 @@ def test_a_melody_has_gaps_where_nothing_is_voiced() -> None:
     assert axes[0, 0].lines[0].get_xdata()[1] == pytest.approx(0.02)
 
 
+def test_the_axis_of_a_melody_fits_the_voice_and_grows_with_octaves() -> None:
+    _, axes = plots.sheet(columns=2)
+    low = np.array([0.0, *np.linspace(80, 100, 98), 400.0])  # the last is a slip of the tracker
+    plots.melody(low, axes[0, 0])
+    bottom, top = axes[0, 0].get_ylim()
+    assert bottom < 80
+    assert 100 < top < 200
+    assert axes[0, 0].get_yscale() == "log"
+    assert [text.get_text() for text in axes[0, 0].get_yticklabels()] == ["80", "100", "120"]
+    plots.melody(2 * low, axes[0, 1])
+    assert axes[0, 1].get_ylim() == (pytest.approx(2 * bottom), pytest.approx(2 * top))
+
+
+def test_a_flat_melody_is_not_stretched_and_none_has_an_axis_too() -> None:
+    _, axes = plots.sheet(columns=2)
+    plots.melody(np.full(50, 100.0), axes[0, 0])
+    assert np.log2(np.divide(*axes[0, 0].get_ylim()[::-1])) == pytest.approx(plots.F0_OCTAVES)
+    plots.melody(np.zeros(50), axes[0, 1])
+    assert axes[0, 1].get_ylim()[0] < plots.F0_LIMITS[0]
+
+
+def test_compared_melodies_share_an_axis() -> None:
+    figures = [plots.speech(tone) for tone in (TONE, TONE[::2])]
+    assert figures[0].axes[2].get_ylim() != figures[1].axes[2].get_ylim()
+    plots.fit_f0([figure.axes[2] for figure in figures])
+    assert figures[0].axes[2].get_ylim() == figures[1].axes[2].get_ylim()
+
+
+def test_a_legend_stands_above_the_axes_and_names_each_line_once() -> None:
+    figure, axes = plots.sheet(columns=2)
+    plots.melody(np.full(50, 100.0), axes[0, 0], "low", plots.COLOURS[0])
+    plots.melody(np.full(50, 200.0), axes[0, 0], "high", plots.COLOURS[1])
+    plots.melody(np.full(50, 100.0), axes[0, 1], "low", plots.COLOURS[0])
+    (named,) = figure.legends
+    assert [text.get_text() for text in named.get_texts()] == ["low", "high"]
+    figure.canvas.draw()
+    assert named.get_window_extent().y0 >= axes[0, 0].get_window_extent().y1
+
+
 def test_tokens_are_drawn_at_their_time() -> None:
     _, axes = plots.sheet()
     plots.tokens(np.zeros((50, 8)), axes[0, 0])

@@ -34,14 +34,18 @@ def walk(velocity, x, times):
     return x
 
 
-def words(text, heard):
+def table(text, heard):
     wanted, found = text.split(), heard.split()
     table = np.zeros((len(wanted) + 1, len(found) + 1))
     table[:, 0], table[0] = np.arange(len(wanted) + 1), np.arange(len(found) + 1)
     for i, a in enumerate(wanted):
         for j, b in enumerate(found):
             table[i + 1, j + 1] = min(table[i, j + 1] + 1, table[i + 1, j] + 1, table[i, j] + (a != b))
-    return table[-1, -1] / len(wanted)
+    return table
+
+
+def words(text, heard):
+    return table(text, heard)[-1, -1] / len(text.split())
 
 
 def cheapest(cost):
@@ -51,6 +55,12 @@ def cheapest(cost):
         for j in range(len(cost[0])):
             total[i + 1, j + 1] = cost[i][j] + min(total[i, j], total[i, j + 1], total[i + 1, j])
     return total[-1, -1]
+
+
+def no_step_width(velocity, x, times):
+    for time in times:
+        x = x + velocity(x, time)
+    return x
 
 
 @pytest.mark.parametrize(
@@ -86,13 +96,21 @@ def test_a_right_answer_passes(exercise, answer):
         (language_model.draw_again, lambda past, new, share: past.count(new) > share * len(past), "use >="),
         (language_model.lesson_places, lambda head, codes: list(range(head, head + codes)), "no end"),
         (flow.walk, lambda v, x, t: x + v(x, t[0]), "one step over the whole time"),
+        (flow.walk, no_step_width, "end - start"),
+        (flow.walk, flow._as_far_as_the_clock, "not end"),
+        (flow.walk, flow._evenly, "of one length"),
         (flow.lesson, lambda s, d, t: (t * s + (1 - t) * d, d - s), "backwards"),
         (flow.guide, lambda told, untold, w: untold + w * (told - untold), "other convention"),
         (vocoder.keep_angle, lambda spectrum, magnitude: spectrum * magnitude, "old lengths"),
+        (vocoder.keep_angle, lambda s, m: torch.polar(m, np.angle(s)), "spectrum.angle()"),
         (vocoder.part, lambda y, x: (y - x).norm() / x.norm(), "logarithms is missing"),
+        (vocoder.part, lambda y, x: part(y, x) / 2, "added, not averaged"),
+        (vocoder.part, lambda y, x: ((y - x).norm() / x.norm(), (y / x).log().abs().mean()), "their sum"),
         (vocoder.swing, lambda f0: f0 * np.arange(len(f0)) / 16000 % 1, "whole past"),
         (judging.added, lambda generated, recorded: generated - recorded, "then 0"),
         (judging.word_errors, lambda text, heard: metrics.cer(text, heard), "characters"),
+        (judging.word_errors, lambda text, heard: table(text, heard), "whole table"),
+        (judging.word_errors, lambda text, heard: table(text, heard) / len(text.split()), "last cell alone"),
         (judging.cheapest, judging._greedy, "fill the whole table"),
     ],
 )

@@ -39,6 +39,22 @@ def _whole(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return x
 
 
+def _whole_to_the_end(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    return _whole(velocity, x, torch.cat([times, times[-1:]]))
+
+
+def _as_far_as_the_clock(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    for start, end in pairwise(times):
+        x = x + end * velocity(x, start)
+    return x
+
+
+def _evenly(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    for start in times[:-1]:
+        x = x + velocity(x, start) * (times[-1] - times[0]) / (len(times) - 1)
+    return x
+
+
 def _once(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return x + (times[-1] - times[0]) * velocity(x, times[0])
 
@@ -64,6 +80,11 @@ walk = Exercise(
         {
             "You ask for the velocity at the end of each step: ask at its beginning, where you are.": (_late),
             "A whole velocity each time is too far: go as long as the step takes, end - start.": _whole,
+            "A whole velocity at every time is too far: go as long as a step takes, end - start.": (
+                _whole_to_the_end
+            ),
+            "A time is no length: the step takes end - start, not end.": _as_far_as_the_clock,
+            "These steps are not all of one length: each takes end - start.": _evenly,
             "That is one step over the whole time: ask for the way again at each of the times.": _once,
             "You always ask at the place where you started: ask where you are now.": _stuck,
         },

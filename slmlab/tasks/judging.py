@@ -18,14 +18,18 @@ SENTENCES = (
 )
 
 
-def _edits(text: Sequence[str], heard: Sequence[str]) -> int:
-    price = np.arange(len(heard) + 1)
+def _table(text: Sequence[str], heard: Sequence[str]) -> NDArray[np.float64]:
+    rows = [list(range(len(heard) + 1))]
     for i, wanted in enumerate(text, start=1):
         row = [i]
         for j, found in enumerate(heard, start=1):
-            row.append(min(price[j] + 1, row[-1] + 1, price[j - 1] + (wanted != found)))
-        price = np.array(row)
-    return int(price[-1])
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (wanted != found)))
+        rows.append(row)
+    return np.array(rows, dtype=np.float64)
+
+
+def _edits(text: Sequence[str], heard: Sequence[str]) -> int:
+    return int(_table(text, heard)[-1, -1])
 
 
 def _by_heard(text: str, heard: str) -> float:
@@ -104,6 +108,15 @@ word_errors = Exercise(
             ),
             "You only count what is missing: words that nobody wrote are errors too.": _bag,
             "These are characters: cut both texts into words first.": metrics.cer,
+            "That is the whole table: divide its last cell, [-1, -1], by the words of the text.": (
+                lambda text, heard: _table(text.split(), heard.split())
+            ),
+            "That is the whole table, divided: the answer is in its last cell alone, [-1, -1].": (
+                lambda text, heard: _table(text.split(), heard.split()) / len(text.split())
+            ),
+            "Divide by the words of the text, not by its letters.": lambda text, heard: (
+                _edits(text.split(), heard.split()) / len(text)
+            ),
             "Those are the edits: divide by the words of the text.": lambda text, heard: _edits(
                 text.split(), heard.split()
             ),

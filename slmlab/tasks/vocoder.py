@@ -21,12 +21,23 @@ GLIDING = np.linspace(1000.0, 3000.0, 12)
 
 
 def _parts(find: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A fault finder for complex answers: their real and imaginary parts are compared."""
+    """A fault finder for complex answers: their real and imaginary parts are compared; who mixes tensors with
+    arrays is told how not to.
+    """
 
     def seen(answer: Callable[..., Any]) -> Callable[..., Tensor]:
         return lambda *case: torch.view_as_real(torch.as_tensor(answer(*case)).to(torch.complex64))
 
-    return lambda answer: find(seen(answer))
+    def fault(answer: Any) -> str:
+        try:
+            return find(seen(answer))
+        except TypeError as error:
+            return (
+                f"{error}: both arguments are torch tensors, and torch does not take numpy's arrays. "
+                "Write spectrum.angle() for np.angle(spectrum), or use numpy throughout."
+            )
+
+    return fault
 
 
 def _real(mistake: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -89,6 +100,18 @@ part = Exercise(
             ),
             "You take the second part without logarithms.": lambda y, x: (
                 (y - x).norm() / x.norm() + (y - x).abs().mean()
+            ),
+            "The two parts are added, not averaged: that is half of the distance.": lambda y, x: (
+                _distance(y, x) / 2
+            ),
+            "Those are the two parts: return their sum, one number.": lambda y, x: torch.stack(
+                [(y - x).norm() / x.norm(), (y.log() - x.log()).abs().mean()]
+            ),
+            "The norm of the difference is not yet in proportion: divide it by the norm of the recorded.": (
+                lambda y, x: (y - x).norm() + (y.log() - x.log()).abs().mean()
+            ),
+            "Logarithms are natural ones here, not to base 10.": lambda y, x: (
+                (y - x).norm() / x.norm() + (y.log10() - x.log10()).abs().mean()
             ),
             "Differences of logarithms go up and down and cancel: take their absolute values.": lambda y, x: (
                 (y - x).norm() / x.norm() + (y.log() - x.log()).mean()
