@@ -131,7 +131,7 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
         theory = mixture_entropies(results.mixture, REAL[name_of(arm)], alphas, 0, 0).value[:, 0]
         grid[0, 1].plot(100 * np.array(alphas), theory, "--", color=colour, linewidth=1.5)
-    grid[0, 0].legend()
+    plots.legend(grid[0, 0])
     words = "Six panels over α: WER, entropy of model and mixture, repetition twice, expressivity and SIM."
     text = (
         "Bands are 95 % intervals over sentences, given the seeds; the same budget and backbone everywhere."
