@@ -106,7 +106,7 @@ def test_learns_four_utterances_by_heart_and_moves_every_weight(which: str) -> N
         "symbols": torch.tensor([len(row) for row in ids]),
     }
     both = optimisers(judge, 5e-3, 0.03, 0.0)
-    for _ in range(90):
+    for _ in range(150):  # on some processors 90 leave a last space unlearned
         judge_loss(judge, batch)[0].backward()
         for optimiser in both:
             optimiser.step()
