@@ -73,7 +73,7 @@ def test_a_legend_stands_above_the_axes_and_names_each_line_once() -> None:
     plots.melody(np.full(50, 100.0), axes[0, 1], "low", plots.COLOURS[0])
     (named,) = figure.legends
     assert [text.get_text() for text in named.get_texts()] == ["low", "high"]
-    figure.canvas.draw()
+    figure.draw_without_rendering()  # lays it out
     assert named.get_window_extent().y0 >= axes[0, 0].get_window_extent().y1
 
 
