@@ -164,8 +164,7 @@ def _effects(results: Aligned, found: Mapping[str, Mapping[str, Any]]) -> list[R
     }
     made = []
     for name, (claim, unit, bar, better, tested) in bars.items():
-        if claim in found:
-            row = found[claim]
+        if "estimate" in (row := found.get(claim, {})):
             value, low, high = (row[part] for part in ("estimate", "low", "high"))
             how = f"{claim}: {value:.3g} [{low:.3g}, {high:.3g}], adjusted p {row['p_adjusted']:.3f}"
             if claim == "T1":

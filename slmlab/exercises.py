@@ -19,6 +19,8 @@ import numpy as np
 
 MOST = 3
 """Difficulty of the hardest exercises."""
+USUAL = ("np", "pd", "torch", "Tensor")
+"""What notebooks have imported."""
 LONGEST_CASE = 80
 """Characters of an example that is still shown."""
 PRIVATE = re.compile(r"(?<![\w.])_(?=[a-z])")
@@ -90,13 +92,14 @@ class Exercise:
             return Verdict(self, f"Your answer stopped with {type(error).__name__}: {error}")
 
     def answer(self) -> str:
-        """A short answer: what to write in place of `...`, or of the stub's `raise`."""
+        """A short answer: what to write in place of `...`, or of the stub's `raise`; then what that needs."""
         first, helpers, _ = self._parts()
         shown = _body(first)
         if not inspect.signature(first).parameters:
             value = first()
             shown = shown.removeprefix("return ") + (f"  # {value:.4g}" if isinstance(value, float) else "")
-        return PRIVATE.sub("", "\n\n".join([shown, *map(_source, helpers)]))
+        written = [shown, *map(_source, helpers)]
+        return PRIVATE.sub("", "\n\n".join([*written, *_imports(first, "\n".join(written))]))
 
     def package(self) -> str:
         """Source of the package that does the same; empty where there is none."""
@@ -166,6 +169,18 @@ def _close(a: Any, b: Any, tolerance: float) -> bool:
 
 def _source(part: Any) -> str:
     return textwrap.dedent(inspect.getsource(part)).rstrip()
+
+
+def _imports(function: Callable[..., Any], written: str) -> list[str]:
+    """What else of its module's imports the written code needs, as one paragraph, or none."""
+    used = {node.id for node in ast.walk(ast.parse(written)) if isinstance(node, ast.Name)} - set(USUAL)
+    module = ast.parse(inspect.getsource(inspect.getmodule(function) or function))
+    lines = []
+    for node in module.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            node.names = [name for name in node.names if (name.asname or name.name) in used]
+            lines += [ast.unparse(node)] if node.names else []
+    return ["\n".join(lines)] if lines else []
 
 
 def _body(function: Callable[..., Any]) -> str:

@@ -284,7 +284,9 @@ def generate(
         model: on any device.
         prompts: from `SpeechLM.prompt`.
         config: how freely.
-        seeds: one for each prompt; equal prompts with equal seeds say the same.
+        seeds: one for each prompt; equal prompts with equal seeds draw the same numbers. How many cores share
+            the prompts decides the shapes of products and so their last bits, which a close draw can turn on:
+            what must come out the same everywhere is drawn on one thread, as the studies do.
     """
     if len(seeds) != len(prompts):
         raise LabError(f"Sampling has {len(prompts)} prompts and {len(seeds)} seeds: give one seed for each.")

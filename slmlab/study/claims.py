@@ -432,7 +432,7 @@ def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
         "holds": for_it <= against,
         "p": min(1.0, sided * min(for_it, against)),
         "parts": [part.estimate.value for part in parts],
-        "seeds": [int(seed) for seed in parts[0].measured[0].seeds],
+        "seeds": [int(seed) for seed in min((m.seeds for part in parts for m in part.measured), key=len)],
         "n": parts[0].measured[0].n,
     }
 

@@ -32,6 +32,8 @@ def _parts(find: Callable[[Any], str]) -> Callable[[Any], str]:
         try:
             return find(seen(answer))
         except TypeError as error:
+            if not any(name in f"{error}" for name in ("numpy", "ndarray")):
+                raise
             return (
                 f"{error}: both arguments are torch tensors, and torch does not take numpy's arrays. "
                 "Write spectrum.angle() for np.angle(spectrum), or use numpy throughout."
