@@ -6,6 +6,7 @@ a file for each notebook.
 """
 
 import ast
+import copy
 import html
 import inspect
 import re
@@ -92,14 +93,17 @@ class Exercise:
             return Verdict(self, f"Your answer stopped with {type(error).__name__}: {error}")
 
     def answer(self) -> str:
-        """A short answer: what to write in place of `...`, or of the stub's `raise`; then what that needs."""
+        """A short answer: imports, helpers, and last what to write in place of `...` or of the stub's `raise`.
+
+        For a function, all of it can be pasted there.
+        """
         first, helpers, _ = self._parts()
         shown = _body(first)
         if not inspect.signature(first).parameters:
             value = first()
-            shown = shown.removeprefix("return ") + (f"  # {value:.4g}" if isinstance(value, float) else "")
-        written = [shown, *map(_source, helpers)]
-        return PRIVATE.sub("", "\n\n".join([*written, *_imports(first, "\n".join(written))]))
+            shown = shown.removeprefix("return ") + (f"\n# {value:.4g}" if isinstance(value, float) else "")
+        written = [*map(_source, helpers), shown]
+        return PRIVATE.sub("", "\n\n".join([*_imports(first, "\n".join(written)), *written]))
 
     def package(self) -> str:
         """Source of the package that does the same; empty where there is none."""
@@ -129,8 +133,11 @@ def like(
         tolerance: relative and absolute.
     """
 
+    def tried(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:
+        return function(*copy.deepcopy(case))  # an answer may work in place
+
     def agrees(answer: Callable[..., Any], other: Callable[..., Any]) -> bool:
-        return all(_close(answer(*case), other(*case), tolerance) for case in cases)
+        return all(_close(tried(answer, case), tried(other, case), tolerance) for case in cases)
 
     def fault(answer: Any) -> str:
         function = answer if callable(answer) else lambda: answer
@@ -139,12 +146,15 @@ def like(
         for sentence, mistake in mistakes.items():
             if agrees(function, mistake):
                 return sentence
-        case = next(case for case in cases if not _close(function(*case), reference(*case), tolerance))
+        apart = (
+            each for each in cases if not _close(tried(function, each), tried(reference, each), tolerance)
+        )
+        case = next(apart)
         if not case:
             return f"{answer!r} is not what the package finds; think again about what is asked."
         shown = ", ".join(map(repr, case))
         given = f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "It gives"
-        return f"{given} {function(*case)!r}; the package finds {reference(*case)!r}."
+        return f"{given} {tried(function, case)!r}; the package finds {tried(reference, case)!r}."
 
     return fault
 

@@ -11,14 +11,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from slmlab import series
 from slmlab.corpus.prosody import LIVELY, SYNTHETIC
 from slmlab.exercises import MOST, USUAL, Exercise, between, like
-from slmlab.tasks import corpus, judging, prosody, tokens, tour
+from slmlab.tasks import corpus, prosody, tokens, tour
 from slmlab.text import normalise
 
 LONGEST_ANSWER = 5  # lines
@@ -30,6 +32,9 @@ EVERY = {
     for title, exercise in vars(importlib.import_module(f"slmlab.tasks.{name}")).items()
     if isinstance(exercise, Exercise)
 }
+BOOK = nbformat.read(series.BOOK / "07_judges.ipynb", as_version=4)
+BUILT = next(cell.source.split("\n\n")[0] for cell in BOOK.cells if cell.source.startswith("def edits("))
+"""What notebook 07 builds before it asks for a word error rate."""
 every_exercise = pytest.mark.parametrize("exercise", EVERY.values(), ids=EVERY)
 
 
@@ -47,17 +52,17 @@ double = Exercise(
 
 
 def run_as_shown(exercise: Exercise) -> Any:
-    """What a reader gets who copies the shown answer into the notebook's stub; for a value, the value."""
+    """What a reader gets who pastes all that is shown into the notebook's stub; for a value, the value."""
     first = exercise.solution[0]
     known: dict[str, Any] = {"np": np, "pd": pd, "torch": torch, "Tensor": torch.Tensor}
     assert known.keys() == set(USUAL)
-    known["edits"] = judging._edits  # notebook 07 builds it before it asks
-    shown, *needed = exercise.answer().split("\n\n")
-    exec("\n".join(reversed(needed)), known)  # imports come last
+    exec(BUILT, known)
+    *needed, shown = exercise.answer().split("\n\n")
     names = ", ".join(inspect.signature(first).parameters)
     if not names:
+        exec("\n".join(needed), known)
         return eval(shown, known)
-    exec(f"def answer({names}):\n{textwrap.indent(shown, '    ')}", known)
+    exec(f"def answer({names}):\n{textwrap.indent(exercise.answer(), '    ')}", known)
     return known["answer"]
 
 
@@ -68,20 +73,31 @@ def test_the_shown_answer_passes_its_own_check(exercise: Exercise) -> None:
 
 @every_exercise
 def test_the_shown_answer_is_short(exercise: Exercise) -> None:
-    own = exercise.answer().split("\n\n")[0].splitlines()  # helpers follow an empty line
+    own = exercise.answer().split("\n\n")[-1].splitlines()  # what it needs stands before an empty line
     assert len(own) <= LONGEST_ANSWER
     assert max(map(len, own)) <= WIDEST_ANSWER
 
 
-def test_an_answer_is_the_body_without_private_names_then_helpers_then_the_package() -> None:
-    assert double.answer() == "return added(x, x)\n\ndef added(x: int, y: int) -> int:\n    return x + y"
+def test_an_answer_is_helpers_then_the_body_without_private_names_then_the_package() -> None:
+    assert double.answer() == "def added(x: int, y: int) -> int:\n    return x + y\n\nreturn added(x, x)"
     assert double.package().startswith("def normalise(")
 
 
 def test_a_value_is_shown_with_what_it_comes_to() -> None:
-    assert tour.bits.answer() == "25 * math.log2(6561)  # 317\n\nimport math"
+    assert tour.bits.answer() == "import math\n\n25 * math.log2(6561)\n# 317"
     assert tour.peak.answer() == "50"
     assert tour.peak.package() == ""
+
+
+def test_an_answer_may_work_in_place() -> None:
+    """Each call has numbers of its own: what one answer did to them is no fault of the next."""
+    doubled = Exercise(1, 1, like(lambda x: 2 * x, [(np.ones(3),)], {}), (_twice,))
+
+    def in_place(x: Any) -> Any:
+        x *= 2
+        return x
+
+    assert [doubled.check(in_place).right for _ in range(2)] == [True, True]
 
 
 def test_no_answer_yet_is_no_mistake() -> None:

@@ -18,7 +18,7 @@ SENTENCES = (
 )
 
 
-def _table(text: Sequence[str], heard: Sequence[str]) -> NDArray[np.float64]:
+def _edits(text: Sequence[str], heard: Sequence[str]) -> NDArray[np.float64]:
     rows = [list(range(len(heard) + 1))]
     for i, wanted in enumerate(text, start=1):
         row = [i]
@@ -28,12 +28,12 @@ def _table(text: Sequence[str], heard: Sequence[str]) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64)
 
 
-def _edits(text: Sequence[str], heard: Sequence[str]) -> int:
-    return int(_table(text, heard)[-1, -1])
+def _fewest(text: Sequence[str], heard: Sequence[str]) -> int:
+    return int(_edits(text, heard)[-1, -1])
 
 
 def _by_heard(text: str, heard: str) -> float:
-    return _edits(text.split(), heard.split()) / len(heard.split())
+    return _fewest(text.split(), heard.split()) / len(heard.split())
 
 
 def _place_by_place(text: str, heard: str) -> float:
@@ -109,21 +109,21 @@ word_errors = Exercise(
             "You only count what is missing: words that nobody wrote are errors too.": _bag,
             "These are characters: cut both texts into words first.": metrics.cer,
             "That is the whole table: divide its last cell, [-1, -1], by the words of the text.": (
-                lambda text, heard: _table(text.split(), heard.split())
+                lambda text, heard: _edits(text.split(), heard.split())
             ),
             "That is the whole table, divided: the answer is in its last cell alone, [-1, -1].": (
-                lambda text, heard: _table(text.split(), heard.split()) / len(text.split())
+                lambda text, heard: _edits(text.split(), heard.split()) / len(text.split())
             ),
             "Divide by the words of the text, not by its letters.": lambda text, heard: (
-                _edits(text.split(), heard.split()) / len(text)
+                _fewest(text.split(), heard.split()) / len(text)
             ),
-            "Those are the edits: divide by the words of the text.": lambda text, heard: _edits(
+            "Those are the edits: divide by the words of the text.": lambda text, heard: _fewest(
                 text.split(), heard.split()
             ),
         },
     ),
     solution=(
-        lambda text, heard: _edits(text.split(), heard.split()) / len(text.split()),
+        lambda text, heard: _edits(text.split(), heard.split())[-1, -1] / len(text.split()),
         metrics.corpus_wer,
     ),
     why="The package leaves the counting to jiwer; the spelling in which it counts is its own business.",
