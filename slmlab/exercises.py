@@ -93,7 +93,7 @@ class Exercise:
             return Verdict(self, f"Your answer stopped with {type(error).__name__}: {error}")
 
     def answer(self) -> str:
-        """A short answer: imports, helpers, and last what to write in place of `...` or of the stub's `raise`.
+        """A short answer: imports, helpers, and last what replaces the stub's `...` or `raise`.
 
         For a function, all of it can be pasted there.
         """
@@ -136,8 +136,11 @@ def like(
     def tried(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:
         return function(*copy.deepcopy(case))  # an answer may work in place
 
+    def agrees_on(case: tuple[Any, ...], answer: Callable[..., Any], other: Callable[..., Any]) -> bool:
+        return _close(tried(answer, case), tried(other, case), tolerance)
+
     def agrees(answer: Callable[..., Any], other: Callable[..., Any]) -> bool:
-        return all(_close(tried(answer, case), tried(other, case), tolerance) for case in cases)
+        return all(agrees_on(case, answer, other) for case in cases)
 
     def fault(answer: Any) -> str:
         function = answer if callable(answer) else lambda: answer
@@ -146,10 +149,7 @@ def like(
         for sentence, mistake in mistakes.items():
             if agrees(function, mistake):
                 return sentence
-        apart = (
-            each for each in cases if not _close(tried(function, each), tried(reference, each), tolerance)
-        )
-        case = next(apart)
+        case = next(case for case in cases if not agrees_on(case, function, reference))
         if not case:
             return f"{answer!r} is not what the package finds; think again about what is asked."
         shown = ", ".join(map(repr, case))
