@@ -149,11 +149,14 @@ def like(
         for sentence, mistake in mistakes.items():
             if agrees(function, mistake):
                 return sentence
-        case = next(case for case in cases if not agrees_on(case, function, reference))
+        apart = [case for case in cases if not agrees_on(case, function, reference)]
+        case = min(apart, key=lambda case: len(repr(case)))
         if not case:
             return f"{answer!r} is not what the package finds; think again about what is asked."
         shown = ", ".join(map(repr, case))
-        given = f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "It gives"
+        given = (
+            f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "For one of the cases tried it gives"
+        )
         return f"{given} {tried(function, case)!r}; the package finds {tried(reference, case)!r}."
 
     return fault

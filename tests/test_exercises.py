@@ -217,6 +217,12 @@ def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> No
             "merge repeats first",
         ),
         (tokens.gradient, 1, "tanh"),
+        (tour.bits, 325, "not round up"),
+        (
+            prosody.repetition,
+            lambda y: np.mean([y[i] == y[i + 4] for i in range(len(y) - 4)]),
+            "not the fourth alone",
+        ),
     ],
 )
 def test_the_likely_mistake_is_named(exercise: Exercise, wrong: object, word: str) -> None:

@@ -86,6 +86,7 @@ walk = Exercise(
             "A time is no length: the step takes end - start, not end.": _as_far_as_the_clock,
             "These steps are not all of one length: each takes end - start.": _evenly,
             "That is one step over the whole time: ask for the way again at each of the times.": _once,
+            "Those are all the places on the way: the last one alone is asked for.": flow_matching.solve,
             "You always ask at the place where you started: ask where you are now.": _stuck,
         },
     ),
@@ -107,6 +108,14 @@ lesson = Exercise(
             "The arrow points back to the noise: the velocity is data - source.": lambda s, d, t: (
                 (1 - t) * s + t * d,
                 s - d,
+            ),
+            "That is the point; its velocity is asked for as well: return both.": lambda s, d, t: (
+                (1 - t) * s + t * d
+            ),
+            "That is the velocity; the point is asked for as well: return both.": lambda s, d, t: d - s,
+            "Turned round: the point first, then the velocity.": lambda s, d, t: (
+                d - s,
+                (1 - t) * s + t * d,
             ),
             "That arrow leads from the point to the speech; the velocity is the same all along the line.": (
                 lambda s, d, t: ((1 - t) * s + t * d, d - (1 - t) * s - t * d)

@@ -83,6 +83,9 @@ added = Exercise(
             "Speech may be clearer to a judge than recordings are; what it adds is then 0, not less.": (
                 lambda generated, recorded: generated - recorded
             ),
+            "Speech may be clearer than recordings: then it adds 0; its size alone would punish that.": (
+                lambda generated, recorded: abs(generated - recorded)
+            ),
             "A quotient says how many times as many; asked is how many more.": lambda generated, recorded: (
                 generated / recorded
             ),

@@ -58,6 +58,7 @@ draw_again = Exercise(
             (LAST, 3, 0.25),
             ([7] * 10, 7, 1.0),
             (LAST, 11, 0.1),
+            ([7, 3, 4, 5], 7, 0.25),
         ],
         {
             "Exactly the share is enough to draw again: use >=, not >.": lambda past, chosen, share: (
@@ -65,6 +66,9 @@ draw_again = Exercise(
             ),
             "You compare a count with a share: a share of the window is share · len(past) tokens.": (
                 lambda past, chosen, share: list(past).count(chosen) >= share
+            ),
+            "The window need not be 10 long: a share of it is share · len(past) tokens.": (
+                lambda past, chosen, share: list(past).count(chosen) >= share * 10
             ),
             "You only look at the last token: count in the whole window.": lambda past, chosen, share: (
                 past[-1] == chosen

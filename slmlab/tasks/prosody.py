@@ -143,9 +143,17 @@ repetition = Exercise(
     minutes=8,
     fault=like(
         metrics.repetition_rate,
-        [([7] * 10,), ([1, 2, 3] + [4] * 5 + [5, 6],), ([1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3],)],
+        [
+            ([7] * 10,),
+            ([1, 2, 3] + [4] * 5 + [5, 6],),
+            ([1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3],),
+            ([1, 2, 3, 4] * 3,),
+        ],
         {
             "Four followers must be equal to the first: five equal tokens in all.": _runs_of_four,
+            "All four followers must be equal, not the fourth alone: 1 2 3 4 1 is no run.": lambda tokens: (
+                np.mean(np.array(tokens[:-4]) == tokens[4:])
+            ),
             "There are N - 4 places at which five tokens can begin: divide by that.": _over_all,
             "One equal follower is a pause or a long vowel; the paper asks for four.": _neighbours,
             "That is how many there are; a share is asked for: divide by the N - 4 places.": _count,

@@ -28,6 +28,9 @@ bits = Exercise(
             "6561 is how many codes there are; choosing one of them takes log2(6561) bits.": lambda: (
                 25 * 6561
             ),
+            "Do not round up to whole bits: a token is worth log2(6561), a little less than 13.": lambda: (
+                25 * 13
+            ),
             "A digit of three levels holds more than one bit: log2(3).": lambda: 25 * 8,
             "That is the natural logarithm; bits need the one to base 2.": lambda: 25 * math.log(6561),
         },

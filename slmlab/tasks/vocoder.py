@@ -143,6 +143,9 @@ swing = Exercise(
             "f0 · t turns the whole past whenever pitch moves: add up what each sample adds.": (
                 lambda f0: f0 * np.arange(len(f0)) / SAMPLE_RATE % 1
             ),
+            "That is what each sample adds: add up all of them so far (cumsum).": lambda f0: (
+                f0 / SAMPLE_RATE % 1
+            ),
             "Each sample is 1/16000 of a second: divide by the sample rate.": lambda f0: f0.cumsum() % 1,
             "This grows beyond 1: after each whole period a swing begins again (% 1).": (
                 lambda f0: (f0 / SAMPLE_RATE).cumsum()
