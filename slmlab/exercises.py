@@ -12,7 +12,7 @@ import inspect
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ MOST = 3
 """Difficulty of the hardest exercises."""
 USUAL = ("np", "pd", "torch", "Tensor")
 """What notebooks have imported."""
-LONGEST_CASE = 80
+LONGEST_CASE = 200
 """Characters of an example that is still shown."""
 PRIVATE = re.compile(r"(?<![\w.])_(?=[a-z])")
 """What begins a name that a module keeps for itself; in a notebook it has none."""
@@ -134,7 +134,12 @@ def like(
     """
 
     def tried(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:
-        return function(*copy.deepcopy(case))  # an answer may work in place
+        given = function(*copy.deepcopy(case))  # an answer may work in place
+        if isinstance(given, (Iterator, Mapping, Set)):
+            raise TypeError(
+                f"a {type(given).__name__} was returned; a number, a list or an array is asked for"
+            )
+        return given
 
     def agrees_on(case: tuple[Any, ...], answer: Callable[..., Any], other: Callable[..., Any]) -> bool:
         return _close(tried(answer, case), tried(other, case), tolerance)
@@ -153,7 +158,7 @@ def like(
         case = min(apart, key=lambda case: len(repr(case)))
         if not case:
             return f"{answer!r} is not what the package finds; think again about what is asked."
-        shown = ", ".join(map(repr, case))
+        shown = ", ".join(map(_shown, case))
         given = (
             f"For {shown} it gives" if len(shown) <= LONGEST_CASE else "For one of the cases tried it gives"
         )
@@ -171,6 +176,10 @@ def between(lowest: float, highest: float, low: str, high: str) -> Callable[[Any
         return ""
 
     return fault
+
+
+def _shown(value: Any) -> str:
+    return value.__name__ if callable(value) else " ".join(repr(value).split())
 
 
 def _close(a: Any, b: Any, tolerance: float) -> bool:

@@ -116,6 +116,15 @@ def test_a_right_answer_a_named_mistake_and_another() -> None:
     assert double.check(lambda x: 2 * x + 1).fault == "For 1 it gives 3; the package finds 2."
 
 
+def test_an_answer_that_gives_no_numbers_is_told_so() -> None:
+    assert "a generator was returned" in double.check(lambda x: (2 * x for _ in range(1))).fault
+
+
+def test_a_case_is_shown_in_one_line_and_a_function_by_its_name() -> None:
+    applied = Exercise(1, 1, like(lambda f, x: f(x), [(_twice, np.ones((2, 2)))], {}), (_twice,))
+    assert applied.check(lambda f, x: x).fault.startswith("For _twice, array([[1., 1.], [1., 1.]]) it gives")
+
+
 def test_an_answer_that_stops_is_reported_not_raised() -> None:
     assert "ZeroDivisionError" in double.check(lambda x: 1 / 0).fault
 
@@ -179,6 +188,15 @@ def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> No
         (corpus.melody_only, replace(LIVELY, rate_spread=0.0), "phrase_rate_spread, focus_slowing"),
         (corpus.melody_only, SYNTHETIC, "flat too"),
         (corpus.melody_only, "lively", "This is a str"),
+        (corpus.melody_only, replace(corpus._melody_only(), question_rise=-5.0), "leave question_rise"),
+        (corpus.leaks, lambda train, test: corpus._leaks(test, train), "how many test sentences"),
+        (corpus.leaks, corpus._bare_leaks, "ôm is not ốm"),
+        (
+            corpus.leaks,
+            lambda train, test: sum(normalise(s) in " ".join(map(normalise, train)) for s in test),
+            "within another",
+        ),
+        (tokens.gradient, 1 - 0.3**2, "tanh is forgotten"),
         (
             corpus.alpha,
             lambda rows: 1 - rows.seconds[rows.kind == "synthetic"].sum() / rows.seconds.sum(),

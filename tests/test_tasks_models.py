@@ -118,7 +118,10 @@ def test_a_right_answer_passes(exercise, answer):
         (judging.word_errors, lambda text, heard: metrics.cer(text, heard), "characters"),
         (judging.word_errors, lambda text, heard: table(text, heard), "whole table"),
         (judging.word_errors, lambda text, heard: table(text, heard) / len(text.split()), "last cell alone"),
+        (judging.word_errors, lambda text, heard: min(1, metrics.wer(text, heard)), "no limit of 1"),
+        (judging.word_errors, judging._by_blocks, "fewest edits"),
         (judging.cheapest, judging._greedy, "fill the whole table"),
+        (judging.cheapest, lambda cost: judging._cheapest(cost) - np.asarray(cost)[-1, -1], "last cell"),
     ],
 )
 def test_a_usual_mistake_is_named(exercise, answer, said):

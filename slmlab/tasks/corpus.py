@@ -71,6 +71,12 @@ def _melody_fault(answer: Prosody) -> str:
     moving = [
         name for name in ("rate_spread", "phrase_rate_spread", "focus_slowing") if getattr(answer, name) != 0
     ]
+    other = {
+        name
+        for name, usual in vars(LIVELY).items()
+        if getattr(answer, name) != usual
+        and name not in ("rate_spread", "phrase_rate_spread", "focus_slowing")
+    }
     if moving:
         return f"The pace still moves: look at {', '.join(moving)}."
     if len(rates) > 1:
@@ -80,6 +86,8 @@ def _melody_fault(answer: Prosody) -> str:
             f"Now the melody is flat too: pitch spreads {pitch:.1f} semitones over a sentence, "
             f"keep at least {LEAST_PITCH}."
         )
+    if other:
+        return f"The pace is steady, but the melody is no longer LIVELY's: leave {', '.join(sorted(other))}."
     return ""
 
 
@@ -111,6 +119,18 @@ def _composed_leaks(train: Sequence[str], test: Sequence[str]) -> int:
     return sum(unicodedata.normalize("NFC", sentence) in known for sentence in test)
 
 
+def _bare(sentence: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", sentence.lower()) if c.isalpha())
+
+
+def _bare_leaks(train: Sequence[str], test: Sequence[str]) -> int:
+    return sum(_bare(sentence) in map(_bare, train) for sentence in test)
+
+
+def _squeezed(sentence: str) -> str:
+    return " ".join(sentence.lower().split())
+
+
 leaks = Exercise(
     difficulty=2,
     minutes=8,
@@ -122,10 +142,22 @@ leaks = Exercise(
                 ["habari za asubuhi?", "Mama anapika.", "Chi\u0323 Hà ơi!"],
             ),
             (["Juma anasoma."], ["Juma  anasoma.", "Asha anasoma."]),
+            (["Juma anasoma.", "Juma anasoma."], ["Juma anasoma."]),
+            (["Bà ốm.", "Juma anasoma vitabu."], ["Ba ôm.", "anasoma vitabu.", "Juma ana soma vitabu."]),
         ],
         {
             "You compare the spelling as typed: capitals, spaces and the two ways to write ị hide a leak.": (
                 _raw_leaks
+            ),
+            "You count training sentences that are in the test; asked is how many test sentences leak.": (
+                lambda train, test: _leaks(test, train)
+            ),
+            "A sentence within another is no leak: compare whole sentences.": lambda train, test: sum(
+                normalise(sentence) in " ".join(map(normalise, train)) for sentence in test
+            ),
+            "Marks and spaces belong to the words: ôm is not ốm. `normalise` keeps them.": _bare_leaks,
+            "Capitals and spaces are handled; the two ways to write ị still hide a leak (`normalise`).": (
+                lambda train, test: sum(_squeezed(t) in map(_squeezed, train) for t in test)
             ),
             "Capitals are handled; spaces and the two ways to write ị still hide a leak (`normalise`).": (
                 _lower_leaks

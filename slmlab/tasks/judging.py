@@ -1,5 +1,6 @@
 """Exercises of notebook 07: what speech adds to a judge's own errors, word errors, and aligning in time."""
 
+import difflib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ SENTENCES = (
     ("mama anapika chakula", "mama mama anapika chakula leo"),
     ("baba anasoma", "mama anasoma"),
     ("habari za asubuhi", "za asubuhi"),
+    ("mama", "mama na baba na dada"),
+    ("na mama na baba", "mama na na na baba mama"),
 )
 
 
@@ -40,6 +43,12 @@ def _place_by_place(text: str, heard: str) -> float:
     wanted, found = text.split(), heard.split()
     wrong = sum(a != b for a, b in zip(wanted, found, strict=False))
     return (wrong + abs(len(wanted) - len(found))) / len(wanted)
+
+
+def _by_blocks(text: str, heard: str) -> float:
+    wanted, found = text.split(), heard.split()
+    steps = difflib.SequenceMatcher(None, wanted, found).get_opcodes()
+    return sum(max(b - a, d - c) for kind, a, b, c, d in steps if kind != "equal") / len(wanted)
 
 
 def _bag(text: str, heard: str) -> float:
@@ -117,6 +126,10 @@ word_errors = Exercise(
             "That is the whole table, divided: the answer is in its last cell alone, [-1, -1].": (
                 lambda text, heard: _edits(text.split(), heard.split()) / len(text.split())
             ),
+            "More errors than words are possible, where words are heard that nobody wrote: no limit of 1.": (
+                lambda text, heard: min(1.0, metrics.wer(text, heard))
+            ),
+            "That finds blocks that agree, not the fewest edits: fill the table, as above.": _by_blocks,
             "Divide by the words of the text, not by its letters.": lambda text, heard: (
                 _fewest(text.split(), heard.split()) / len(text)
             ),
@@ -129,7 +142,7 @@ word_errors = Exercise(
         lambda text, heard: _edits(text.split(), heard.split())[-1, -1] / len(text.split()),
         metrics.corpus_wer,
     ),
-    why="The package leaves the counting to jiwer; the spelling in which it counts is its own business.",
+    why="The package leaves the counting to a library, jiwer; how words are spelt for it is its own affair.",
 )
 
 cheapest = Exercise(
@@ -149,6 +162,7 @@ cheapest = Exercise(
             "You forgot the diagonal: both sounds may move at once.": lambda cost: _filled(
                 cost, ((1, 0), (0, 1))
             ),
+            "The price of the last cell counts too.": lambda cost: _cheapest(cost) - np.asarray(cost)[-1, -1],
             "The price of the first cell counts too.": lambda cost: _cheapest(cost) - np.asarray(cost)[0, 0],
         },
     ),
