@@ -170,6 +170,7 @@ def test_a_mistake_that_divides_by_nothing_warns_nobody() -> None:
         (prosody.repetition, lambda y: np.mean([len(set(y[i : i + 5])) == 1 for i in range(len(y) - 4)])),
         (tokens.code, lambda digits: sum((d + 1) * 3**i for i, d in enumerate(digits))),
         (tokens.collapse, lambda row: [symbol for symbol, _ in groupby(row) if symbol]),
+        (corpus.melody_only, replace(corpus._melody_only(), rate=1.0, pause_share=0.0)),
         (tokens.gradient, 0.915),
     ],
 )

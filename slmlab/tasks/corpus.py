@@ -15,6 +15,11 @@ from slmlab.text import normalise
 SENTENCES = ("Juma anasoma kitabu kizuri leo?", "Mama na baba wanaenda sokoni kesho asubuhi.")
 LEAST_PITCH = 1.5
 """Semitones that the pitch of words must spread for a melody to be lively."""
+MELODY = (
+    *("range", "register_spread", "question_rise", "final_fall", "declination", "focus_rise"),
+    *("phrase_words", "phrase_spread", "word_spread"),
+)
+"""Settings of pitch."""
 
 
 def _share(ledger: pd.DataFrame) -> float:
@@ -71,12 +76,7 @@ def _melody_fault(answer: Prosody) -> str:
     moving = [
         name for name in ("rate_spread", "phrase_rate_spread", "focus_slowing") if getattr(answer, name) != 0
     ]
-    other = {
-        name
-        for name, usual in vars(LIVELY).items()
-        if getattr(answer, name) != usual
-        and name not in ("rate_spread", "phrase_rate_spread", "focus_slowing")
-    }
+    other = [name for name in MELODY if getattr(answer, name) != getattr(LIVELY, name)]
     if moving:
         return f"The pace still moves: look at {', '.join(moving)}."
     if len(rates) > 1:
@@ -87,7 +87,7 @@ def _melody_fault(answer: Prosody) -> str:
             f"keep at least {LEAST_PITCH}."
         )
     if other:
-        return f"The pace is steady, but the melody is no longer LIVELY's: leave {', '.join(sorted(other))}."
+        return f"The pace is steady, but the melody is no longer LIVELY's: leave {', '.join(other)}."
     return ""
 
 
