@@ -76,7 +76,6 @@ def _melody_fault(answer: Prosody) -> str:
     moving = [
         name for name in ("rate_spread", "phrase_rate_spread", "focus_slowing") if getattr(answer, name) != 0
     ]
-    other = [name for name in MELODY if getattr(answer, name) != getattr(LIVELY, name)]
     if moving:
         return f"The pace still moves: look at {', '.join(moving)}."
     if len(rates) > 1:
@@ -86,7 +85,7 @@ def _melody_fault(answer: Prosody) -> str:
             f"Now the melody is flat too: pitch spreads {pitch:.1f} semitones over a sentence, "
             f"keep at least {LEAST_PITCH}."
         )
-    if other:
+    if other := [name for name in MELODY if getattr(answer, name) != getattr(LIVELY, name)]:
         return f"The pace is steady, but the melody is no longer LIVELY's: leave {', '.join(other)}."
     return ""
 
