@@ -27,7 +27,7 @@ from slmlab.models.vocoder import VocoderConfig
 from slmlab.text import BACKBONE_LANGUAGES, LANGUAGES, TARGET_LANGUAGES, TINY
 from slmlab.training import TrainConfig
 
-N_PARTS_VOICES = 60
+N_PARTS_VOICES = 120
 TEST_SEED = 2  # sentences of seeds 0 and 1 were scored while this was built; choices are made on dev
 
 RECORDINGS = DATA.parent / "recordings"
@@ -89,7 +89,7 @@ def _spoken(
 
 def _parts(scale: float) -> tuple[CorpusSpec, ...]:
     """What tokenizer, decoder, vocoder and speaker encoder hear: all languages, many voices."""
-    kinds = (("lively", 36), ("authentic", 24), ("synthetic", 8))
+    kinds = (("lively", 90), ("authentic", 60), ("synthetic", 20))
     return (
         *(
             _spoken("parts", language, kind, "parts", N_PARTS_VOICES, "parts", minutes * scale)
@@ -97,7 +97,7 @@ def _parts(scale: float) -> tuple[CorpusSpec, ...]:
             for kind, minutes in kinds
         ),
         *(
-            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 6 * scale)
+            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 15 * scale)
             for language in BACKBONE_LANGUAGES
         ),
     )
@@ -168,7 +168,7 @@ def tiny() -> Preset:
         speaker=Part(speaker, _train(400), 4000),
         tokenizer=Part(
             TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
-            _train(1700),
+            _train(2800),
             1600,
         ),
         decoder=Part(DecoderConfig(timbre_width=timbre), _train(700, ema=0.995), 1600),

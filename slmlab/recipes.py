@@ -42,6 +42,10 @@ from slmlab.training import frame_batches, train
 from slmlab.voice import STYLE_TOKENS, register
 
 Batch = dict[str, Tensor]
+EAR_FROM, EAR_FULL = (
+    0.3,
+    0.5,
+)  # shares of its training at which the tokenizer begins to hear itself, and does so fully
 
 
 class Utterances:
@@ -113,6 +117,13 @@ def _mels(data: Utterances, rows: Sequence[int]) -> Batch:
         "mel": padded([data.mel(i) for i in rows]),
         "frames": torch.tensor([data.frames[i] for i in rows]),
     }
+
+
+def _clean(data: Utterances) -> Tensor:
+    """`(utterances,)`: 0 for stand-in recordings, whose noise and rooms would be learnt with the voices, else
+    1.
+    """
+    return torch.tensor([float(kind != "authentic") for kind in data.column("kind")])
 
 
 def _texts(texts: Sequence[list[int]]) -> Batch:
@@ -227,6 +238,7 @@ def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> 
     model = SpeechTokenizer(part.config)
     texts = [TINY.encode_spoken(text) for text in data.column("spoken")]
     prosody = [data.prosody(i) for i in range(len(data))]
+    clean = _clean(data)
     rows = frame_batches(data.frames, part.batch, part.train.seed)
 
     def batches(step: int) -> Batch:
@@ -236,6 +248,8 @@ def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> 
             "prosody": padded([prosody[i] for i in chosen]),
             "timbre": timbre[[data.other(i, draw) for i in chosen]],
             "speaker": torch.tensor(data.voices[chosen]),
+            "clean": clean[chosen],
+            "ear": torch.tensor((step / part.train.steps - EAR_FROM) / (EAR_FULL - EAR_FROM)).clamp(0, 1),
         }
         return _mels(data, chosen) | _texts([texts[i] for i in chosen]) | voice
 
@@ -250,6 +264,7 @@ def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
     tokenizer = _load_tokenizer(inputs)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
     digits = [codes_to_digits(codes, tokenizer.config.dims) for codes in encode(tokenizer, data)]
+    clean = _clean(data)
     torch.manual_seed(part.train.seed)
     model = FlowDecoder(part.config)
     rows = frame_batches(data.frames, part.batch, part.train.seed)
@@ -260,6 +275,7 @@ def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
         batch = _mels(data, chosen)
         batch["digits"] = padded([digits[i] for i in chosen])
         batch["timbre"] = timbre[[data.other(i, draw) for i in chosen]]
+        batch["clean"] = clean[chosen]
         with torch.inference_mode():
             prior = tokenizer.to_mel(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}

@@ -15,6 +15,7 @@ def batch_of(b: int = 2, t: int = 8) -> dict[str, torch.Tensor]:
         "digits": torch.randint(-1, 2, (b, t, 8)).float(),
         "timbre": torch.randn(b, 5),
         "frames": torch.full((b,), 2 * t),
+        "clean": torch.ones(b),
     }
 
 
@@ -31,6 +32,18 @@ def learnt(steps: int = 80) -> tuple[FlowDecoder, list[float]]:
         optimiser.step()
         losses.append(loss.item())
     return model.eval(), losses
+
+
+def test_of_a_noisy_utterance_it_learns_nothing() -> None:
+    model, batch = FlowDecoder(CONFIG), batch_of()
+    torch.manual_seed(0)
+    both = decoder_loss(model, batch)[0]
+    torch.manual_seed(0)
+    first = decoder_loss(model, batch | {"clean": torch.tensor([1.0, 0.0])})[0]
+    torch.manual_seed(0)
+    second = decoder_loss(model, batch | {"clean": torch.tensor([0.0, 1.0])})[0]
+    torch.testing.assert_close(both, (first + second) / 2)
+    assert decoder_loss(model, batch | {"clean": torch.zeros(2)})[0].item() == 0
 
 
 def test_untrained_it_leads_from_any_noise_back_to_the_prior() -> None:

@@ -1,9 +1,17 @@
 """The speech tokenizer: shapes, padding, what its codes may hold, and that it learns."""
 
+import pytest
 import torch
 
 from slmlab.models.fsq import digits_to_codes
-from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, prosody_features, tokenizer_loss, warp
+from slmlab.models.tokenizer import (
+    SpeechTokenizer,
+    TokenizerConfig,
+    _held,
+    prosody_features,
+    tokenizer_loss,
+    warp,
+)
 
 CONFIG = TokenizerConfig(alphabet_size=12, timbre_width=5, width=32, layers=2, n_speakers=3)
 
@@ -20,6 +28,8 @@ def batch_of(b: int = 2, f: int = 24) -> dict[str, torch.Tensor]:
         "symbols": torch.full((b,), 4),
         "timbre": torch.randn(b, 5),
         "speaker": torch.arange(b),
+        "clean": torch.ones(b),
+        "ear": torch.tensor(1.0),
     }
 
 
@@ -68,6 +78,27 @@ def test_warp_by_one_changes_nothing_and_by_two_stretches() -> None:
     mel = torch.arange(80.0).expand(1, 3, 80)
     torch.testing.assert_close(warp(mel, torch.ones(1))[..., :78], mel[..., :78])
     torch.testing.assert_close(warp(mel, torch.full((1,), 0.5))[0, 0, :10], torch.arange(10) / 2)
+
+
+def test_what_it_hears_of_itself_teaches_the_mel_and_not_the_ear() -> None:
+    model, batch = SpeechTokenizer(CONFIG), batch_of()
+    mel = batch["mel"].requires_grad_()
+    with _held(model):
+        _, read = model.understand(mel, batch["prosody"], batch["frames"])
+    read[..., 1].sum().backward()
+    assert mel.grad is not None
+    assert mel.grad.abs().sum().item() > 0
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("ear", [0.0, 1.0])
+def test_a_noisy_utterance_is_read_and_only_to_be_understood_rebuilt(ear: float) -> None:
+    model, batch = SpeechTokenizer(CONFIG), batch_of()
+    loss, _ = tokenizer_loss(model, batch | {"clean": torch.zeros(2), "ear": torch.tensor(ear)})
+    loss.backward()
+    assert model.symbols.weight.grad is not None
+    assert model.mel.weight.grad is not None
+    assert (model.mel.weight.grad.abs().sum().item() > 0) == bool(ear)
 
 
 def test_learns_a_batch_by_heart_and_moves_every_parameter() -> None:

@@ -167,7 +167,8 @@ def decoder_loss(model: FlowDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, 
     """Masked mean squared error of the velocity times 1 - t, at one random time of every utterance's path.
 
     That is the error of the path's end. The batch holds `mel` (b f m), `prior` (b f m) the tokenizer's mel,
-    `digits` (b t j), `timbre` (b c), `frames` (b).
+    `digits` (b t j), `timbre` (b c), `frames` (b), and `clean` (b), 0 where the mel is too noisy to learn
+    from.
     """
     data, prior, frames = standardise(batch["mel"]), standardise(batch["prior"]), batch["frames"]
     time = torch.rand(len(data)).to(data.device)
@@ -175,6 +176,6 @@ def decoder_loss(model: FlowDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, 
     source = prior + model.config.noise * torch.randn(data.shape).to(data.device)
     point, _ = flow_matching.path(source, data, time)
     end = model(point, time, batch["digits"], prior, batch["timbre"], frames, kept)
-    mask = frame_mask(frames, data.shape[1])
-    loss = ((end - data) ** 2 * mask).mean(dim=-1).sum() / mask.sum()
+    mask = frame_mask(frames, data.shape[1]) * rearrange(batch["clean"], "b -> b 1 1")
+    loss = ((end - data) ** 2 * mask).mean(dim=-1).sum() / mask.sum().clamp(min=1)
     return loss, {"flow": loss.item()}

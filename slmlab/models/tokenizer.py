@@ -5,10 +5,16 @@ them; not the voice, because the mel is rebuilt with the timbre given for free, 
 about at random while the wanted mel is not, and a small adversary that guesses the speaker from the codes is
 made to fail. Noise is laid under the input in the same way, so that codes do not learn it by heart.
 
+And the mel must be understood: once the encoder hears well, it listens to its own rebuilt mel, and the mel
+learns to say what was said. Distance to the recording alone makes a mean of all that codes may sound like, in
+which consonants drown.
+
 Axes: b batch, f mel frames (50 Hz), t tokens (25 Hz, f = 2 t), m mel bins, d width, j code dimensions, p
 prosody (melody, voicing, energy), v symbols, c timbre numbers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,6 +141,11 @@ class SpeechTokenizer(nn.Module):
             h = block(h, tokens)
         return self.encoder_norm(h)
 
+    def understand(self, mel: Tensor, prosody: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What `listen` gives, `(b t d)`, and the words in it: CTC log-probabilities `(b f v)`."""
+        h = self.listen(mel, prosody, frames)
+        return h, _per_frame(self.early_symbols(h)).log_softmax(dim=-1)
+
     def _trunk(self, digits: Tensor, frames: Tensor) -> Tensor:
         mask = token_mask(digits, frames)
         h = self.from_code(digits) * mask
@@ -204,21 +215,38 @@ def warp(mel: Tensor, factors: Tensor) -> Tensor:
     return left * (1 - share) + right * share
 
 
+@contextmanager
+def _held(model: nn.Module) -> Iterator[None]:
+    """What is computed meanwhile teaches its inputs, not the model."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    yield
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
 def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Recognition, melody, voicing, energy, mel and the adversary, summed with fixed weights.
+    """Recognition, melody, voicing, energy, mel, its being understood and the adversary, summed with fixed
+    weights.
 
     Recognition is asked of the codes, and of the encoder before them too (intermediate CTC, Lee and Watanabe
     2021): a gradient that need not pass the rounding; the same loss of the codes takes a quarter fewer steps.
 
+    The rebuilt mel, in the disguise that the recorded one wore, should sound to the encoder like that one,
+    and be read as the text (a loss of features, as Johnson et al. 2016 have it for pictures).
+
     The batch holds `mel` (b f m), `prosody` (b f p), `frames` (b), `text` (b n), `symbols` (b), `timbre` (b
-    c) of another utterance of the voice, `speaker` (b).
+    c) of another utterance of the voice, `speaker` (b); `clean` (b), 1 where the mel is worth rebuilding, 0
+    where it is noisy; and `ear` (), how much being understood counts: nothing before the encoder can hear.
     """
     mel, prosody, frames = batch["mel"], batch["prosody"], batch["frames"]
     mask = frame_mask(frames, mel.shape[1])
     factors = torch.empty(len(mel)).uniform_(0.86, 1.16).to(mel.device)
-    heard = add_noise(warp(mel, factors), mask, NOISE.noise, NOISE.level)
-    h = model.listen(heard, prosody, frames)
-    early = _per_frame(model.early_symbols(h)).log_softmax(dim=-1)
+
+    def disguised(said: Tensor) -> Tensor:
+        return add_noise(warp(said, factors), mask, NOISE.noise, NOISE.level)
+
+    h, early = model.understand(disguised(mel), prosody, frames)
     digits = fsq.quantise(model.to_code(h))
     reading, rebuilt = model.decode(digits, batch["timbre"], frames)
     ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
@@ -227,9 +255,18 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
     voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], prosody[..., 1:2], mask)
     level = ((reading.prosody[..., 2:] - prosody[..., 2:]).abs() * mask).sum() / mask.sum()
-    spectrum = ((standardise(rebuilt) - standardise(mel)).abs() * mask).mean(dim=-1).sum() / mask.sum()
+    shown = mask * rearrange(batch["clean"], "b -> b 1 1")
+    distance = ((standardise(rebuilt) - standardise(mel)).abs() * shown).mean(dim=-1)
+    spectrum = distance.sum() / shown.sum().clamp(min=1)
     adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
     loss = 3 * ctc + 2 * early_ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
+    if batch["ear"] > 0:
+        tokens = mask[:, ::FRAMES_PER_TOKEN]
+        with _held(model):
+            again, read = model.understand(disguised(rebuilt), prosody, frames)
+        unlike = ((again - h.detach()).abs() * tokens).mean(dim=-1).sum() / tokens.sum()
+        misread = ctc_loss(read, frames, batch["text"], batch["symbols"])
+        loss = loss + 2 * batch["ear"] * (unlike + misread)
     parts = {
         "ctc": ctc,
         "early ctc": early_ctc,
