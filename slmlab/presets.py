@@ -171,7 +171,7 @@ def tiny() -> Preset:
             _train(2800),
             1600,
         ),
-        decoder=Part(DecoderConfig(timbre_width=timbre), _train(700, ema=0.995), 1600),
+        decoder=Part(DecoderConfig(timbre_width=timbre), _train(1000, ema=0.995), 1600),
         vocoder=Part(VocoderConfig(), _train(1500, lr=5e-3, muon_lr=0.0), 128),
         backbone=Part(lm, _train(300), 3000),
         lm=Part(lm, _train(300, lr=2e-3, muon_lr=0.015), 3000),
