@@ -42,10 +42,8 @@ from slmlab.training import frame_batches, train
 from slmlab.voice import STYLE_TOKENS, register
 
 Batch = dict[str, Tensor]
-EAR_FROM, EAR_FULL = (
-    0.3,
-    0.5,
-)  # shares of its training at which the tokenizer begins to hear itself, and does so fully
+EAR_FROM, EAR_FULL = 0.3, 0.5
+"""Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
 
 
 class Utterances:
