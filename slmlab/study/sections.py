@@ -89,8 +89,8 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     """Figure 1: the plane of stability and expressivity, a path over α for each arm, the chosen α ringed."""
     figure, grid = plots.sheet(1, 1, 5.0)
     ax = grid[0, 0]
-    above, below = (6, 6), (-36, -10)
-    for arm, colour, aside in zip(arms, plots.COLOURS, (above, above, below), strict=False):
+    above, below = (6, 6), (-34, -17)
+    for arm, colour, aside in zip(arms, plots.COLOURS, (below, above, below), strict=False):
         wer, z = (band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
         ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
         at = arm.points == chosen
@@ -99,7 +99,7 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
         for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
             if abs(x - named) > 4:  # whoever stands close to the one before stays without a name
                 label, named = f"{100 * alpha:.0f} %", x
-                ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, fontsize=11)
+                ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, fontsize=11, color=colour)
     ax.margins(0.1, 0.1)
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
