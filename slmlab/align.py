@@ -4,8 +4,7 @@ A run is a stage: its key holds the method's settings, the checkpoints it begins
 code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
 left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
 
-The rates of `tiny` were settled on dev (`slmlab settle`, seed 0); TDSC's steps were then cut by a third, for
-time.
+The rates and steps of `tiny` were settled on dev (`slmlab settle`, seed 0).
 """
 
 import functools
@@ -119,9 +118,9 @@ SCALES = {
         real_dev=200,
         prompts=200,
         rounds=5,
-        sft=_train(40, 6e-4, 0),
-        dpo=PreferenceConfig(_train(20, 2e-5, 10), sft=1.0),
-        dgsa=PreferenceConfig(_train(24, 1.5e-5, 4), sft=3.0, choose="melody", limits=Limits(error=0.015)),
+        sft=_train(60, 6e-4, 0),
+        dpo=PreferenceConfig(_train(30, 2e-5, 15), sft=1.0),
+        dgsa=PreferenceConfig(_train(24, 4e-5, 4), sft=10.0, choose="melody", limits=Limits(error=0.015)),
     ),
 }
 
