@@ -99,7 +99,8 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
         for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
             if abs(x - named) > 4:  # whoever stands close to the one before stays without a name
                 label, named = f"{100 * alpha:.0f} %", x
-                ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, fontsize=11, color=colour)
+                look = {"fontsize": 11, "color": colour}
+                ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, **look)
     ax.margins(0.1, 0.1)
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
