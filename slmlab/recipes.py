@@ -118,9 +118,7 @@ def _mels(data: Utterances, rows: Sequence[int]) -> Batch:
 
 
 def _clean(data: Utterances) -> Tensor:
-    """`(utterances,)`: 0 for stand-in recordings, whose noise and rooms would be learnt with the voices, else
-    1.
-    """
+    """`(utterances,)`: 1, but 0 for stand-in recordings, whose noise and rooms would be learnt too."""
     return torch.tensor([float(kind != "authentic") for kind in data.column("kind")])
 
 
