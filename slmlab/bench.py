@@ -296,7 +296,7 @@ class Bench:
         """Notebooks 00 to 07 executed one after the other."""
         course = [path for path in series.notebooks() if path.name < "08"]
         with TemporaryDirectory() as folder:
-            minutes = sum(series.execute(self.preset, course, Path(folder)).values()) / 60
+            minutes = sum(series.execute(self.preset, course, Path(folder), workers=1).values()) / 60
         how = f"{len(course)} notebooks at {self.preset}, what is shipped or cached is used"
         return [Row("notebooks.minutes", minutes, "min", 25, "lower", how)]
 
@@ -346,6 +346,7 @@ class Bench:
             "dpo.": self.dpo,
             "dgsa.": self.alignment,
             "tdsc.": self.alignment,
+            "tdsc.minutes": lambda: [Row(*row) for row in bench_study.alone(self.preset)],
             "claims.": self.alignment,
             "claims.scaling": self.scaling,
             "sweep.": self.scaling,

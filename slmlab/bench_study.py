@@ -7,14 +7,21 @@ bars of resuming and repeating start and kill.
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
+import torch
+
 from slmlab import pipeline
+from slmlab.align import SCALES
+from slmlab.preference.tdsc import TDSCConfig
+from slmlab.stages import run_stages
 from slmlab.study import alignment, alignment_claims, claims, sweep
-from slmlab.study.alignment import ALPHA, Aligned
+from slmlab.study.alignment import ALPHA, Aligned, Unit
 from slmlab.study.cells import Cell, Study
 from slmlab.study.claims import FEWEST_SEEDS
 
@@ -131,6 +138,29 @@ def _start(place: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def alone(preset_name: str) -> list[Row]:
+    """TDSC of one seed with the machine to itself, as a person runs it; what it needs is made if missing."""
+    unit = Unit("sw", "tdsc", "", 1.0, 0)
+    study, scale = alignment.study_of(preset_name, unit.language), SCALES[preset_name]
+    stages = alignment.stages(study, [unit])
+    inputs = run_stages(
+        [stage for stage in stages if not stage.name.startswith(("tune.", "say."))],
+        pipeline.CACHE / preset_name,
+    )
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        alignment.try_method(study, unit, scale, Path(folder), inputs)
+        minutes = (time.perf_counter() - started) / 60
+    how = (
+        f"{scale.rounds} rounds of {scale.prompts} texts, {TDSCConfig.candidates} candidates each, "
+        f"seed 0 alone, {torch.get_num_threads()} threads, judging and watching included"
+    )
+    if (results := alignment.read_results(preset_name)) is not None:
+        in_study = _tuning_minutes(results, "tdsc", 1.0)
+        how += f"; in the study, on one core beside another run, at most {in_study.max():.1f}"
+    return [("tdsc.minutes", minutes, "min", 15.0, "lower", how, True)]
+
+
 def rows(preset_name: str) -> list[Row]:
     """All bars of the alignment study, as arguments of `bench.Row`; none before it was run."""
     results = alignment.read_results(preset_name)
@@ -142,16 +172,15 @@ def rows(preset_name: str) -> list[Row]:
 
 
 def _minutes(results: Aligned) -> list[Row]:
-    made = []
-    for method, alpha, bar in (("dgsa", ALPHA, 10.0), ("tdsc", 1.0, 15.0)):
-        runs = results.runs[(results.runs["method"] == method) & (results.runs["alpha"] == alpha)]
-        taken = runs["tuning_seconds"] / 60
-        if len(taken) and taken.max() > 0:
-            how = (
-                f"the longest of {(taken > 0).sum()} seeds on one core, another run on the other; no scoring"
-            )
-            made.append((f"{method}.minutes", float(taken.max()), "min", bar, "lower", how, True))
-    return made
+    taken = _tuning_minutes(results, "dgsa", ALPHA)
+    how = f"the longest of {len(taken)} seeds on one core, another run on the other; no scoring"
+    return [("dgsa.minutes", float(taken.max()), "min", 10.0, "lower", how, True)] if len(taken) else []
+
+
+def _tuning_minutes(results: Aligned, method: str, alpha: float) -> "pd.Series[float]":
+    """What each seed's tuning took in the study."""
+    runs = results.runs[(results.runs["method"] == method) & (results.runs["alpha"] == alpha)]
+    return runs.loc[runs["tuning_seconds"] > 0, "tuning_seconds"] / 60
 
 
 def _effects(results: Aligned, found: Mapping[str, Mapping[str, Any]]) -> list[Row]:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -33,13 +34,14 @@ def notebooks(only: str = "") -> list[Path]:
     return found
 
 
-def execute(preset_name: str, paths: Sequence[Path], folder: Path) -> dict[str, float]:
+def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int = 2) -> dict[str, float]:
     """Run notebooks without a person and keep them, with their sounds, as notebooks and as pages.
 
     Args:
         preset_name: at which size.
         paths: which notebooks.
         folder: where the executed ones go.
+        workers: notebooks at a time, which share the cores.
 
     Returns:
         seconds by notebook.
@@ -47,20 +49,26 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path) -> dict[str, 
     from nbconvert import HTMLExporter
 
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = {}
-    for path in paths:
+    cores = max(1, (os.cpu_count() or 1) // workers)
+
+    def keep(path: Path) -> float:
         began = time.monotonic()
-        book = executed(path, preset_name)
-        seconds[path.stem] = time.monotonic() - began
+        book = executed(path, preset_name, cores)
+        seconds = time.monotonic() - began
         nbformat.write(book, folder / path.name)
         page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
         (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
-        print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
-    return seconds
+        print(f"{path.stem}: {seconds:.0f} s", flush=True)
+        return seconds
+
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip([path.stem for path in paths], pool.map(keep, paths), strict=True))
 
 
-def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
-    """A notebook after all its cells ran in a kernel of their own; LabError names it and the error."""
+def executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
+    """A notebook after all its cells ran in a kernel of their own, on all cores unless told how many;
+    LabError names it and the error.
+    """
     book = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
@@ -68,6 +76,8 @@ def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
     )
     found = os.pathsep.join([str(pipeline.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     ours = {"PRESET": preset_name, "TQDM_DISABLE": "1", "PYTHONPATH": found}
+    if cores is not None:
+        ours["OMP_NUM_THREADS"] = str(cores)
     try:
         client.execute(env=os.environ | ours)
     except CellExecutionError as error:
