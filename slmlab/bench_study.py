@@ -20,7 +20,7 @@ from slmlab import pipeline
 from slmlab.align import SCALES
 from slmlab.preference.tdsc import TDSCConfig
 from slmlab.stages import run_stages
-from slmlab.study import alignment, alignment_claims, claims, sweep
+from slmlab.study import alignment, alignment_claims, claims, settling, sweep
 from slmlab.study.alignment import ALPHA, Aligned, Unit
 from slmlab.study.cells import Cell, Study
 from slmlab.study.claims import FEWEST_SEEDS
@@ -142,11 +142,7 @@ def alone(preset_name: str) -> list[Row]:
     """TDSC of one seed with the machine to itself, as a person runs it; what it needs is made if missing."""
     unit = Unit("sw", "tdsc", "", 1.0, 0)
     study, scale = alignment.study_of(preset_name, unit.language), SCALES[preset_name]
-    stages = alignment.stages(study, [unit])
-    inputs = run_stages(
-        [stage for stage in stages if not stage.name.startswith(("tune.", "say."))],
-        pipeline.CACHE / preset_name,
-    )
+    inputs = run_stages(settling.ground(study, unit), pipeline.CACHE / preset_name)
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
         alignment.try_method(study, unit, scale, Path(folder), inputs)

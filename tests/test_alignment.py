@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from test_sweep import networks
 
-from slmlab import audio, checkpoints, pipeline
+from slmlab import audio, bench_study, checkpoints, pipeline
 from slmlab.align import PEOPLE
 from slmlab.checkpoints import Card
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.stages import run_stages
 from slmlab.study import alignment, alignment_claims, alignment_sections, cells, settling, sweep
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
 from slmlab.text import TINY
@@ -150,3 +152,12 @@ def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPat
     assert list(table["dpo lr"]) == [1e-5, 2e-5]
     assert {"wer", "entropy", "seconds"} <= set(table)
     assert np.isfinite(table["wer"]).all()
+
+
+def test_one_seed_is_timed_with_the_machine_to_itself(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: parts)
+    monkeypatch.setattr(bench_study, "run_stages", partial(run_stages, workers=1))
+    [(name, minutes, unit_of_time, *_, how, sure)] = bench_study.alone("smoke")
+    assert (name, unit_of_time, sure) == ("tdsc.minutes", "min", True)
+    assert 0 < minutes < 5
+    assert how.startswith("2 rounds of 4 texts, 12 candidates each, seed 0 alone")

@@ -156,6 +156,27 @@ def test_a_notebook_is_executed_and_stripped(tmp_path: Path, monkeypatch: pytest
     assert "data:audio" in nbformat.writes(full), "the executed one keeps its sound"
 
 
+def test_notebooks_run_side_by_side_and_are_kept_in_order(tmp_path: Path) -> None:
+    paths = []
+    for mine, other in (("00_a", "01_b"), ("01_b", "00_a")):
+        meet = (
+            "import os, time; from pathlib import Path\n"
+            f"Path('{mine}').touch()\n"
+            f"while not Path('{other}').exists(): time.sleep(0.05)\n"
+            "print(int(os.environ['OMP_NUM_THREADS']) * 2 <= max(2, os.cpu_count()))"
+        )
+        paths.append(tmp_path / f"{mine}.ipynb")
+        cells = [nbformat.v4.new_code_cell(meet)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), paths[-1])
+    seconds = series.execute("smoke", paths, tmp_path / "kept")
+    assert list(seconds) == ["00_a", "01_b"]
+    assert min(seconds.values()) > 0
+    for path in paths:
+        kept = nbformat.read(tmp_path / "kept" / path.name, as_version=4)
+        assert kept.cells[0].outputs[0].text == "True\n"
+        assert "<html" in (tmp_path / "kept" / f"{path.stem}.html").read_text()
+
+
 def test_a_broken_cell_names_notebook_and_error(tmp_path: Path) -> None:
     path = tmp_path / "00_broken.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)

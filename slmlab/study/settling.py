@@ -63,9 +63,7 @@ def settle(
         )
         for _, scale in tried
     ]
-    unused = ("say.", "tune.", "study.recordings", "corpus.held_out")
-    ground = alignment.stages(study, [replace(unit, part="")])
-    wanted = [*(stage for stage in ground if not stage.name.startswith(unused)), *trials]
+    wanted = [*ground(study, unit), *trials]
     done = run_stages(wanted, pipeline.CACHE / preset_name, workers=min(2, len(trials)))
     found = [read_done(done[trial.name]) for trial in trials]
     return pd.DataFrame(
@@ -74,6 +72,13 @@ def settle(
             for (rates, _), one in zip(tried, found, strict=True)
         ]
     )
+
+
+def ground(study: Study, unit: Unit) -> list[Stage]:
+    """What must be there before a unit's method can be tried: its start, and recordings as tokens."""
+    later = ("say.", "tune.", "study.recordings", "corpus.held_out")
+    stages = alignment.stages(study, [replace(unit, part="")])
+    return [stage for stage in stages if not stage.name.startswith(later)]
 
 
 def _tried(
