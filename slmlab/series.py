@@ -1,11 +1,11 @@
 """The notebooks as files: executed without a person, and kept in git without sounds and widgets."""
 
+import asyncio
 import copy
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -51,24 +51,31 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     folder.mkdir(parents=True, exist_ok=True)
     cores = max(1, (os.cpu_count() or 1) // workers)
 
-    def keep(path: Path) -> float:
-        began = time.monotonic()
-        book = executed(path, preset_name, cores)
-        seconds = time.monotonic() - began
+    async def keep(path: Path, room: asyncio.Semaphore) -> float:
+        async with room:
+            began = time.monotonic()
+            book = await _executed(path, preset_name, cores)
+            seconds = time.monotonic() - began
         nbformat.write(book, folder / path.name)
         page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
         (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
         return seconds
 
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip([path.stem for path in paths], pool.map(keep, paths), strict=True))
+    async def keep_all() -> list[float]:
+        room = asyncio.Semaphore(workers)
+        return await asyncio.gather(*(keep(path, room) for path in paths))
+
+    return dict(zip([path.stem for path in paths], asyncio.run(keep_all()), strict=True))
 
 
-def executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
-    """A notebook after all its cells ran in a kernel of their own, on all cores unless told how many;
-    LabError names it and the error.
-    """
+def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
+    """A notebook after all its cells ran in a kernel of their own; LabError names it and the error."""
+    return asyncio.run(_executed(path, preset_name))
+
+
+async def _executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
+    """The same beside others, on so many cores."""
     book = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
@@ -79,7 +86,7 @@ def executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat
     if cores is not None:
         ours["OMP_NUM_THREADS"] = str(cores)
     try:
-        client.execute(env=os.environ | ours)
+        await client.async_execute(env=os.environ | ours)
     except CellExecutionError as error:
         raise LabError(
             f"{path.name} stopped at preset {preset_name} with {error.ename}: {error.evalue}"
