@@ -51,22 +51,30 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     folder.mkdir(parents=True, exist_ok=True)
     cores = max(1, (os.cpu_count() or 1) // workers)
 
-    async def keep(path: Path, room: asyncio.Semaphore) -> float:
-        async with room:
+    waiting, seconds = list(paths), dict[str, float]()
+
+    async def work() -> None:
+        while waiting:
+            path = waiting.pop(0)
             began = time.monotonic()
-            book = await _executed(path, preset_name, cores)
-            seconds = time.monotonic() - began
-        nbformat.write(book, folder / path.name)
-        page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
-        (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
-        print(f"{path.stem}: {seconds:.0f} s", flush=True)
-        return seconds
+            try:
+                book = await _executed(path, preset_name, cores)
+            except LabError:
+                waiting.clear()  # those that run are let end, no other begins
+                raise
+            seconds[path.stem] = time.monotonic() - began
+            nbformat.write(book, folder / path.name)
+            page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
+            (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
+            print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
 
-    async def keep_all() -> list[float]:
-        room = asyncio.Semaphore(workers)
-        return await asyncio.gather(*(keep(path, room) for path in paths))
+    async def work_all() -> None:
+        ends = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
+        for problem in filter(None, ends):
+            raise problem
 
-    return dict(zip([path.stem for path in paths], asyncio.run(keep_all()), strict=True))
+    asyncio.run(work_all())
+    return {path.stem: seconds[path.stem] for path in paths}
 
 
 def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:

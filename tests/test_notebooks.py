@@ -184,6 +184,16 @@ def test_a_broken_cell_names_notebook_and_error(tmp_path: Path) -> None:
         series.executed(path, "smoke")
 
 
+def test_after_a_broken_notebook_no_other_begins(tmp_path: Path) -> None:
+    cells = {"00_broken": "1 / 0", "01_slow": "import time; time.sleep(3)", "02_later": "1"}
+    for name, cell in cells.items():
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        nbformat.write(book, tmp_path / f"{name}.ipynb")
+    with pytest.raises(LabError, match=r"00_broken.ipynb stopped"):
+        series.execute("smoke", sorted(tmp_path.glob("*.ipynb")), tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").glob("*.ipynb")] == ["01_slow.ipynb"]
+
+
 def test_a_series_that_is_not_there_is_named() -> None:
     with pytest.raises(LabError, match="'99'"):
         series.notebooks("99")
