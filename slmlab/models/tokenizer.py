@@ -220,9 +220,11 @@ def _held(model: nn.Module) -> Iterator[None]:
     """What is computed meanwhile teaches its inputs, not the model."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    yield
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
 
 
 def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
