@@ -157,6 +157,11 @@ def test_every_table_of_the_paper_has_its_section() -> None:
     three = next(part for title, part in parts.items() if title.startswith("Table 3"))
     assert three.lines[0][-1] == "38.9 · 10.36 · 6.5"
     assert float(three.lines[0][1].split()[0]) == pytest.approx(40, abs=3)
+    by_alpha = parts["DGSA by α · vi"]
+    assert [line[0] for line in by_alpha.lines] == ["50 %", "60 %", "70 %", "80 %", "90 %"]
+    assert [float(line[3].split()[0]) for line in by_alpha.lines] == pytest.approx(
+        [-0.3, -0.1, 0.1, 0.3, 0.5], abs=0.02
+    )
     written = [words_of(part.picture.figure) for part in parts.values() if part.picture]
     assert any("H_p in bits" in words for words in written)
     assert any("pass rate in %" in words for words in written)

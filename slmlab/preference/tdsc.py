@@ -49,7 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """TDSC, its other schedule, the ablations of Table 8, and the baselines as settings. The paper does not
 define those: self-training is SFT on all that is accepted, round after round, at T = 1.0; rejection sampling
-is one round of SFT on the best of each text; SFT is the model as it came.
+is one round of SFT on the best of each text; SFT is the model as it came. Nor does it say at what T_max stays
+when it is fixed: here where its schedule begins, at 0.8.
 """
 
 
