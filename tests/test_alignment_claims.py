@@ -8,7 +8,7 @@ import pytest
 from conftest import words_of
 
 from slmlab.align import METHODS
-from slmlab.study import alignment_claims, alignment_sections, claims
+from slmlab.study import alignment_claims, alignment_sections, claims, sections
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned, plan
 from slmlab.study.cells import DRAWS
 
@@ -147,6 +147,19 @@ def test_claims_whose_rows_are_missing_are_not_run() -> None:
     missing = {name for name, row in found.items() if name[0] in "DTC" and row["verdict"] == "not run"}
     assert missing == {"D8", "D9", "D10", "D11", "T9", "T10", "T11", "T12", "T13"}
     assert "seeds" not in found["D8"]
+
+
+def test_the_ledger_says_how_many_seeds_are_lacking() -> None:
+    whole = world(1.0)
+    early = [table[table["seed"] < 2] for table in (whole.rows, whole.runs, whole.candidates, whole.sets)]
+    found = ledger(1.0, Aligned(*early, whole.recordings, whole.seconds))
+    verdicts = {line[0]: line[5] for line in sections.ledger(found.values()).lines}
+    assert verdicts["D1"] == "inconclusive (2 of 3 seeds)"
+    assert verdicts["D4"] == "inconclusive (2 of 3 seeds; needs listeners)"
+    assert verdicts["S1"] == "not run"
+    assert {line[5] for line in sections.ledger(ledger(1.0).values()).lines if line[0] == "D1"} == {
+        "reproduced"
+    }
 
 
 def test_every_table_of_the_paper_has_its_section() -> None:

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from slmlab import plots
 from slmlab.study.cells import BUDGET, ENTROPY, REAL
 from slmlab.study.claims import (
+    FEWEST_SEEDS,
+    SEEDLESS,
     Arm,
     Measured,
     arms_of,
@@ -248,7 +250,10 @@ def ledger(claims: Iterable[dict[str, Any]]) -> Section:
         others = ", ".join(
             f"{arm}: {said}" for arm, said in row["arms"].items() if arm not in ("authentic", ENTROPY)
         )
-        verdict = row["verdict"] + (f" ({row['note']})" if row["note"] else "")
+        seeds = len(row["by_seed"]) if run and row["id"] not in SEEDLESS else FEWEST_SEEDS
+        few = f"{seeds} of {FEWEST_SEEDS} seeds" if seeds < FEWEST_SEEDS else ""
+        remarks = "; ".join(filter(None, (few, row["note"])))
+        verdict = row["verdict"] + (f" ({remarks})" if remarks else "")
         lines.append(
             [row["id"], row["statement"], row["statistic"], ours, p, verdict, others or "–", row["paper"]]
         )
