@@ -151,8 +151,8 @@ def alone(preset_name: str) -> list[Row]:
         f"{scale.rounds} rounds of {scale.prompts} texts, {TDSCConfig.candidates} candidates each, "
         f"seed 0 alone, {torch.get_num_threads()} threads, judging and watching included"
     )
-    if (results := alignment.read_results(preset_name)) is not None:
-        in_study = _tuning_minutes(results, "tdsc", 1.0)
+    results = alignment.read_results(preset_name)
+    if results is not None and len(in_study := _tuning_minutes(results, "tdsc", 1.0)):
         how += f"; in the study, on one core beside another run, at most {in_study.max():.1f}"
     return [("tdsc.minutes", minutes, "min", 15.0, "lower", how, True)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from slmlab import pipeline
 from slmlab.errors import LabError
@@ -59,7 +59,7 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
             began = time.monotonic()
             try:
                 book = await _executed(path, preset_name, cores)
-            except LabError:
+            except BaseException:
                 waiting.clear()  # those that run are let end, no other begins
                 raise
             seconds[path.stem] = time.monotonic() - began
@@ -70,8 +70,12 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
 
     async def work_all() -> None:
         ends = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
-        for problem in filter(None, ends):
-            raise problem
+        problems = [end for end in ends if end is not None]
+        for problem in problems:
+            if not isinstance(problem, LabError):
+                raise problem
+        if problems:
+            raise LabError(" ".join(map(str, problems)))
 
     asyncio.run(work_all())
     return {path.stem: seconds[path.stem] for path in paths}
@@ -99,6 +103,9 @@ async def _executed(path: Path, preset_name: str, cores: int | None = None) -> n
         raise LabError(
             f"{path.name} stopped at preset {preset_name} with {error.ename}: {error.evalue}"
         ) from error
+    except (CellTimeoutError, DeadKernelError) as error:
+        why = f"a cell took over {LONGEST} s" if isinstance(error, CellTimeoutError) else "its kernel died"
+        raise LabError(f"{path.name} stopped at preset {preset_name}: {why}.") from error
     return book
 
 

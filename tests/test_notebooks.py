@@ -162,7 +162,10 @@ def test_notebooks_run_side_by_side_and_are_kept_in_order(tmp_path: Path) -> Non
         meet = (
             "import os, time; from pathlib import Path\n"
             f"Path('{mine}').touch()\n"
-            f"while not Path('{other}').exists(): time.sleep(0.05)\n"
+            "for _ in range(1200):\n"
+            f"    if Path('{other}').exists(): break\n"
+            "    time.sleep(0.05)\n"
+            "else: raise TimeoutError('nobody came')\n"
             "print(int(os.environ['OMP_NUM_THREADS']) * 2 <= max(2, os.cpu_count()))"
         )
         paths.append(tmp_path / f"{mine}.ipynb")
@@ -185,13 +188,26 @@ def test_a_broken_cell_names_notebook_and_error(tmp_path: Path) -> None:
 
 
 def test_after_a_broken_notebook_no_other_begins(tmp_path: Path) -> None:
-    cells = {"00_broken": "1 / 0", "01_slow": "import time; time.sleep(3)", "02_later": "1"}
+    cells = {"00_broken": "1 / 0", "01_slow": "import time; time.sleep(6)", "02_later": "1"}
     for name, cell in cells.items():
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
         nbformat.write(book, tmp_path / f"{name}.ipynb")
     with pytest.raises(LabError, match=r"00_broken.ipynb stopped"):
         series.execute("smoke", sorted(tmp_path.glob("*.ipynb")), tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").glob("*.ipynb")] == ["01_slow.ipynb"]
+
+
+def test_who_takes_too_long_or_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series, "LONGEST", 1)
+    cells = {
+        "a cell took over 1 s": "import time; time.sleep(30)",
+        "its kernel died": "import os; os._exit(1)",
+    }
+    for why, cell in cells.items():
+        path = tmp_path / "00_sad.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), path)
+        with pytest.raises(LabError, match=rf"00_sad.ipynb stopped .*: {why}\."):
+            series.executed(path, "smoke")
 
 
 def test_a_series_that_is_not_there_is_named() -> None:
