@@ -50,32 +50,32 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
 
     folder.mkdir(parents=True, exist_ok=True)
     cores = max(1, (os.cpu_count() or 1) // workers)
-
     waiting, seconds = list(paths), dict[str, float]()
+
+    async def keep(path: Path) -> None:
+        began = time.monotonic()
+        book = await _executed(path, preset_name, cores)
+        seconds[path.stem] = time.monotonic() - began
+        nbformat.write(book, folder / path.name)
+        page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
+        (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
+        print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
 
     async def work() -> None:
         while waiting:
-            path = waiting.pop(0)
-            began = time.monotonic()
             try:
-                book = await _executed(path, preset_name, cores)
+                await keep(waiting.pop(0))
             except BaseException:
                 waiting.clear()  # those that run are let end, no other begins
                 raise
-            seconds[path.stem] = time.monotonic() - began
-            nbformat.write(book, folder / path.name)
-            page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
-            (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
-            print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
 
     async def work_all() -> None:
         ends = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
         problems = [end for end in ends if end is not None]
-        for problem in problems:
-            if not isinstance(problem, LabError):
-                raise problem
-        if problems:
+        if problems and all(isinstance(problem, LabError) for problem in problems):
             raise LabError(" ".join(map(str, problems)))
+        for problem in problems:
+            raise problem
 
     asyncio.run(work_all())
     return {path.stem: seconds[path.stem] for path in paths}

@@ -76,8 +76,6 @@ TABLE_9 = {
 """The paper's WER %, H_p bits and repetition %, which its ablations leave out for what listeners said of them
 (Table 9: pass rate % and share of the accepted % besides).
 """
-VI, SW = ("sft", "rejection", "dpo", "dgsa"), ("sft", "rejection", "self-training", "tdsc")
-"""Figure 5's methods; what does the same in both languages takes the same place, and so the same colour."""
 COLUMNS = {
     "WER %": "wer",
     "H_p bits": "h",
@@ -163,8 +161,9 @@ def shown(measured: Measured, scale: float = 1.0, place: int = 0) -> str:
 def plane(results: Aligned) -> Section | None:
     """Figure 5: where each method stands between stability and variety."""
     figure, grid = plots.sheet(1, 2, 4.0)
+    like_sw = ("sft", "rejection", "dpo", "dgsa")  # in both languages the same place, and so colour, by role
     seen = 0
-    for ax, (language, names) in zip(grid[0], (("vi", VI), ("sw", SW)), strict=True):
+    for ax, (language, names) in zip(grid[0], (("vi", like_sw), ("sw", TABLE_4)), strict=True):
         for method, colour in zip(names, plots.COLOURS, strict=False):
             own = arm(results, [(language, method, "", ALPHA if language == "vi" else 1.0)])
             if own is not None:
