@@ -145,7 +145,8 @@ def align(
         start: the checkpoint to begin from, such as the study's; without it the chain's own language model.
         votes: for `people`: the exported preference table.
         clips: for `people`: the folder of the systems' sounds, where votes only name them by sha256.
-        language: `vi` for DGSA and its like, else `sw`, unless given.
+        language: `vi` for DGSA and its like, else `sw`, unless given; votes do not say theirs, so that it has
+            to be given.
         alpha: share of synthetic speech that the start was trained on, for DGSA.
         recordings: for DGSA and its like: an imported corpus in place of the stand-in speech of the chain.
     """
@@ -156,6 +157,8 @@ def align(
         )
     if (votes is None) == (method == PEOPLE):
         raise LabError(f"method {method} {'needs' if method == PEOPLE else 'takes no'} votes: see --votes.")
+    if method == PEOPLE and not language:
+        raise LabError("a table of votes does not say in which language: give it with --language.")
     if recordings and method not in dgsa.VARIANTS:
         raise LabError(f"method {method} takes no recordings: {', '.join(dgsa.VARIANTS)} do.")
     if recordings and not (recordings / MANIFEST).exists():
@@ -200,7 +203,10 @@ def _run(
         material = Material(recordings=_recordings(chain, said, language))
     elif method == PEOPLE:
         encode = _encoder(chain, Path(clips)) if clips else None
-        material = Material(pairs=[p for p in read(votes, language, encode) if p.group != "test"])
+        cast = read(votes, language, encode)
+        material = Material(pairs=[pair for pair in cast if pair.group != "test"])
+        if not material.pairs:
+            raise LabError(f"all {len(cast)} votes in {votes} are kept for testing: collect more.")
     tuned = apply(method, model, material, scale, seed, folder, jury, alpha)
     facts = {"method": method, "seed": seed, "language": language, "start": start}
     checkpoints.save(folder / "model", tuned, Card(tuned.config, facts))
@@ -242,8 +248,7 @@ def apply(
         settings = DGSAConfig(
             dpo, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
         )
-        how = replace(settings, **dgsa.VARIANTS[method])
-        return dgsa.align(model, material.recordings, how, folder, jury)
+        return dgsa.align(model, material.recordings, dgsa.variant(method, settings), folder, jury)
     if method in tdsc.VARIANTS:
         sft = replace(scale.sft, seed=seed)
         rounds = TDSCConfig(sft, dpo, scale.rounds, scale.prompts, seed=seed, max_wer=scale.max_wer)

@@ -137,7 +137,9 @@ def _align_command(command: Command) -> None:
     align.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
     align.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run each (0)")
     align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
-    align.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
+    align.add_argument(
+        "--language", default="", help="vi for DGSA and its like, else sw; for votes it must be given"
+    )
     align.add_argument(
         "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
     )

@@ -83,8 +83,11 @@ def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
     votes = tmp_path / "preferences.jsonl"
     rows = [vote | {"prompt": f"mama anapika {word}", "split": "train"} for word in ("moja", "mbili", "tatu")]
     votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, vote | {"split": "test"}]))
-    folder = align.align("people", "smoke", 0, votes=votes)
+    folder = align.align("people", "smoke", 0, votes=votes, language="sw")
     assert list(monitor(folder / "dpo").index) == [0, 2]
+    votes.write_text(json.dumps(vote | {"split": "test"}))
+    with pytest.raises(LabError, match="all 1 votes in .* are kept for testing"):
+        align.align("people", "smoke", 0, votes=votes, language="sw")
 
 
 def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +132,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ),
         (["tdsc", "--preset", "huge"], "at preset 'huge'"),
         (["people"], "method people needs votes"),
+        (["people", "--votes", "a.parquet"], "does not say in which language: give it with --language"),
         (["tdsc", "--votes", "a.parquet"], "method tdsc takes no votes"),
         (["tdsc", "--recordings", "a"], "method tdsc takes no recordings: dgsa, "),
         (["dgsa", "--recordings", "a"], "a is no corpus: make one of your recordings with `slmlab import`"),

@@ -14,7 +14,7 @@ from slmlab.preference import pairs as table
 from slmlab.preference.dgsa import DGSAConfig, Recording, weigh
 from slmlab.preference.judging import Hearing, Jury
 from slmlab.preference.pairs import Pair
-from slmlab.preference.tune import PreferenceConfig
+from slmlab.preference.tune import PairBatches, PreferenceConfig, fingerprint
 from slmlab.sampling import SamplingConfig
 from slmlab.text import TINY
 from slmlab.training import TrainConfig
@@ -58,12 +58,15 @@ def test_the_schedule_follows_alpha(alpha: float, weights: tuple[float, float]) 
 
 
 def test_the_ablations_are_settings() -> None:
-    weights = {name: dataclasses.replace(HOW, **change).weights() for name, change in dgsa.VARIANTS.items()}
+    variants = {name: dgsa.variant(name, HOW) for name in dgsa.VARIANTS}
+    weights = {name: how.weights() for name, how in variants.items()}
     assert weights["dgsa"] == weights["dgsa.random-speaker"] == pytest.approx((0.4, 0.6))
     assert weights["dpo"] == (0, 1)
     assert weights["dgsa.no-expressivity"] == pytest.approx((0.4, 0))
     assert weights["dgsa.no-stability"] == pytest.approx((0, 0.6))
     assert weights["dgsa.fixed-weights"] == (0.5, 0.5)
+    assert variants["dgsa.no-preference"] == dataclasses.replace(HOW, tune=dataclasses.replace(TUNE, beta=0))
+    assert variants["dgsa.no-sft-term"].tune.sft == 0
     assert dataclasses.replace(HOW, alpha=0.4, below="sft").weights() == (0, 0)
     with pytest.raises(LabError, match=r"alpha_star=1\.0"):
         dataclasses.replace(HOW, alpha_star=1.0)
@@ -83,6 +86,59 @@ def test_the_mean_over_weighted_pairs_is_the_paper_s_sum() -> None:
     assert [pair.id for pair in weigh(many, 0.0, 0.6)] == ["e"]
     with pytest.raises(LabError, match="DGSA has no pair"):
         weigh([], 0.4, 0.6)
+
+
+def test_styles_do_not_move_the_weights() -> None:
+    """A step is a mean over its batch: over an epoch each set must still get its λ, styles or none."""
+    pairs = [
+        Pair(f"{group}-{i}", "vi", "một hai", (1,) * (5 + i), (2,), "real", style, group)
+        for i in range(60)
+        for group, style in (("stability", (3,) * 40), ("expressivity", ()))
+    ]
+    batches = PairBatches(a_model(), weigh(pairs, 0.4, 0.6), 300, 0)
+    shares, steps = {"stability": 0.0, "expressivity": 0.0}, 0
+    seen: set[int] = set()
+    while len(seen) < len(pairs):
+        rows = batches.rows(steps)
+        seen, steps = seen | set(rows), steps + 1
+        for i in rows:
+            shares[batches.pairs[i].group] += batches.pairs[i].weight / len(rows)
+    assert steps > 5
+    assert {name: share / steps for name, share in shares.items()} == pytest.approx(
+        {"stability": 0.4, "expressivity": 0.6}, abs=0.02
+    )
+
+
+def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed among the samples and again while learning: the end is that of a run left alone."""
+    monkeypatch.setattr(dgsa, "CHUNK", 2)
+    how = dataclasses.replace(HOW, tune=dataclasses.replace(TUNE, choose="last"))
+    whole = dgsa.align(a_model(), SPEECH, how, tmp_path / "whole", JURY)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    calls: list[int] = []
+
+    def once(codes: Sequence[Sequence[int]]) -> list[Hearing]:
+        calls.append(1)
+        if len(calls) == 2:
+            die()
+        return judge(codes)
+
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        dgsa.align(a_model(), SPEECH, how, folder, dataclasses.replace(JURY, judge=once))
+    assert len([*(folder / "samples").glob("*.jsonl")]) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr("slmlab.preference.tune.train", die)
+        with pytest.raises(Killed):
+            dgsa.align(a_model(), SPEECH, how, folder, JURY)
+    again = dgsa.align(a_model(), SPEECH, how, folder, JURY)
+    assert fingerprint(again) == fingerprint(whole) != fingerprint(a_model())
 
 
 def test_recordings_win_in_the_mode_that_made_the_loser(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
         ({"text": " ?!"}, "has a text without a word"),
         ({"origin": "chance"}, "has the origin 'chance', expected one of real, judge, people"),
         ({"weight": float("nan")}, "has the weight nan, expected a number above 0"),
+        ({"weight": "much"}, "has the weight much, expected a number above 0"),
         ({"id": "a"}, "has an id that another one has too"),
         ({"chosen_sound": "gone.wav"}, r"has a sound that is gone \(.*gone.wav\)"),
     ],
@@ -65,6 +66,33 @@ def test_nothing_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "votes.parquet").write_bytes(b"PAR1")
     with pytest.raises(LabError, match="is no readable table"):
         table.read(tmp_path / "votes.parquet")
+
+
+def test_votes_between_equal_tokens_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vote = {"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_3|>"}
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (vote, vote | {"rejected": "<|s_1|>"})))
+    assert [(pair.chosen, pair.rejected) for pair in table.read(file, "sw")] == [((1,), (3,))]
+    assert (
+        "1 votes left out, between sounds that are the same row of speech tokens" in capsys.readouterr().out
+    )
+    file.write_text("[1, 2]\n")
+    with pytest.raises(LabError, match="row 0 lacks prompt, chosen, rejected: it is no preference table"):
+        table.read(file, "sw")
+
+
+def test_a_table_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(table.pq, "write_table", full)
+    with pytest.raises(LabError, match=r"could not be written .*No space left"):
+        table.write([REAL], tmp_path / "pairs.parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:

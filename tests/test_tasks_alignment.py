@@ -24,7 +24,18 @@ WRONG = {
     "weights": (lambda a, s: (1 - (a - s) / (1 - s), (a - s) / (1 - s)), "Below α\\*"),
     "others": (lambda voices, i: [j for j in range(len(voices)) if voices[j] == voices[i]], "The utterance"),
     "pair_weights": (lambda s, e, n, m: (s, e), "Of sets of different sizes"),
-    "fate": (lambda w, r, n: "words" if w >= 0.4 else "accepted" if 0.5 <= n <= 2 else "length", ""),
+    "fate": (
+        lambda w, r, n: (
+            "words"
+            if w >= 0.4
+            else "length"
+            if not 0.5 <= n <= 2
+            else "repetition"
+            if r >= 0.1
+            else "accepted"
+        ),
+        "Words are asked last",
+    ),
     "pair": (lambda wers: (wers.index(min(wers)), wers.index(max(wers))), "The worst that was accepted"),
     "temperatures": (lambda k: [0.7, 1.0, 1.3 + 0.1 * k], "That is the paper's other schedule"),
     "relative": (lambda before, after: after - before, "Those are points"),

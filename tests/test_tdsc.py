@@ -116,6 +116,29 @@ def test_a_judge_that_rejects_everything_stops_nothing(tmp_path: Path) -> None:
     assert list(tdsc.rounds(tmp_path)["pass_rate"]) == [0, 0]
 
 
+def test_where_no_round_is_done_there_is_nothing_to_read(tmp_path: Path) -> None:
+    for read in (tdsc.rounds, tdsc.ledger):
+        with pytest.raises(LabError, match="has no round of TDSC with a"):
+            read(tmp_path)
+
+
+def test_rejection_learns_from_winners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[list[tuple[int, ...]]] = []
+
+    def hear(model: SpeechLM, language: str, texts: Sequence[str], codes: Any, *_: Any) -> SpeechLM:
+        heard.append(list(codes))
+        return model
+
+    monkeypatch.setattr(tdsc, "fine_tune", hear)
+    for learn_from in ("winner", "accepted"):
+        how = dataclasses.replace(HOW, rounds=1, dpo=None, learn_from=learn_from)
+        tdsc.align(a_model(), TEXTS, how, tmp_path / learn_from, JURY)
+    rows = tdsc.ledger(tmp_path / "winner")
+    assert heard[0] == [tuple(row) for row in rows[rows["fate"] == "winner"]["tokens"]]
+    assert heard[1] == [tuple(row) for row in rows[rows["fate"].isin(tdsc.PASSED)]["tokens"]]
+    assert 0 < len(heard[0]) < len(heard[1])
+
+
 def test_a_judge_that_accepts_everything_leaves_dpo_out(tmp_path: Path) -> None:
     kind = dataclasses.replace(JURY, judge=lambda codes: [Hearing("moja mbili tatu")] * len(codes))
     tdsc.align(a_model(), TEXTS, dataclasses.replace(HOW, rounds=1), tmp_path, kind)

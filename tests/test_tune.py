@@ -16,11 +16,12 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
 from slmlab.preference import live
 from slmlab.preference.judging import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
-from slmlab.preference.pairs import Pair
+from slmlab.preference.pairs import Pair, held_out
 from slmlab.preference.tune import (
     PairBatches,
     PreferenceConfig,
     fine_tune,
+    fingerprint,
     monitor,
     preference_loss,
     tune,
@@ -86,6 +87,32 @@ def test_weights_weigh() -> None:
     torch.testing.assert_close(with_sft, preference_loss(other, one, HOW)[0] - 0.5 * said)
 
 
+def test_ipo_is_of_margins_a_token_and_smoothing_reaches_the_loss() -> None:
+    """By hand, from the log-probabilities of another policy than the reference."""
+    model, other = a_model(), a_model(1)
+    batch = PairBatches(model, PAIRS[:3], 600, 0).of([0, 1, 2])
+    gained = log_probs(other, batch.sequences) - log_probs(model, batch.sequences)
+    a_token = gained / torch.tensor([10, 10, 10, 4, 4, 4])
+    ipo = dataclasses.replace(HOW, loss="ipo", beta=0.5)
+    by_hand = ((a_token[:3] - a_token[3:]) - 1).square().mean()
+    torch.testing.assert_close(preference_loss(other, batch, ipo)[0], by_hand)
+
+    margins = 0.1 * (gained[:3] - gained[3:])
+    smoothed = dataclasses.replace(HOW, label_smoothing=0.25)
+    by_hand = -(0.75 * margins.sigmoid().log() + 0.25 * (-margins).sigmoid().log()).mean()
+    torch.testing.assert_close(preference_loss(other, batch, smoothed)[0], by_hand)
+
+
+def test_beta_0_prefers_nothing(tmp_path: Path) -> None:
+    """What is left is the SFT term: both sides of other pairs with the same chosen sides teach the same."""
+    swapped = [dataclasses.replace(pair, rejected=pair.rejected[::-1]) for pair in PAIRS]
+    how = dataclasses.replace(HOW, beta=0.0, sft=1.0)
+    one, other = (
+        tune(a_model(), pairs, how, tmp_path / name) for name, pairs in (("a", PAIRS), ("b", swapped))
+    )
+    assert fingerprint(one) == fingerprint(other) != fingerprint(a_model())
+
+
 def test_tuning_learns_the_preference_and_leaves_the_reference_alone(tmp_path: Path) -> None:
     model = a_model()
     before = {name: tensor.clone() for name, tensor in checkpoints.weights(model).items()}
@@ -118,6 +145,55 @@ def test_the_monitor_measures_and_the_rule_chooses(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("choose", "step"), [("melody", 8), ("last", 12), ("error", 4)])
+def test_what_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose: str, step: int) -> None:
+    """Melody peaks at step 8, errors are least at 4; all is as at the start otherwise."""
+    figures = {
+        0: (0.5, 1.0), 4: (0.3, 1.0), 8: (0.4, 2.0), 12: (0.4, 1.5),
+    }  # fmt: skip
+    seen: list[str] = []
+
+    def by_step(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float]:
+        if (now := fingerprint(model)) not in seen:
+            seen.append(now)
+        wer, melody = figures[4 * seen.index(now)]
+        return {"wer": wer, "f0_spread": melody, "entropy": 8.0, "repetition": 0.0, "length": 1.0}
+
+    monkeypatch.setattr("slmlab.preference.tune.measure", by_step)
+    tuned = tune(a_model(), PAIRS, dataclasses.replace(HOW, choose=choose), tmp_path / "dpo", JURY)
+    assert fingerprint(tuned) == seen[step // 4]
+
+
+def test_what_is_looked_at_is_not_learned_from(tmp_path: Path) -> None:
+    """Another rejected side in a pair that is looked at: other figures, the very same model."""
+    _, watched = held_out(PAIRS)
+    assert watched
+    changed = [dataclasses.replace(p, rejected=(9, 9)) if p in watched else p for p in PAIRS]
+    how = dataclasses.replace(HOW, choose="last")
+    one, other = (tune(a_model(), p, how, tmp_path / str(k), JURY) for k, p in enumerate((PAIRS, changed)))
+    assert fingerprint(one) == fingerprint(other)
+    assert monitor(tmp_path / "0").loc[4, "loss"] != monitor(tmp_path / "1").loc[4, "loss"]
+
+
+def test_a_kept_checkpoint_below_the_start_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"wer": 0.4, "f0_spread": 1.0, "entropy": 8.0, "repetition": 0.0, "length": 1.0}
+    worse = {
+        "worse": figures | {"wer": 0.41},
+        "hacked": figures | {"wer": 0.9},
+        "better": figures | {"wer": 0.3},
+    }
+    for name, later in worse.items():
+        rows = iter([figures, later, later, later])
+        monkeypatch.setattr("slmlab.preference.tune.measure", lambda *_, rows=rows: next(rows))
+        tune(a_model(), PAIRS, HOW, tmp_path / name / "dpo", JURY)
+    said = capsys.readouterr().out
+    assert "worse/dpo: even the checkpoint kept has more word errors on dev than the start" in said
+    assert "hacked/dpo: every checkpoint looks hacked; the one kept has the fewest signs" in said
+    assert "better" not in said
+
+
 def test_a_tuning_is_watched_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look has all rows so far, the last what the log keeps; one picture is brought up to date."""
     looks: list[tuple[str, pd.DataFrame]] = []
@@ -143,6 +219,7 @@ def test_the_picture_marks_what_looks_hacked() -> None:
     crosses = [line for ax in drawn.figure.axes for line in ax.lines if line.get_marker() == "X"]
     assert [list(line.get_xdata()) for line in crosses] == [[4], [4]]
     assert "hacking" not in live.picture(rows.iloc[:1]).alt
+    assert live.picture(rows, "tdsc/dpo").alt.startswith("tdsc/dpo, at step 4")
 
 
 def test_a_finished_run_is_read_and_another_one_s_folder_refused(tmp_path: Path) -> None:
@@ -158,6 +235,9 @@ def test_a_finished_run_is_read_and_another_one_s_folder_refused(tmp_path: Path)
 def test_bad_settings_and_no_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="loss='kto'"):
         dataclasses.replace(HOW, loss="kto")
+    for wrong in ({"beta": -0.1}, {"sft": math.nan}, {"loss": "ipo", "beta": 0.0}):
+        with pytest.raises(LabError, match="no weight below 0"):
+            dataclasses.replace(HOW, **wrong)
     with pytest.raises(LabError, match="holds no pair"):
         tune(a_model(), [], HOW, tmp_path / "dpo")
 

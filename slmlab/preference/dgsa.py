@@ -10,7 +10,8 @@ on, says how much each preference weighs:
 What the paper leaves open, decided here: timbre bypasses the language model, so a pair keeps its speaker's
 identity through the style, taken from *another* utterance of the same speaker. A pair is scored in the mode
 that made its loser. At α ≤ α* the formulas leave λ_s = 1; the paper's prose, that DGSA is SFT there, is
-`below="sft"`.
+`below="sft"`. Beside the paper's loss stands an SFT term on the recordings where `tune.sft` asks for it, as
+the presets do (`slmlab.align.SCALES`): two variants tell what each half does alone.
 """
 
 import functools
@@ -43,10 +44,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dgsa.no-stability": {"stability": 0.0},
     "dgsa.random-speaker": {"same_speaker": False},
     "dgsa.fixed-weights": {"stability": 0.5, "expressivity": 0.5},
+    "dgsa.no-sft-term": {"tune": {"sft": 0.0}},
+    "dgsa.no-preference": {"tune": {"beta": 0.0}},
 }
 """DGSA, its other readings (nothing but SFT at α ≤ α*; all scored without style), standard DPO (the
-expressivity set alone, weight 1) and the ablations of Table 7, as settings.
+expressivity set alone, weight 1), the ablations of Table 7, and two of ours (the preferences without the SFT
+term beside them, and that term alone), as settings; `tune` holds settings of `DGSAConfig.tune`.
 """
+
+
+def variant(method: str, config: "DGSAConfig") -> "DGSAConfig":
+    """The settings of a variant: those of `VARIANTS` in place of DGSA's own."""
+    change = VARIANTS[method]
+    tuned = {"tune": replace(config.tune, **change["tune"])} if "tune" in change else {}
+    return replace(config, **change | tuned)
 
 
 @dataclass(frozen=True)

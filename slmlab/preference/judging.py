@@ -138,7 +138,9 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
         `repetition`; `length` over the length expected; `missed_end`, the share that ran into its limit;
         `f0_spread` in semitones, over utterances that are
         clear (CER at most `metrics.CLEAR`): broken speech looks lively; `drift`, the mean of
-        log π − log π_ref over what π said, in nats a token: an estimate of their KL divergence.
+        log π − log π_ref over what π said, in nats a token. Of samples at temperature 1 from all tokens this
+        would estimate their KL divergence; of what the jury's sampling lets through it is no such estimate
+        and can be near 0, or below, though much was learned.
     """
     texts = jury.texts
     codes = speak(model, jury.language, texts, jury.sampling, range(len(texts)))

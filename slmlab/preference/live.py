@@ -1,9 +1,12 @@
 """A tuning as one picture, drawn anew whenever dev was measured: what it gains, what it costs."""
 
+from pathlib import Path
+
 import pandas as pd
 from IPython.display import DisplayHandle, display
 
 from slmlab import plots
+from slmlab.preference.tune import name_of
 
 PANELS = {
     "margin": "reward margin, nats",
@@ -18,11 +21,12 @@ PANELS = {
 """Columns of `tune.monitor` and what stands beside them."""
 
 
-def picture(rows: pd.DataFrame) -> plots.Picture:
+def picture(rows: pd.DataFrame, title: str = "") -> plots.Picture:
     """What was measured while tuning: a panel a measure over steps; a cross where something looks hacked.
 
     Args:
         rows: of `tune.monitor`; measures that it lacks stay empty.
+        title: what the tuning is called.
     """
     figure, panels = plots.sheet(2, 4, height=2.5)
     suspect = rows[rows["signs"] > 0]
@@ -35,10 +39,11 @@ def picture(rows: pd.DataFrame) -> plots.Picture:
     for ax in panels[1]:
         ax.set_xlabel("step")
     last = "; ".join(f"{label} {rows[name].iloc[-1]:.2f}" for name, label in PANELS.items() if name in rows)
-    words = f"At step {rows.index[-1]}: {last}. "
+    words, heads = f"{title or 'Tuning'}, at step {rows.index[-1]}: {last}. ", [title] if title else []
     if len(suspect):
         words += f"Signs of reward hacking (crosses) at steps {', '.join(map(str, suspect.index))}."
-        figure.suptitle("✕: something looks like reward hacking; such a checkpoint ranks last", fontsize=13)
+        heads.append("✕ something looks like reward hacking; such a checkpoint ranks last")
+    figure.suptitle(" · ".join(heads), fontsize=13)
     return plots.Picture(figure, words)
 
 
@@ -50,8 +55,9 @@ class Live:
         self.handle: DisplayHandle | None = None
 
     def __call__(self, name: str, rows: pd.DataFrame) -> None:
-        """Show the tuning `name` as far as it is; another name begins another picture."""
+        """Show the tuning in the folder `name` as far as it is; another one begins another picture."""
+        drawn = picture(rows, name_of(Path(name)))
         if name != self.name:
-            self.name, self.handle = name, display(picture(rows), display_id=True)
+            self.name, self.handle = name, display(drawn, display_id=True)
         elif self.handle:  # there is none outside a notebook
-            self.handle.update(picture(rows))
+            self.handle.update(drawn)

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slmlab import checkpoints
 from slmlab.errors import LabError
 from slmlab.text import as_string, for_scoring
 
@@ -100,6 +101,7 @@ def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequen
 def _fault(pair: Pair, seen: set[str]) -> str:
     """What is wrong with a pair in itself, or nothing."""
     both = (*pair.chosen, *pair.rejected, *pair.style)
+    weight = pair.weight if isinstance(pair.weight, int | float) else math.nan
     faults = {
         "has an id that another one has too": pair.id in seen,
         f"has the origin {pair.origin!r}, expected one of {', '.join(ORIGINS)}": pair.origin not in ORIGINS,
@@ -107,7 +109,7 @@ def _fault(pair: Pair, seen: set[str]) -> str:
         "has a side without tokens": not (pair.chosen and pair.rejected),
         "has two equal sides": pair.chosen == pair.rejected,
         f"has a code outside 0 to {N_CODES - 1}": bool(both) and not 0 <= min(both) <= max(both) < N_CODES,
-        f"has the weight {pair.weight}, expected a number above 0": not 0 < pair.weight < math.inf,
+        f"has the weight {pair.weight}, expected a number above 0": not 0 < weight < math.inf,
     }
     return next((fault for fault, found in faults.items() if found), "")
 
@@ -135,11 +137,12 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
         | {"chosen": as_string(pair.chosen), "rejected": as_string(pair.rejected)}
         for pair in pairs
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
-    pq.write_table(pa.table(columns, schema=SCHEMA), part)
-    os.replace(part, path)
+    part = path.with_name(path.name + ".part")
+    with checkpoints.writing(path, part):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns, schema=SCHEMA), part)
+        os.replace(part, path)
 
 
 def read(
@@ -149,7 +152,8 @@ def read(
 
     Votes need `prompt`, `chosen` and `rejected`; what they have besides (listeners, sides, latencies) stays
     where it is, but for `split`, which becomes their group. Several votes on the same two sounds are so many
-    pairs: what many prefer weighs more.
+    pairs: what many prefer weighs more. Votes between sounds that the tokenizer cannot tell apart are left
+    out, and counted.
 
     Args:
         path: `.parquet` or `.jsonl`; relative names of sounds begin at its folder.
@@ -158,10 +162,11 @@ def read(
     """
     path = Path(path)
     known = {field.name for field in dataclasses.fields(Pair)}
-    pairs = []
+    pairs, alike = [], 0
     for i, row in enumerate(_rows(path)):
         where = f"{path}, row {i}"
-        missing = [name for name in ("prompt", "chosen", "rejected") if not isinstance(row.get(name), str)]
+        given = row if isinstance(row, dict) else {}
+        missing = [name for name in ("prompt", "chosen", "rejected") if not isinstance(given.get(name), str)]
         if missing:
             raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
         kept: dict[str, Any] = {"id": f"{path.stem}-{i}", "language": language}
@@ -170,7 +175,12 @@ def read(
             kept[side] = tuple(row.get(f"{side}_tokens") or _tokens(row[side], encode, f"{where}, {side}"))
         kept |= {"text": row["prompt"], "style": tuple(row.get("style") or ())}
         kept |= {"group": row.get("group") or row.get("split") or "", "origin": row.get("origin") or "people"}
-        pairs.append(Pair(**kept))
+        if kept["origin"] == "people" and kept["chosen"] == kept["rejected"] != ():
+            alike += 1
+        else:
+            pairs.append(Pair(**kept))
+    if alike:
+        print(f"{path}: {alike} votes left out, between sounds that are the same row of speech tokens")
     return list(check(pairs, str(path), path.parent))
 
 

@@ -2,7 +2,7 @@
 
 Each round the model says every text many times at several temperatures; a judge keeps what is understood,
 does not loop and is as long as it should be. The model learns to say what was kept (SFT), then to prefer the
-best of a text to one that is as long and as smooth but wrong (DPO), and the highest temperature rises.
+best of a text to one that fell through by its words alone (DPO), and the highest temperature rises.
 
 A round's folder holds every candidate with its scores and fate (`candidates.parquet`), its pairs, both
 trainings and, written last, `model` and `round.json`. Chunks of candidates are kept as they come, so that a
@@ -11,6 +11,7 @@ kill costs one chunk or half a minute of training.
 
 import functools
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from slmlab.sampling import SamplingConfig
 from slmlab.training import TrainConfig
 
 CHUNK = 50  # texts whose candidates are kept together; sorted by length, they fill batches better
-DONE = "round.json"
+DONE, LEDGER = "round.json", "candidates.parquet"
 PASSED = ("winner", "accepted")
 FREE = SamplingConfig(top_k=200, window=0, shortest=0.2, longest=3.0)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -193,7 +194,11 @@ def _candidates(
         make = functools.partial(_chunk, model, number, start, texts[start : start + CHUNK], config, jury)
         rows = kept(folder / "candidates" / f"{start:06}.jsonl", make)
         tried += [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
-    pd.DataFrame([asdict(c) for c in tried]).to_parquet(folder / "candidates.parquet")
+    file = folder / LEDGER
+    part = file.with_name(file.name + ".part")
+    with checkpoints.writing(file, part):
+        pd.DataFrame([asdict(c) for c in tried]).to_parquet(part)
+        os.replace(part, file)
     return tried
 
 
@@ -263,13 +268,24 @@ def _summarise(
 
 def rounds(folder: Path) -> pd.DataFrame:
     """Pass rate, pairs and dev figures of the rounds that are done (Figure 6)."""
-    files = sorted(folder.glob(f"round-*/{DONE}"))
-    return pd.concat([pd.read_json(file, lines=True) for file in files]).set_index("round")
+    tables = [pd.read_json(file, lines=True) for file in _of_rounds(folder, DONE)]
+    return pd.concat(tables).set_index("round")
 
 
 def ledger(folder: Path) -> pd.DataFrame:
     """All candidates of all rounds."""
-    return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("round-*/candidates.parquet"))])
+    return pd.concat([pd.read_parquet(file) for file in _of_rounds(folder, LEDGER)])
+
+
+def _of_rounds(folder: Path, name: str) -> list[Path]:
+    """A file of every round that has it, in the order of the rounds."""
+    files = [folder / f"round-{number}" / name for number in range(len([*folder.glob("round-*")]))]
+    found = [file for file in files if file.exists()]
+    if not found:
+        raise LabError(
+            f"{folder} has no round of TDSC with a {name} yet: let it run on, or give another folder."
+        )
+    return found
 
 
 def by_temperature(candidates: pd.DataFrame) -> pd.DataFrame:

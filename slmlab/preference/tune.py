@@ -3,6 +3,8 @@
 The reference's log-probabilities are taken once, before the first step; chosen and rejected sides of a batch
 are one batch of sequences, laid out alike for policy and reference. The rule by which a checkpoint is chosen
 is fixed before: *fewest signs of reward hacking on dev, then what `choose` names; of equals the earliest*.
+The start is no candidate: whoever tunes wants to see what tuning does. If none is without signs, or all score
+below the start, that is said.
 
 Axis legend: b pairs; 2b utterances, chosen ones first.
 """
@@ -44,13 +46,14 @@ class PreferenceConfig:
     loss: str = "dpo"
     """`dpo` or `ipo`."""
     beta: float = 0.1
-    """How strongly the policy is held to the reference; τ for IPO."""
+    """How strongly the policy is held to the reference; τ for IPO. DPO with 0 prefers nothing."""
     label_smoothing: float = 0.0
     """Share of labels thought to be the wrong way round (DPO)."""
     sft: float = 0.0
     """Weight of the chosen sides' negative log-probability a token beside the preference loss."""
     batch: int = 6000
-    """Most tokens of a padded batch, both sides counted."""
+    """Most tokens of a padded batch: text and both sides, but not styles. A step is a mean over its batch: a
+    set whose styles took room would come in smaller batches, and weigh more than its weight says."""
     choose: str = "error"
     """Which checkpoint: the one with the lowest word error rate (`error`) or the widest F0 spread of what is
     clear then (`melody`; a flat sentence that breaks widens it too) on dev, or the `last`."""
@@ -58,11 +61,15 @@ class PreferenceConfig:
     """What is a sign of reward hacking."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES or self.choose not in CHOICES or not 0 <= self.label_smoothing < 0.5:
+        known = self.loss in LOSSES and self.choose in CHOICES
+        lowest = 1e-6 if self.loss == "ipo" else 0.0  # IPO wants a margin of 1 / (2 β)
+        weighed = lowest <= self.beta < math.inf and 0 <= self.sft < math.inf
+        if not (known and weighed and 0 <= self.label_smoothing < 0.5):
             raise LabError(
-                f"Tuning refuses loss={self.loss!r}, choose={self.choose!r}, label_smoothing="
-                f"{self.label_smoothing}: expected one of {', '.join(LOSSES)}, one of {', '.join(CHOICES)}, "
-                "and at least 0 but below 0.5."
+                f"Tuning refuses loss={self.loss!r}, choose={self.choose!r}, beta={self.beta}, sft={self.sft}"
+                f", label_smoothing={self.label_smoothing}: expected one of {', '.join(LOSSES)}, one of "
+                f"{', '.join(CHOICES)}, no weight below 0 (nor beta=0 for ipo), and a smoothing of at least "
+                "0 but below 0.5."
             )
 
 
@@ -111,7 +118,7 @@ class PairBatches:
 
     def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
         self.reference, self.pairs = reference, pairs
-        prompts = [len(TINY.encode(pair.text)) + len(pair.style) + 4 for pair in pairs]
+        prompts = [len(TINY.encode(pair.text)) + 4 for pair in pairs]
         spoken = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
@@ -180,6 +187,7 @@ def tune(
     policy = train(copy.deepcopy(model), loss, batches, config.train, folder, validate)
     if validate and config.choose != "last":
         checkpoints.put(policy, checkpoints.read(folder / BEST)[0], folder / BEST)
+        validate.tell()
     return policy.to(model.pace.device)
 
 
@@ -205,7 +213,7 @@ class _Monitor:
         figures = measure(policy, self.reference, self.jury) | self._on_pairs(policy)
         found = signs(figures, self.start, self.config.limits)
         if found:
-            tqdm.write(f"{self.folder.name}: {'; '.join(found)}")
+            tqdm.write(f"{name_of(self.folder)}: {'; '.join(found)}")
         self._keep(policy, (-len(found), self._score(figures)))
         row = figures | {"signs": len(found)}
         if self.jury.watch:
@@ -213,6 +221,17 @@ class _Monitor:
             step = min(before.index[-1] + (train.validate_every or train.steps), train.steps)
             self.jury.watch(str(self.folder), pd.concat([before, pd.DataFrame([row], index=[step])]))
         return row
+
+    def tell(self) -> None:
+        """Say so if the checkpoint that was kept has signs of reward hacking, or scores below the start."""
+        signs_less, score = checkpoints.read_header(self.folder / BEST)["rank"]
+        if signs_less < 0:
+            tqdm.write(
+                f"{name_of(self.folder)}: every checkpoint looks hacked; the one kept has the fewest signs"
+            )
+        elif score < self._score(self.start):
+            what = "a flatter melody" if self.config.choose == "melody" else "more word errors"
+            tqdm.write(f"{name_of(self.folder)}: even the checkpoint kept has {what} on dev than the start")
 
     def _score(self, figures: Mapping[str, float]) -> float:
         melody, error = figures["f0_spread"], figures["wer"]
@@ -231,6 +250,11 @@ class _Monitor:
         file = self.folder / BEST
         if not file.exists() or list(rank) > checkpoints.read_header(file)["rank"]:
             checkpoints.write(file, checkpoints.weights(policy), {"rank": list(rank)})
+
+
+def name_of(folder: Path) -> str:
+    """What a tuning is called in pictures and messages: its folder and the one it lies in."""
+    return "/".join(folder.parts[-2:])
 
 
 def monitor(folder: str | Path) -> pd.DataFrame:

@@ -296,10 +296,14 @@ def name_of(arm: Arm) -> str:
 
 
 def band(measured: Measured) -> tuple[Any, Any, Any]:
-    """Mean over seeds of each point (k) with its interval, over those draws in which it is defined."""
+    """Mean over seeds of each point (k) with its interval, over those draws in which it is defined.
+
+    Draws are moved to the value where a claim moves them, too: where they lack what all sentences have.
+    """
     value, draws = average(measured.value, 1), average(measured.draws, 2)
-    draws = np.where(np.isnan(draws).all(0), 0.0, draws)
-    low, high = np.nanquantile(draws - np.nanmean(draws, 0), [0.025, 0.975], axis=0) + value
+    draws = np.where(np.isnan(draws).all(0), value, draws)
+    moved = value - np.nanmean(draws, 0) if measured.lacking else 0.0
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=0) + moved
     return value, low, high
 
 

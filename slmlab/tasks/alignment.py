@@ -21,12 +21,17 @@ from slmlab.statistics import Estimate
 def figures(said: Mapping[str, Codes], texts: Sequence[str], judge: Judge) -> pd.DataFrame:
     """What systems say to the same texts, in figures: a row a system, judged from the tokens.
 
-    H_p is taken at equal token counts.
+    F0 spread is a mean over what is clearly said (`metrics.CLEAR`), as broken speech looks lively; H_p is
+    taken at equal token counts.
     """
     rows, bits = {}, metrics.matched_entropies(list(said.values()))
     for (name, codes), entropy in zip(said.items(), bits, strict=True):
         heard = judge(codes)
-        spreads = [hearing.f0_spread for hearing in heard if not np.isnan(hearing.f0_spread)]
+        spreads = [
+            hearing.f0_spread
+            for text, hearing in zip(texts, heard, strict=True)
+            if metrics.cer(text, hearing.text) <= metrics.CLEAR and not np.isnan(hearing.f0_spread)
+        ]
         rows[name] = {
             "wer": metrics.corpus_wer(texts, [hearing.text for hearing in heard]),
             "F0 spread": float(np.mean(spreads)) if spreads else float("nan"),
@@ -46,6 +51,9 @@ TRIES = (
     (0.2, 0.0, 2.5),
     (0.4, 0.0, 1.0),
     (0.39, 0.09, 0.5),
+    (0.5, 0.3, 1.0),
+    (0.5, 0.0, 2.5),
+    (0.2, 0.3, 2.5),
 )
 POINTS = {"start": (38.9, 10.36), "dpo": (45.2, 10.49), "rejection": (40.5, 10.41), "dgsa": (38.9, 10.52)}
 
@@ -173,6 +181,17 @@ fate = Exercise(
             ),
             "Loops pass your filter.": lambda w, r, n: (
                 "length" if not 0.5 <= n <= 2 else "words" if not w < 0.4 else "accepted"
+            ),
+            "Words are asked last: what babbles or loops is thrown away for that, however wrong its words.": (
+                lambda w, r, n: (
+                    "words"
+                    if not w < 0.4
+                    else "length"
+                    if not 0.5 <= n <= 2
+                    else "repetition"
+                    if not r < 0.1
+                    else "accepted"
+                )
             ),
         },
     ),

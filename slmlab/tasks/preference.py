@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: the margin, the loss, and what a gradient does to the loser."""
+"""Exercises of notebook 10: the margin, the loss, and what it is before the first step."""
 
 import math
 
