@@ -86,7 +86,7 @@ def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
     folder = align.align("people", "smoke", 0, votes=votes, language="sw")
     assert list(monitor(folder / "dpo").index) == [0, 2]
     votes.write_text(json.dumps(vote | {"split": "test"}))
-    with pytest.raises(LabError, match="all 1 votes in .* are kept for testing"):
+    with pytest.raises(LabError, match=r"all 1 votes in .* are kept for testing"):
         align.align("people", "smoke", 0, votes=votes, language="sw")
 
 
