@@ -83,6 +83,8 @@ def test_both_schedules_and_every_variant_can_be_asked_for() -> None:
     assert hottest["tdsc.fixed-temperature"] == [0.8] * 5
     assert hottest["tdsc.one-temperature"] == hottest["self-training"] == [1.0] * 5
     assert variants["tdsc.no-dpo"].dpo is None
+    freest = variants["tdsc.open"]
+    assert (freest.schedule(4), freest.sampling.top_k, freest.sampling.top_p) == ((1.0,), 0, 1.0)
     with pytest.raises(LabError, match="candidates=7 at 3 temperatures"):
         dataclasses.replace(HOW, candidates=7)
 

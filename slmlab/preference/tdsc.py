@@ -45,13 +45,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tdsc.fixed-temperature": {"hotter": 0.0},
     "tdsc.no-repetition-filter": {"max_repetition": math.inf},
     "tdsc.hot": {"hottest": 1.3},
+    "tdsc.open": {"temperatures": (1.0,), "hottest": None, "sampling": replace(FREE, top_k=0, top_p=1.0)},
     "self-training": {"temperatures": (1.0,), "hottest": None, "dpo": None},
     "rejection": {"temperatures": (1.0,), "hottest": None, "dpo": None, "rounds": 1, "learn_from": "winner"},
 }
-"""TDSC, its other schedule, the ablations of Table 8, and the baselines as settings. The paper does not
-define those: self-training is SFT on all that is accepted, round after round, at T = 1.0; rejection sampling
-is one round of SFT on the best of each text; SFT is the model as it came. Nor does it say at what T_max stays
-when it is fixed: here where its schedule begins, at 0.8.
+"""TDSC, the ablations of Table 8, its other schedule, a variant of ours (tries drawn from the model as it is,
+at T = 1.0 from all tokens, so that the judge alone selects), and the baselines, as settings. The paper does
+not define the last: self-training is SFT on all that is accepted, round after round, at T = 1.0; rejection
+sampling is one round of SFT on the best of each text; SFT is the model as it came. Nor does it say at what
+T_max stays when it is fixed: here where its schedule begins, at 0.8.
 """
 
 

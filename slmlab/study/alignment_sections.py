@@ -47,6 +47,7 @@ NAMES = {
     "tdsc.fixed-temperature": "fixed T_max",
     "tdsc.no-repetition-filter": "without the repetition filter",
     "tdsc.hot": "T_max from 1.3 (the paper's other schedule)",
+    "tdsc.open": "only T = 1.0, from all tokens (ours)",
     PEOPLE: "DPO on simulated votes",
 }
 """Methods in words, in the order of the tables."""
@@ -71,6 +72,7 @@ TABLE_8 = {
     "tdsc.fixed-temperature": "32.6 · 10.18 · ΔNMOS −0.3",
     "tdsc.no-repetition-filter": "31.2 · 10.28 · ΔNMOS −0.3",
     "tdsc.hot": "–",
+    "tdsc.open": "–",
 }
 TABLE_9 = {
     0: "26.8 · 9.85 · 3.4 · 78.5 · 42",
