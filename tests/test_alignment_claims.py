@@ -35,6 +35,7 @@ def world(truth: float) -> Aligned:
     draw = np.random.default_rng(0)
     rows, runs = [], []
     for unit in plan("tiny", "full", SEEDS):
+        own = np.random.default_rng([*unit.name.encode()])  # a unit more in the plan moves no other's rows
         at = {"language": unit.language, "method": unit.method, "part": unit.part, "alpha": unit.alpha}
         at |= {"seed": unit.seed, "key": ""}
         early = int(unit.part) if unit.part.isdigit() else 5
@@ -43,11 +44,11 @@ def world(truth: float) -> Aligned:
         gain = RICHER.get(unit.method, 0.0 if unit.method == "sft" else 0.1)
         if unit.language == "vi" and unit.method == "dgsa":
             gain += 2 * (unit.alpha - ALPHA)
-        bits = 6 + truth * rise * gain + 0.003 * draw.normal()
-        moved = 0.01 * draw.normal(size=DRAWS)
+        bits = 6 + truth * rise * gain + 0.003 * own.normal()
+        moved = 0.01 * own.normal(size=DRAWS)
         took = {"training_seconds": 1.0, "tuning_seconds": 60.0, "speaking_seconds": 2.0}
         if unit.part != CANDIDATES:
-            rows += [at | said(unit, truth, fall, i, draw) for i in range(N)]
+            rows += [at | said(unit, truth, fall, i, own) for i in range(N)]
         runs.append(at | took | {"h": bits, "h_spoken": bits, "h_draws": moved, "h_spoken_draws": moved})
     recordings = [{"language": language, "split": "dev"} | prosody(1 + 0.1 * draw.normal())
                   for language in ("vi", "sw") for _ in range(30)]  # fmt: skip

@@ -301,8 +301,9 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
     Draws are moved to the value where a claim moves them, too: where they lack what all sentences have.
     """
     value, draws = average(measured.value, 1), average(measured.draws, 2)
-    draws = np.where(np.isnan(draws).all(0), value, draws)
-    moved = value - np.nanmean(draws, 0) if measured.lacking else 0.0
+    unknown = np.isnan(draws).all(0)
+    draws = np.where(unknown, 0.0, draws)
+    moved = value - np.nanmean(draws, 0) if measured.lacking else np.where(unknown, value, 0.0)
     low, high = np.nanquantile(draws, [0.025, 0.975], axis=0) + moved
     return value, low, high
 
