@@ -121,7 +121,13 @@ def all_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return max(for_it), min(1.0, len(pairs) * min(against_it))
 
 
+def correlation(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's correlation; NaN when one side does not vary, or has fewer than 2 values."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    varied = all(len(side) > 1 and side.std() > 0 for side in (a, b))
+    return float(np.corrcoef(a, b)[0, 1]) if varied else float("nan")
+
+
 def ranks_agree(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rank correlation; NaN when one side does not vary."""
-    a, b = rankdata(np.asarray(x)), rankdata(np.asarray(y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
+    return correlation(rankdata(np.asarray(x)), rankdata(np.asarray(y)))

@@ -1,5 +1,6 @@
 """Verdicts of the alignment study on made-up rows whose truth is known, and the tables made of them."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -181,6 +182,15 @@ def test_every_table_of_the_paper_has_its_section() -> None:
     assert any("pass rate in %" in words for words in written)
     assert len(parts["From votes to a model"].lines) == 3
     assert "simulated" in parts["From votes to a model"].text.lower()
+
+
+def test_a_report_on_speech_nobody_understands_is_written_all_the_same() -> None:
+    """At smoke every word may be wrong: two judges of the same opinion everywhere have no correlation."""
+    whole = world(1.0)
+    wrong = {"word_errors": whole.rows["words"], "letter_errors": whole.rows["letters"]}
+    lost = replace(whole, rows=whole.rows.assign(**wrong))
+    said = {part.title: part for part in alignment_sections.sections(lost, [])}
+    assert said["Does the filter hear what the sound will be?"].lines[0][2:] == ["100.0", "–"]
 
 
 def test_the_plan_has_what_the_claims_need() -> None:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from slmlab import statistics
 from slmlab.errors import LabError
-from slmlab.statistics import DRAWS, Estimate, all_of, draws_of, estimated, holm, ranks_agree
+from slmlab.statistics import DRAWS, Estimate, all_of, correlation, draws_of, estimated, holm, ranks_agree
 
 
 def bootstrap(statistic, n: int, draws: int = DRAWS, seed: int = 0) -> Estimate:
@@ -115,8 +115,10 @@ def test_a_claim_of_parts_needs_all_and_falls_with_one() -> None:
     assert all_of([(0.01, 0.99), (0.999, 0.001)]) == (0.999, 0.002)
 
 
-def test_rank_correlation_is_scipys() -> None:
+def test_correlations_are_scipys() -> None:
     x, y = np.random.default_rng(8).integers(0, 5, (2, 30))
+    assert correlation(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert np.isnan([correlation([1, 2, 3], [1, 1, 1]), correlation([1], [2])]).all()
     assert ranks_agree(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
     assert np.isnan(ranks_agree([1, 1, 1], [1, 2, 3]))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from slmlab import plots
 from slmlab.align import PEOPLE
+from slmlab.statistics import correlation
 from slmlab.study.alignment import ALPHA, ALPHAS, FOREIGN, Aligned
 from slmlab.study.alignment_claims import (
     arm,
@@ -310,9 +311,9 @@ def agreement(results: Aligned) -> Section:
     """Does the filter, which reads tokens, hear what the sound will be?"""
     rows = results.rows
     wrong = {name: rows[name].sum() / rows["words"].sum() for name in ("filter_errors", "word_errors")}
-    share = rows["filter_errors"] / rows["words"], rows["word_errors"] / rows["words"]
-    r = float(np.corrcoef(*share)[0, 1]) if len(rows) > 2 else float("nan")
-    line = [f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong.values()), f"{r:.2f}"]
+    r = correlation(rows["filter_errors"] / rows["words"], rows["word_errors"] / rows["words"])
+    together = f"{r:.2f}" if np.isfinite(r) else "–"
+    line = [f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong.values()), together]
     head = ["Sentences", "WER %, judge A on tokens", "WER %, judge B on sound", "r by sentence"]
     text = "TDSC's filter hears the tokenizer's own mel, judge A; what is reported here hears sound, judge B."
     return Section("Does the filter hear what the sound will be?", text, head, [line])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from slmlab import metrics, pipeline
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
-from slmlab.statistics import Estimate, all_of, draws_of, estimated, holm, ranks_agree
+from slmlab.statistics import Estimate, all_of, correlation, draws_of, estimated, holm, ranks_agree
 from slmlab.study.cells import DRAWS, ENTROPY, REAL
 from slmlab.study.sweep import Results
 
@@ -329,7 +329,7 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
         return ranks_agree(np.repeat(points, x.shape[1]), x.ravel())
 
     def follows(x: Floats) -> float:
-        return float(np.corrcoef(x.ravel(), theory(x).ravel())[0, 1])
+        return correlation(x.ravel(), theory(x).ravel())
 
     def often(x: Floats) -> float:
         return float(average(x[points >= 0.8]) - average(x[half]))
