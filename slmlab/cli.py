@@ -138,7 +138,9 @@ def _align_command(command: Command) -> None:
     align.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run each (0)")
     align.add_argument("--start", type=Path, help="the checkpoint to begin from (the preset's own)")
     align.add_argument(
-        "--language", default="", help="vi for DGSA and its like, else sw; for votes it must be given"
+        "--language",
+        default="",
+        help="vi for DGSA and its like, else sw; for votes it must be given; core, full: this one alone",
     )
     align.add_argument(
         "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
@@ -151,6 +153,9 @@ def _align_command(command: Command) -> None:
         "--recordings",
         type=Path,
         help="DGSA and its like: an imported corpus in place of the stand-in speech",
+    )
+    align.add_argument(
+        "--only", type=_names, default=[], help="core, full: of these methods alone, such as sft,dgsa"
     )
     align.add_argument("--workers", type=int, default=0, help="core, full: runs side by side (one a core)")
     settle = command(
@@ -289,17 +294,18 @@ def _align(arguments: argparse.Namespace) -> None:
         from slmlab.study import alignment, sweep
 
         ignored = [
-            f"--{name}"
-            for name in ("start", "votes", "clips", "recordings", "language")
-            if getattr(arguments, name)
+            f"--{name}" for name in ("start", "votes", "clips", "recordings") if getattr(arguments, name)
         ]
         if ignored:
             raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
 
-        units = alignment.plan(arguments.preset, arguments.method, arguments.seed)
+        chosen = (arguments.seed, arguments.language, arguments.only)
+        units = alignment.plan(arguments.preset, arguments.method, *chosen)
         made = alignment.run(arguments.preset, units, arguments.workers)
         print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {sweep.RESULTS}")
         return
+    if arguments.only:
+        raise LabError("--only chooses among the study's methods: it goes with core or full.")
     for seed in arguments.seed:
         folder = align(
             arguments.method,

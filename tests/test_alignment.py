@@ -138,9 +138,16 @@ def test_a_start_of_synthetic_speech_differs_by_seed_and_has_its_minutes(parts: 
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
-    for asked in (("tiny", "half", [0]), ("huge", "core", [0]), ("tiny", "core", [])):
+    for asked in (
+        ("tiny", "half", [0]),
+        ("huge", "core", [0]),
+        ("tiny", "core", []),
+        ("tiny", "core", [0], "th"),
+    ):
         with pytest.raises(LabError, match="core or full"):
             alignment.plan(*asked)
+    with pytest.raises(LabError, match="core claims need no tdsc, dgsa-sft-below: sft, dpo"):
+        alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa-sft-below"])
     with pytest.raises(LabError, match="no method 'ppo'"):
         settling.settle("tiny", unit("sw", "ppo"))
 

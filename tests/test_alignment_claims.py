@@ -201,3 +201,8 @@ def test_the_plan_has_what_the_claims_need() -> None:
     assert {unit.method for unit in full} == set(METHODS) - readings
     assert {u.alpha for u in full if u.language == "vi" and u.method == "dgsa"} == set(ALPHAS)
     assert {u.part for u in core} == {"", "1", "2", "3", "4", STYLE, FOREIGN, CANDIDATES}
+    more = plan("tiny", "core", [3, 4], "vi", ["dgsa", "sft"])
+    assert set(more) < set(plan("tiny", "core", [3, 4]))
+    parts = [("sft", ""), ("sft", STYLE), ("dgsa", ""), ("dgsa", FOREIGN)]
+    assert [(u.method, u.part) for u in more] == parts * 2
+    assert {(u.language, u.seed) for u in more} == {("vi", 3), ("vi", 4)}

@@ -113,12 +113,24 @@ class Aligned:
     """What speech and tokens took, by language, before any unit."""
 
 
-def plan(preset_name: str, extent: str, seeds: Sequence[int]) -> list[Unit]:
-    """The units that the `core` claims need, or those of all claims (`full`)."""
-    if extent not in ("core", "full") or preset_name not in SCALES or not seeds or min(seeds) < 0:
+def plan(
+    preset_name: str, extent: str, seeds: Sequence[int], language: str = "", only: Sequence[str] = ()
+) -> list[Unit]:
+    """The units that the `core` claims need, or those of all claims (`full`).
+
+    Args:
+        preset_name: `smoke` or `tiny`.
+        extent: `core` or `full`.
+        seeds: each is a start trained anew, and all that follows from it.
+        language: of `vi` or `sw` alone.
+        only: of these methods alone (`sft` is the start): some claims need more seeds than others.
+    """
+    known = extent in ("core", "full") and preset_name in SCALES and language in ("", "vi", "sw")
+    if not known or not seeds or min(seeds) < 0:
         raise LabError(
-            f"The alignment study knows no extent {extent!r} at preset {preset_name!r} with seeds {seeds}: "
-            f"expected core or full, one of {', '.join(SCALES)}, and seeds from 0 up."
+            f"The alignment study knows no extent {extent!r} at preset {preset_name!r} with seeds {seeds}, "
+            f"language {language!r}: expected core or full, one of {', '.join(SCALES)}, seeds from 0 up, "
+            "and vi, sw or none for both."
         )
     rounds = [str(k) for k in range(1, SCALES[preset_name].rounds)]
     vi = [("sft", ""), ("sft", STYLE), ("dpo", ""), ("rejection", ""), ("dgsa", ""), ("dgsa", FOREIGN)]
@@ -131,6 +143,11 @@ def plan(preset_name: str, extent: str, seeds: Sequence[int]) -> list[Unit]:
         wanted += [("vi", method, "", ALPHA) for method in (*ablations, PEOPLE)]
         wanted += [("vi", method, "", a) for a in ALPHAS if a != ALPHA for method in ("sft", "dgsa")]
         wanted += [("sw", name, "", 1.0) for name in tdsc.VARIANTS if "." in name]
+    wanted = [what for what in wanted if language in ("", what[0])]
+    methods = list(dict.fromkeys(method for _, method, _, _ in wanted))
+    if unknown := [name for name in only if name not in methods]:
+        raise LabError(f"the study's {extent} claims need no {', '.join(unknown)}: {', '.join(methods)}.")
+    wanted = [what for what in wanted if not only or what[1] in only]
     return list(dict.fromkeys(Unit(*what, seed) for seed in seeds for what in wanted))
 
 
