@@ -204,7 +204,7 @@ def _effects(results: Aligned, found: Mapping[str, Mapping[str, Any]]) -> list[R
 
 def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """How many claims have a verdict from enough seeds."""
-    sure = {name for name, row in found.items() if len(row["by_seed"]) >= FEWEST_SEEDS}
+    sure = {name for name, row in found.items() if len(row.get("seeds", ())) >= FEWEST_SEEDS}
     wanted = {"core": CORE, "full": [c.id for c in claims.declared() if c.id[0] in "DTC"]}
     how = f"verdicts computed from {FEWEST_SEEDS} or more seeds"
     return [

@@ -250,9 +250,10 @@ def ledger(claims: Iterable[dict[str, Any]]) -> Section:
         others = ", ".join(
             f"{arm}: {said}" for arm, said in row["arms"].items() if arm not in ("authentic", ENTROPY)
         )
-        seeds = len(row["by_seed"]) if run and row["id"] not in SEEDLESS else FEWEST_SEEDS
-        few = f"{seeds} of {FEWEST_SEEDS} seeds" if seeds < FEWEST_SEEDS else ""
-        remarks = "; ".join(filter(None, (few, row["note"])))
+        seeds = len(row["seeds"]) if run and row["id"] not in SEEDLESS else FEWEST_SEEDS
+        few, more = seeds < FEWEST_SEEDS, seeds > FEWEST_SEEDS
+        count = f"{seeds} of {FEWEST_SEEDS} seeds" if few else f"{seeds} seeds" if more else ""
+        remarks = "; ".join(filter(None, (count, row["note"])))
         verdict = row["verdict"] + (f" ({remarks})" if remarks else "")
         lines.append(
             [row["id"], row["statement"], row["statistic"], ours, p, verdict, others or "–", row["paper"]]
