@@ -188,21 +188,16 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
 def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Any]:
     """Write tensors and a card of JSON values as one file, whole or not at all; return the written card."""
     card = {**card, "sha256": digest_of(tensors, card)}
-    part = file.with_name(file.name + ".part")
-    with writing(file, part):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole(file) as part:
         save_file(ready, part, metadata={"card": json.dumps(card, ensure_ascii=False)})
-        _settle(part, file)
     return card
 
 
 def replace_text(file: Path, text: str) -> None:
     """Write a small UTF-8 file, whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    with writing(file, part):
+    with whole(file) as part:
         part.write_text(text, encoding="utf-8")
-        _settle(part, file)
 
 
 def read_json(file: Path) -> Any:
@@ -218,13 +213,24 @@ def read_json(file: Path) -> Any:
 
 
 @contextmanager
-def writing(file: Path, part: Path | None = None) -> Iterator[None]:
-    """Turn a failure to write `file` into one sentence, and leave no `part` behind."""
+def whole(file: Path) -> Iterator[Path]:
+    """Where to write what becomes `file` when the block ends; if anything fails, nothing of it is left."""
+    part = file.with_name(file.name + ".part")
+    with writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            _settle(part, file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turn a failure to write `file` into one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise LabError(
             f"{file} could not be written ({error}); what was there before is intact. Free some space or "
             "choose another folder, and run the same command again: it goes on from there."

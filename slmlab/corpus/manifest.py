@@ -4,7 +4,6 @@ A Parquet file, so that a study over many corpora is a table join. The columns a
 reading checks them, and what is wrong is named by file, row and column.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slmlab.checkpoints import writing
+from slmlab.checkpoints import whole
 from slmlab.errors import LabError
 
 MADE = "made"
@@ -64,10 +63,8 @@ def write(rows: pd.DataFrame, path: str | Path) -> None:
     """Write the ledger, whole or not at all, after checking it."""
     path = Path(path)
     check(rows, path)
-    part = path.with_name(path.name + ".part")
-    with writing(path, part):
+    with whole(path) as part:
         pq.write_table(pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False), part)
-        os.replace(part, path)
 
 
 def read(path: str | Path) -> pd.DataFrame:

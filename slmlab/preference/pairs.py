@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -138,11 +137,8 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
         for pair in pairs
     ]
     columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
-    part = path.with_name(path.name + ".part")
-    with checkpoints.writing(path, part):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoints.whole(path) as part:
         pq.write_table(pa.table(columns, schema=SCHEMA), part)
-        os.replace(part, path)
 
 
 def read(

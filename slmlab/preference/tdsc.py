@@ -11,7 +11,6 @@ kill costs one chunk or half a minute of training.
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -196,11 +195,8 @@ def _candidates(
         make = functools.partial(_chunk, model, number, start, texts[start : start + CHUNK], config, jury)
         rows = kept(folder / "candidates" / f"{start:06}.jsonl", make)
         tried += [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
-    file = folder / LEDGER
-    part = file.with_name(file.name + ".part")
-    with checkpoints.writing(file, part):
+    with checkpoints.whole(folder / LEDGER) as part:
         pd.DataFrame([asdict(c) for c in tried]).to_parquet(part)
-        os.replace(part, file)
     return tried
 
 

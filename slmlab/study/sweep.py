@@ -221,9 +221,7 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write a table small, whole or not at all; equal rows give equal bytes."""
     table = pa.Table.from_pandas(rows.reset_index(drop=True), preserve_index=False).replace_schema_metadata()
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    part = path.with_name(path.name + ".part")
-    with checkpoints.writing(path, part):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoints.whole(path) as part:
         pq.write_table(
             table,
             part,
@@ -235,7 +233,6 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
             ],
             column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         )
-        os.replace(part, path)
 
 
 def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
