@@ -54,9 +54,10 @@ lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
 	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
 
-paper: $(VENV)/.installed  ## both studies at three seeds: only runs that have no rows yet (hours; EXTENT=core for the core claims)
+paper: $(VENV)/.installed  ## both studies at three seeds, what D1 to D6 compare at ten: only runs that have no rows yet (hours; EXTENT=core for the core claims)
 	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2
 	@$(BIN)/slmlab align $(EXTENT) --preset $(PRESET) --seed 0 1 2
+	@$(BIN)/slmlab align core --preset $(PRESET) --language vi --only sft,dpo,dgsa --seed 3 4 5 6 7 8 9
 	@$(BIN)/slmlab report --preset $(PRESET)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests

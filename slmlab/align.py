@@ -133,7 +133,7 @@ def align(
     votes: Path | None = None,
     clips: Path | None = None,
     language: str = "",
-    alpha: float = 0.8,
+    alpha: float | None = None,
     recordings: Path | None = None,
 ) -> Path:
     """Run a method, or find what it left: the folder of its run.
@@ -147,7 +147,8 @@ def align(
         clips: for `people`: the folder of the systems' sounds, where votes only name them by sha256.
         language: `vi` for DGSA and its like, else `sw`, unless given; votes do not say theirs, so that it has
             to be given.
-        alpha: share of synthetic speech that the start was trained on, for DGSA.
+        alpha: for DGSA and its like: share of synthetic speech that the start was trained on; 0.8 unless
+            given.
         recordings: for DGSA and its like: an imported corpus in place of the stand-in speech of the chain.
     """
     if method not in METHODS or preset_name not in SCALES:
@@ -157,10 +158,15 @@ def align(
         )
     if (votes is None) == (method == PEOPLE):
         raise LabError(f"method {method} {'needs' if method == PEOPLE else 'takes no'} votes: see --votes.")
+    if votes and not votes.is_file():
+        raise LabError(f"{votes} does not exist: export the votes first.")
     if method == PEOPLE and not language:
         raise LabError("a table of votes does not say in which language: give it with --language.")
-    if recordings and method not in dgsa.VARIANTS:
-        raise LabError(f"method {method} takes no recordings: {', '.join(dgsa.VARIANTS)} do.")
+    if clips and method != PEOPLE:
+        raise LabError(f"method {method} takes no clips: they are what votes are about.")
+    for what, given_to_it in (("recordings", recordings), ("alpha", alpha)):
+        if given_to_it is not None and method not in dgsa.VARIANTS:
+            raise LabError(f"method {method} takes no {what}: {', '.join(dgsa.VARIANTS)} do.")
     if recordings and not (recordings / MANIFEST).exists():
         raise LabError(f"{recordings} is no corpus: make one of your recordings with `slmlab import`.")
     chain = Chain(pipeline.checkpoint_folder(preset_name))
@@ -173,7 +179,7 @@ def align(
     given = [votes] if votes else [recordings / MANIFEST] if recordings else []
     config += [hashlib.sha256(file.read_bytes()).hexdigest() for file in given]
     places = (str(begin), str(votes or ""), str(clips or ""), str(recordings or ""))
-    arguments = (method, preset_name, seed, *places, language, alpha)
+    arguments = (method, preset_name, seed, *places, language, 0.8 if alpha is None else alpha)
     name = f"align.{method}.{language}.{seed}"
     stage = Stage(name, (), functools.partial(_run, *arguments), config, CODE)
     return run_stages([stage], pipeline.CACHE / preset_name, workers=1)[name]

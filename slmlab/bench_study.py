@@ -41,6 +41,8 @@ def scaling(preset_name: str) -> list[Row]:
         return []
     cells, rows = results.cells, results.rows
     main = cells["arm"] == "authentic"
+    if not main.any():
+        return []
     dev = rows[(rows["arm"] == "authentic") & (rows["split"] == "dev") & (rows["point"] == ALPHA)]
     cer = dev["letter_errors"].sum() / max(1, dev["letters"].sum())
     spent = cells[["training_seconds", "speaking_seconds"]].sum(axis=1) / 120

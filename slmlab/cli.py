@@ -143,7 +143,7 @@ def _align_command(command: Command) -> None:
         help="vi for DGSA and its like, else sw; for votes it must be given; core, full: this one alone",
     )
     align.add_argument(
-        "--alpha", type=float, default=0.8, help="share of synthetic speech in its training (0.8)"
+        "--alpha", type=float, help="DGSA and its like: share of synthetic speech in its training (0.8)"
     )
     align.add_argument("--votes", type=Path, help="people: the exported preference table")
     align.add_argument(
@@ -293,9 +293,8 @@ def _align(arguments: argparse.Namespace) -> None:
     if arguments.method in ("core", "full"):
         from slmlab.study import alignment, sweep
 
-        ignored = [
-            f"--{name}" for name in ("start", "votes", "clips", "recordings") if getattr(arguments, name)
-        ]
+        names = ("start", "votes", "clips", "recordings", "alpha")
+        ignored = [f"--{name}" for name in names if getattr(arguments, name) is not None]
         if ignored:
             raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
 

@@ -30,6 +30,7 @@ from slmlab.errors import LabError
 from slmlab.presets import preset
 from slmlab.sampling import SamplingConfig
 from slmlab.stages import Stage, memory_mib, read_done, run_stages, stage_folders
+from slmlab.statistics import average
 from slmlab.text import LANGUAGE_NAMES, TARGET_LANGUAGES
 from slmlab.voice import KINDS, VOICES, Chain, Speech
 
@@ -321,7 +322,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
         test = score.held_out(recordings, "test", language)
         said = score.speak_test(chain, language, test, preset(preset_name).n_test)
         rows += score.as_dicts(said)
-        figures = score.corpus_rates(said) | {"sim": float(np.nanmean([row.sim for row in said]))}
+        figures = score.corpus_rates(said) | {"sim": float(average([row.sim for row in said]))}
         stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
         _keep_sounds(chain, language, test, folder / "sounds")
     for name, card in checkpoints.list_checkpoints(chain.folder).items():

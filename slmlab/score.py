@@ -27,6 +27,7 @@ from slmlab.models.fsq import codes_to_digits
 from slmlab.models.recogniser import transcribe
 from slmlab.models.vocoder import griffin_lim, spectral_distance
 from slmlab.sampling import SamplingConfig
+from slmlab.statistics import average
 from slmlab.voice import STYLE_TOKENS, Chain
 
 Floats = NDArray[np.float64]
@@ -246,7 +247,7 @@ def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
                 correlations.append(float(torch.corrcoef(pair)[0, 1]))
     if not correlations:
         raise LabError("no held-out recording has ten voiced frames: speak more of them before probing F0")
-    return float(np.nanmean(correlations))
+    return float(average(correlations))
 
 
 def other_styles(chain: Chain, recordings: Corpus, n: int) -> list[list[int]]:
@@ -265,8 +266,8 @@ def style_effect(chain: Chain, language: str, recordings: Corpus, n: int) -> dic
     styles = other_styles(chain, recordings, n)
     off = speak_test(chain, language, recordings, n)
     on = speak_test(chain, language, recordings, n, styles=styles)
-    spread = [np.nanmean([row.f0_spread for row in rows]) for rows in (on, off)]
-    sim = [np.nanmean([row.sim for row in rows]) for rows in (on, off)]
+    spread = [average([row.f0_spread for row in rows]) for rows in (on, off)]
+    sim = [average([row.sim for row in rows]) for rows in (on, off)]
     rates = {f"cer_{name}": corpus_rates(rows)["cer"] for name, rows in (("on", on), ("off", off))}
     return {"spread": float(spread[0] / spread[1]), "sim": float(sim[0] - sim[1]), **rates}
 

@@ -10,6 +10,7 @@ Axis legend: d draws, n sentences, k tests of a family.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -124,8 +125,21 @@ def all_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def correlation(x: ArrayLike, y: ArrayLike) -> float:
     """Pearson's correlation; NaN when one side does not vary, or has fewer than 2 values."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    varied = all(len(side) > 1 and side.std() > 0 for side in (a, b))
-    return float(np.corrcoef(a, b)[0, 1]) if varied else float("nan")
+    return float(np.corrcoef(a, b)[0, 1]) if varies(a) and varies(b) else float("nan")
+
+
+def varies(x: ArrayLike) -> bool:
+    """Whether values differ by more than rounding does: the deviation of equal ones is seldom just 0."""
+    values = np.asarray(x, dtype=np.float64)
+    return len(values) > 1 and bool(np.ptp(values) > 1e-12 * np.abs(values).max())
+
+
+def average(x: ArrayLike, axis: int | None = None) -> Any:
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    values = np.asarray(x, dtype=np.float64)
+    defined = np.isfinite(values)
+    count = defined.sum(axis)
+    return np.where(defined, values, 0).sum(axis) / np.where(count > 0, count, np.nan)
 
 
 def ranks_agree(x: ArrayLike, y: ArrayLike) -> float:

@@ -132,9 +132,16 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ),
         (["tdsc", "--preset", "huge"], "at preset 'huge'"),
         (["people"], "method people needs votes"),
-        (["people", "--votes", "a.parquet"], "does not say in which language: give it with --language"),
+        (["people", "--votes", "a.parquet"], "a.parquet does not exist: export the votes first"),
+        (["people", "--votes", __file__], "does not say in which language: give it with --language"),
         (["tdsc", "--votes", "a.parquet"], "method tdsc takes no votes"),
         (["tdsc", "--recordings", "a"], "method tdsc takes no recordings: dgsa, "),
+        (["tdsc", "--alpha", "0.5"], "method tdsc takes no alpha: dgsa, "),
+        (["dgsa", "--clips", "a"], "method dgsa takes no clips"),
+        (["dgsa", "--only", "sft"], "it goes with core or full"),
+        (["core", "--alpha", "0.5", "--start", "a"], "what --start, --alpha would say: leave it out"),
+        (["core", "--only", "sft,ppo"], "core claims need no ppo: sft, dpo, "),
+        (["core", "--language", "th"], "vi, sw or none for both"),
         (["dgsa", "--recordings", "a"], "a is no corpus: make one of your recordings with `slmlab import`"),
     ):
         assert main(["align", *arguments]) == 2

@@ -150,6 +150,14 @@ def test_what_cannot_be_planned_is_refused() -> None:
         alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa-sft-below"])
     with pytest.raises(LabError, match="no method 'ppo'"):
         settling.settle("tiny", unit("sw", "ppo"))
+    for asked, rates, said in (
+        (unit("de", "tdsc"), {}, "nothing of 'de' for tdsc"),
+        (unit("sw", "dgsa"), {}, "nothing of 'sw' for dgsa"),
+        (unit("vi", "dgsa"), {"sft_lrs": [1e-4]}, "dgsa has neither rounds nor an SFT of its own"),
+        (unit("sw", "tdsc"), {"rounds": -1}, "expected none below 0"),
+    ):
+        with pytest.raises(LabError, match=said):
+            settling.settle("tiny", asked, **rates)
 
 
 def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,52 @@ def test_a_report_on_speech_nobody_understands_is_written_all_the_same() -> None
     assert said["Does the filter hear what the sound will be?"].lines[0][2:] == ["100.0", "–"]
 
 
+@pytest.mark.parametrize("left", [("vi", ""), ("sw", ""), ("vi", "dgsa"), ("sw", "tdsc")])
+def test_a_report_on_part_of_the_study_is_of_that_part(left: tuple[str, str]) -> None:
+    whole = world(1.0)
+    kept = [
+        table[(table["language"] == left[0]) & (table["method"] == left[1] if left[1] else True)]
+        for table in (whole.rows, whole.runs, whole.candidates, whole.sets)
+    ]
+    parts = {part.title: part for part in alignment_sections.sections(Aligned(*kept, *ground(whole)), [])}
+    assert [ax.get_title() for ax in parts["Stability and variety"].picture.figure.axes] == [left[0]]
+    assert {line[0] for line in parts["What alignment cost"].lines} == {left[0]}
+
+
+def test_candidates_alone_are_reported_too() -> None:
+    """As after a run that ended when nothing else was done."""
+    whole = world(1.0)
+    kept = (
+        whole.rows.iloc[:0, :0],
+        whole.runs[whole.runs["part"] == CANDIDATES],
+        whole.candidates,
+        whole.sets,
+    )
+    assert [part.title for part in alignment_sections.sections(Aligned(*kept, *ground(whole)), [])] == [
+        "Table 9 · Candidates by temperature",
+        "One sentence, many systems",
+        "What alignment cost",
+    ]
+
+
+def test_a_model_that_always_says_the_same_has_a_place_in_the_plane() -> None:
+    whole = world(1.0)
+    for bits in (0.1, 1 / 7, 6.123):  # rounding would make a bar of them that is below 0
+        stuck = whole.runs.assign(h=bits, h_draws=[np.zeros(DRAWS)] * len(whole.runs))
+        assert alignment_sections.plane(replace(whole, runs=stuck))
+
+
+def ground(of: Aligned) -> tuple[pd.DataFrame, dict[str, float]]:
+    return of.recordings, of.seconds
+
+
+def test_cost_is_a_seeds_however_many_seeds_there_are() -> None:
+    whole = world(1.0)
+    own = (whole.runs["method"] == "sft") & (whole.runs["language"] == "vi") & (whole.runs["alpha"] == ALPHA)
+    more = pd.concat([whole.runs, whole.runs[own].assign(seed=whole.runs["seed"] + 3)], ignore_index=True)
+    assert alignment_sections.cost(replace(whole, runs=more)).lines == alignment_sections.cost(whole).lines
+
+
 def test_the_plan_has_what_the_claims_need() -> None:
     core, full = (plan("tiny", extent, [0]) for extent in ("core", "full"))
     assert set(core) < set(full)

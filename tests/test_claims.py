@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slmlab.study import claims
+from slmlab.study import claims, sections
 from slmlab.study.cells import DRAWS
 from slmlab.study.claims import Claim, Measured, Part, declared, family, half_fall, ledger, ratio
 from slmlab.study.sweep import Results
@@ -224,6 +224,37 @@ def test_half_fall_by_hand() -> None:
     assert half_fall(points, np.array([1.0, 3.0, 1.0])) == pytest.approx(0.75)
     assert half_fall(points, np.array([4.0, 0.0, 0.0])) == pytest.approx(0.25)
     assert half_fall(points, np.array([1.0, 2.0, 3.0])) == 1.0
+    assert half_fall(np.array([0.0, 0.5, 0.6, 1.0]), np.array([4.0, np.nan, 0.0, 0.0])) == pytest.approx(0.3)
+    assert np.isnan(half_fall(points, np.array([1.0, 3.0, np.nan])))
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"letter_errors": 30},
+        {"voiced": 0.0},
+        {"h_window": np.nan, "h_window_spoken": np.nan},
+        dict.fromkeys([*PROSODY, "f0_correlation", "f0_rmse"], np.nan),
+        {"sim": np.nan},
+        {"repetition": 0.1, "repetition_spoken": 0.1},
+    ],
+)
+def test_a_study_of_broken_speech_is_told_all_the_same(lost: dict[str, float]) -> None:
+    """As at smoke: nothing clear, nothing voiced, nothing defined, nothing that varies."""
+    whole = world(1.0)
+    broken = dataclasses.replace(whole, rows=whole.rows.assign(**lost))
+    found = ledger(broken)
+    assert len(found) == 47
+    for part in sections.sections(broken, found, [], []):
+        assert "nan" not in str(part.lines)
+
+
+def test_a_seed_without_dev_entropy_is_no_peak() -> None:
+    whole = world(1.0)
+    mute = (whole.cells["point"] == 0.8) & (whole.cells["seed"] == 1)
+    cells = whole.cells.assign(h_dev=whole.cells["h_dev"].mask(mute))
+    quiet = dataclasses.replace(whole, cells=cells)
+    assert claims.Arm(quiet, "authentic").peak == claims.Arm(whole, "authentic").peak == 2
 
 
 def test_pairs_are_of_one_text_with_words_matched() -> None:

@@ -227,3 +227,11 @@ def test_paired_tests_are_over_listeners_with_holm() -> None:
     smallest = table["p"].idxmin()
     assert table.loc[smallest, "p_holm"] == pytest.approx(min(1, 3 * table.loc[smallest, "p"]))
     assert (table["p_holm"] >= table["p"]).all()
+
+
+def test_listeners_who_all_differ_by_the_same_prove_nothing() -> None:
+    """Their differences, a third of a point each, have a deviation of rounding alone."""
+    given = {f"L{k}": {"a": [k + 1, k + 1, k + 2], "b": [k + 1] * 3} for k in range(3)}
+    table = ranking.paired_tests(scores(given)).iloc[0]
+    assert table["difference"] == pytest.approx(1 / 3)
+    assert np.isnan([table["t"], table["p"], table["p_holm"]]).all()

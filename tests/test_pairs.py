@@ -111,6 +111,18 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
         table.read(tmp_path / "votes.jsonl", language="sw")
     heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
     assert heard[0].chosen == (8, 8)
+    for change, said in (
+        ({"chosen_tokens": ["a"]}, "has a speech token that is no whole number"),
+        ({"chosen_tokens": [1.5]}, "has a speech token that is no whole number"),
+        ({"chosen_tokens": [[1]]}, "has a speech token that is no whole number"),
+        ({"chosen_tokens": 5}, "row 0: chosen is 5, expected a list"),
+        ({"style": 7}, "row 0: style is 7, expected a list"),
+        ({"id": ["a"], "language": 7}, "row 0: id, language should be text"),
+        ({"chosen_sound": 3}, "row 0: chosen_sound should be text"),
+    ):
+        (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | change) + "\n")
+        with pytest.raises(LabError, match=said):
+            table.read(tmp_path / "votes.jsonl", language="sw")
     (tmp_path / "votes.jsonl").write_text('{"prompt": "moja"}\n')
     with pytest.raises(LabError, match="lacks chosen, rejected: it is no preference table"):
         table.read(tmp_path / "votes.jsonl")

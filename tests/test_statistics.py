@@ -2,11 +2,24 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from slmlab import statistics
 from slmlab.errors import LabError
-from slmlab.statistics import DRAWS, Estimate, all_of, correlation, draws_of, estimated, holm, ranks_agree
+from slmlab.statistics import (
+    DRAWS,
+    Estimate,
+    all_of,
+    average,
+    correlation,
+    draws_of,
+    estimated,
+    holm,
+    ranks_agree,
+    varies,
+)
 
 
 def bootstrap(statistic, n: int, draws: int = DRAWS, seed: int = 0) -> Estimate:
@@ -121,6 +134,19 @@ def test_correlations_are_scipys() -> None:
     assert np.isnan([correlation([1, 2, 3], [1, 1, 1]), correlation([1], [2])]).all()
     assert ranks_agree(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
     assert np.isnan(ranks_agree([1, 1, 1], [1, 2, 3]))
+
+
+@given(st.floats(-1e6, 1e6), st.integers(2, 400))
+def test_equal_values_do_not_vary_however_their_deviation_is_rounded(x: float, n: int) -> None:
+    assert not varies(np.full(n, x))
+    assert np.isnan(correlation(np.full(n, x), np.arange(n)))
+    assert varies([x, x + 1])
+
+
+def test_an_average_is_of_what_is_defined() -> None:
+    assert average([1.0, np.nan, 3.0]) == 2
+    assert np.isnan(average([]))
+    np.testing.assert_array_equal(average([[1.0, 3.0], [np.nan, np.nan]], 1), [2, np.nan])
 
 
 def test_what_cannot_be_tested_is_refused() -> None:

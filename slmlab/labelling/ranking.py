@@ -21,7 +21,7 @@ from slmlab.errors import LabError
 from slmlab.labelling.events import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, Store
 from slmlab.labelling.schedule import GOLD, HIGH, MAIN, REPEAT
 from slmlab.labelling.study import Rules, Study
-from slmlab.statistics import holm
+from slmlab.statistics import holm, varies
 
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
@@ -244,7 +244,7 @@ def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for one, other in combinations(means.columns, 2):
         both = (means[one] - means[other]).dropna().to_numpy()
-        t, p = stats.ttest_1samp(both, 0.0) if len(both) > 1 and both.std() > 0 else (np.nan, np.nan)
+        t, p = stats.ttest_1samp(both, 0.0) if varies(both) else (np.nan, np.nan)
         low, high = _t_interval(both)
         rows.append((one, other, both.mean() if len(both) else np.nan, low, high, t, p, np.nan, len(both)))
     columns = ["one", "other", "difference", "low", "high", "t", "p", "p_holm", "n"]

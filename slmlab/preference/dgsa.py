@@ -132,7 +132,7 @@ def align(
     """
     own(folder, [config, jury.language, [*recordings], fingerprint(model)])
     if not any(config.weights()):
-        tqdm.write(f"{folder.name}: alpha {config.alpha} ≤ {config.alpha_star}: DGSA is SFT, nothing to do")
+        tqdm.write(f"{folder.name}: at alpha {config.alpha} both sets weigh 0: DGSA is SFT, nothing to do")
         return model
     styles = [_other(recordings, i, config) for i in range(len(recordings))]
     samples: list[dict[str, Any]] = []

@@ -59,6 +59,7 @@ class Pair:
     """The same of the worse side."""
 
 
+WORDS = {field.name for field in dataclasses.fields(Pair) if field.type in (str, "str")}
 TOKENS = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     [
@@ -100,6 +101,8 @@ def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequen
 def _fault(pair: Pair, seen: set[str]) -> str:
     """What is wrong with a pair in itself, or nothing."""
     both = (*pair.chosen, *pair.rejected, *pair.style)
+    if not all(isinstance(code, int) for code in both):
+        return "has a speech token that is no whole number"
     weight = pair.weight if isinstance(pair.weight, int | float) else math.nan
     faults = {
         "has an id that another one has too": pair.id in seen,
@@ -168,9 +171,15 @@ def read(
         kept: dict[str, Any] = {"id": f"{path.stem}-{i}", "language": language}
         kept |= {name: row[name] for name in known if row.get(name) is not None}
         for side in ("chosen", "rejected"):
-            kept[side] = tuple(row.get(f"{side}_tokens") or _tokens(row[side], encode, f"{where}, {side}"))
-        kept |= {"text": row["prompt"], "style": tuple(row.get("style") or ())}
+            kept[side] = row.get(f"{side}_tokens") or _tokens(row[side], encode, f"{where}, {side}")
+        kept |= {"text": row["prompt"], "style": row.get("style") or []}
         kept |= {"group": row.get("group") or row.get("split") or "", "origin": row.get("origin") or "people"}
+        for name in ("chosen", "rejected", "style"):
+            if not isinstance(kept[name], list | tuple):
+                raise LabError(f"{where}: {name} is {kept[name]!r}, expected a list of speech tokens.")
+            kept[name] = tuple(kept[name])
+        if wrong := [name for name in kept.keys() & WORDS if not isinstance(kept[name], str)]:
+            raise LabError(f"{where}: {', '.join(sorted(wrong))} should be text.")
         if kept["origin"] == "people" and kept["chosen"] == kept["rejected"] != ():
             alike += 1
         else:

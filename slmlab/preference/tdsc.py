@@ -94,11 +94,13 @@ class TDSCConfig:
     """Decides which texts a round has, and every sample."""
 
     def __post_init__(self) -> None:
-        slots = len(self.schedule(0))
-        if not slots or self.candidates % slots or self.learn_from not in ("accepted", "winner"):
+        slots, known = len(self.schedule(0)), self.learn_from in ("accepted", "winner")
+        enough = self.rounds >= 0 and self.prompts >= 1 and self.candidates >= 1
+        if not enough or not slots or self.candidates % slots or not known:
             raise LabError(
-                f"TDSC refuses candidates={self.candidates} at {slots} temperatures, learn_from="
-                f"{self.learn_from!r}: expected a multiple, and accepted or winner."
+                f"TDSC refuses rounds={self.rounds}, prompts={self.prompts}, candidates={self.candidates} at "
+                f"{slots} temperatures, learn_from={self.learn_from!r}: expected no rounds below 0, a "
+                "text or more, a multiple of the temperatures, and accepted or winner."
             )
 
     def schedule(self, number: int) -> tuple[float, ...]:

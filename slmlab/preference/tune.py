@@ -260,6 +260,8 @@ def name_of(folder: Path) -> str:
 def monitor(folder: str | Path) -> pd.DataFrame:
     """What was measured while tuning, a row for step 0 and each validation, also of a run still going on."""
     folder = Path(folder)
+    if not (folder / START).exists():
+        raise LabError(f"{folder} holds no tuning that a jury watched: there is nothing to look at.")
     start = json.loads((folder / START).read_text(encoding="utf-8"))
     logged = read_log(folder) if (folder / LOG).exists() else []
     later = [row["validation"] | {"step": row["step"]} for row in logged if row.get("validation")]

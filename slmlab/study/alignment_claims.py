@@ -17,7 +17,7 @@ import pandas as pd
 from einops import rearrange
 
 from slmlab.errors import LabError
-from slmlab.statistics import ranks_agree
+from slmlab.statistics import average, ranks_agree
 from slmlab.study import claims
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned
 from slmlab.study.claims import (
@@ -27,9 +27,9 @@ from slmlab.study.claims import (
     Floats,
     Measured,
     Part,
-    average,
     family,
     mean,
+    point_change,
     ratio,
 )
 from slmlab.study.sweep import Results
@@ -131,11 +131,6 @@ def _system(method: str, part: str = "", alpha: float = ALPHA, language: str = "
     return language, method, part, alpha if language == "vi" else 1.0
 
 
-def _less(i: int, j: int) -> Callable[[Floats], float]:
-    """Numbers (k s) → system i less system j, mean over seeds."""
-    return lambda x: float(average(x[i]) - average(x[j]))
-
-
 def _compared(results: Aligned, claim: Claim) -> list[Part]:
     method, other, directions = COMPARED[claim.id]
     language = "vi" if claim.id[0] == "D" else "sw"
@@ -145,7 +140,7 @@ def _compared(results: Aligned, claim: Claim) -> list[Part]:
     return [
         Part(mean, (both.change("z", 0, 1),), direction, claim.margin)
         if name == "z"
-        else Part(_less(0, 1), (measure(both, name),), direction, claim.margin)
+        else Part(point_change(0, 1), (measure(both, name),), direction, claim.margin)
         for name, direction in directions.items()
     ]
 
@@ -165,23 +160,19 @@ def _style(results: Aligned, claim: Claim) -> list[Part]:
     if both is None:
         return []
     livelier = Part(mean, (both.change("f0_spread", 0, 1),), "above")
-    return [livelier, Part(_less(0, 1), (measure(both, "sim"),), "within", claim.unchanged)]
+    return [livelier, Part(point_change(0, 1), (measure(both, "sim"),), "within", claim.unchanged)]
 
 
-def _rounds(results: Aligned) -> Arm | None:
-    """The start, the model after each round, and the last, in order."""
+def over_rounds(results: Aligned) -> Arm | None:
+    """The start, the model after each round of TDSC, and the last, in order."""
     own = results.runs[(results.runs["language"] == "sw") & (results.runs["method"] == "tdsc")]
     between = sorted({part for part in own["part"] if part.isdigit()}, key=int)
-    return arm(results, [_system(*what, language="sw") for what in over_rounds(between)]) if between else None
-
-
-def over_rounds(between: Sequence[str]) -> list[tuple[str, str]]:
-    """Method and part of the start, of the rounds between, and of the end."""
-    return [("sft", ""), *(("tdsc", part) for part in between), ("tdsc", "")]
+    whole = [("sft", ""), *(("tdsc", part) for part in between), ("tdsc", "")]
+    return arm(results, [_system(*what, language="sw") for what in whole]) if between else None
 
 
 def _fastest_first(results: Aligned, claim: Claim) -> list[Part]:
-    whole = _rounds(results)
+    whole = over_rounds(results)
     if whole is None or len(whole.points) < 4:
         return []
     wer, late = measure(whole, "wer"), len(whole.points) - 3
@@ -190,18 +181,21 @@ def _fastest_first(results: Aligned, claim: Claim) -> list[Part]:
         w = average(x, 1)
         return float((w[0] - w[2]) / 2 - (w[2] - w[-1]) / late)
 
-    return [Part(slows, (wer,), "above"), Part(_less(-1, 0), (wer,), "below")]
+    return [Part(slows, (wer,), "above"), Part(point_change(-1, 0), (wer,), "below")]
 
 
 def _flat_then_up(results: Aligned, claim: Claim) -> list[Part]:
-    whole = _rounds(results)
+    whole = over_rounds(results)
     if whole is None or len(whole.points) < 4:
         return []
     h = whole.entropy()
-    return [Part(_less(-1, 2), (h,), "above"), Part(_less(2, 0), (h,), "within", claim.unchanged)]
+    return [
+        Part(point_change(-1, 2), (h,), "above"),
+        Part(point_change(2, 0), (h,), "within", claim.unchanged),
+    ]
 
 
-def by_text(results: Aligned, above: str, below: str, group: str, chosen: pd.DataFrame) -> Measured:
+def by_text(above: str, below: str, group: str, chosen: pd.DataFrame) -> Measured:
     """Sums over candidates (k s n) of two columns, divided; k is each value of `group`, n the texts."""
     sums = chosen.groupby([group, "seed", "place"])[[above, below]].sum()
     values, seeds = (sorted(chosen[name].unique()) for name in (group, "seed"))
@@ -223,7 +217,7 @@ def _pass_rate(results: Aligned, claim: Claim) -> list[Part]:
     tried = of_tdsc(results)
     if not len(tried):
         return []
-    return [Part(_less(-1, 0), (by_text(results, "passed", "tried", "round", tried),), "above")]
+    return [Part(point_change(-1, 0), (by_text("passed", "tried", "round", tried),), "above")]
 
 
 def set_entropies(results: Aligned) -> tuple[list[str], Measured]:
@@ -249,7 +243,7 @@ def _with_temperature(results: Aligned, claim: Claim) -> list[Part]:
     if not len(last):
         return []
     wer, loops, passed = (
-        by_text(results, above, below, "temperature", last)
+        by_text(above, below, "temperature", last)
         for above, below in (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
     )
     h = set_entropies(results)[1]
@@ -269,13 +263,13 @@ def _accepted(results: Aligned, claim: Claim) -> list[Part]:
     names, h = set_entropies(results)
     h = replace(h, n=int(last["place"].max()) + 1)
     one, accepted = names.index("1"), names.index("accepted")
-    wer = by_text(results, "errors", "words", "temperature", last)
-    good = by_text(results, "passed_errors", "passed_words", "language", last)
+    wer = by_text("errors", "words", "temperature", last)
+    good = by_text("passed_errors", "passed_words", "language", last)
 
     def nearer(x: Floats, y: Floats) -> float:
         return float(average(np.abs(y[0] - x[0])) - average(np.abs(y[0] - x[one])))
 
-    return [Part(_less(accepted, one), (h,), "above"), Part(nearer, (wer, good), "below")]
+    return [Part(point_change(accepted, one), (h,), "above"), Part(nearer, (wer, good), "below")]
 
 
 def _cloned(results: Aligned, claim: Claim, part: str = "") -> list[Part]:
@@ -288,10 +282,10 @@ def _cloned(results: Aligned, claim: Claim, part: str = "") -> list[Part]:
         x = own.column("sim") - own.column("sim_strangers")
         counted = np.isfinite(x)
         nearer = ratio(np.where(counted, x, 0), counted.astype(np.float64), own.seeds)
-        parts.append(Part(lambda x: float(average(x)), (nearer,), "above"))
+        parts.append(Part(mean, (nearer,), "above"))
     return parts
 
 
 def _kept_voice(results: Aligned, claim: Claim) -> list[Part]:
     both = arm(results, [_system("dgsa"), _system("sft")])
-    return [Part(_less(0, 1), (measure(both, "sim"),), "within", claim.margin)] if both else []
+    return [Part(point_change(0, 1), (measure(both, "sim"),), "within", claim.margin)] if both else []

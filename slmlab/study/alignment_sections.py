@@ -26,7 +26,7 @@ from slmlab.study.alignment_claims import (
     set_entropies,
 )
 from slmlab.study.claims import Arm, Measured
-from slmlab.study.sections import Section, band
+from slmlab.study.sections import Section, band, shown
 from slmlab.study.sweep import RESULTS
 
 NAMES = {
@@ -128,7 +128,8 @@ def sections(results: Aligned, spoken: Sequence[Path]) -> list[Section]:
     found = [table(results, *what) for what in tables]
     found += [by_alpha(results), plane(results), cloning(results)]
     found += [temperatures(results), rounds(results), votes(results)]
-    return [*(part for part in found if part), agreement(results), sounds(spoken), cost(results)]
+    found += [agreement(results) if len(results.rows) else None, sounds(spoken), cost(results)]
+    return [part for part in found if part]
 
 
 def table(results: Aligned, title: str, language: str, paper: Mapping[str, str], text: str) -> Section | None:
@@ -166,31 +167,29 @@ def cells_of(own: Arm) -> list[str]:
     return [shown(measure(own, name)) for name in COLUMNS.values()]
 
 
-def shown(measured: Measured, scale: float = 1.0, place: int = 0) -> str:
-    """Mean over seeds with its interval."""
-    value, low, high = (scale * part[place] for part in band(measured))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "–"
-
-
 def plane(results: Aligned) -> Section | None:
     """Figure 5: where each method stands between stability and variety."""
-    figure, grid = plots.sheet(1, 2, 4.0)
     like_sw = ("sft", "rejection", "dpo", "dgsa")  # in both languages the same place, and so colour, by role
-    seen = 0
-    for ax, (language, names) in zip(grid[0], (("vi", like_sw), ("sw", TABLE_4)), strict=True):
-        for method, colour in zip(names, plots.COLOURS, strict=False):
-            own = arm(results, [(language, method, "", ALPHA if language == "vi" else 1.0)])
+    panels = {}
+    for language, alpha, names in (("vi", ALPHA, like_sw), ("sw", 1.0, TABLE_4)):
+        arms = {name: arm(results, [(language, name, "", alpha)]) for name in names}
+        if any(arms.values()):
+            panels[language] = arms
+    if not panels:
+        return None
+    figure, grid = plots.sheet(1, len(panels), 4.0)
+    for ax, (language, arms) in zip(grid[0], panels.items(), strict=True):
+        for (method, own), colour in zip(arms.items(), plots.COLOURS, strict=False):
             if own is not None:
-                seen += 1
                 (x, left, right), (y, low, high) = (band(measure(own, name)) for name in ("wer", "h"))
-                bars = [y - low, high - y], [x - left, right - x]
+                bars = np.maximum(0, [[y - low, high - y], [x - left, right - x]])  # rounding of equal draws
                 ax.errorbar(x, y, *bars, "o", color=colour, label=method)
         ax.invert_xaxis()
         ax.set(xlabel="WER in %, better to the right", ylabel="H_p in bits", title=language)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=4, columnspacing=1.0)
     words = "Methods of vi and of sw: word error rate against H_p, with 95 % intervals."
     text = "Figure 5. To the right is better understood, upwards more varied: both at once is what is wanted."
-    return Section("Stability and variety", text, picture=plots.Picture(figure, words)) if seen else None
+    return Section("Stability and variety", text, picture=plots.Picture(figure, words))
 
 
 def cloning(results: Aligned) -> Section | None:
@@ -231,7 +230,7 @@ def temperatures(results: Aligned) -> Section | None:
     if not len(last):
         return None
     pairs = (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
-    wer, loops, passed = (by_text(results, *pair, "temperature", last) for pair in pairs)
+    wer, loops, passed = (by_text(*pair, "temperature", last) for pair in pairs)
     h = set_entropies(results)[1]
     shares = last.groupby("temperature")["passed"].sum() / max(1, last["passed"].sum())
     lines = [
@@ -243,7 +242,7 @@ def temperatures(results: Aligned) -> Section | None:
         ]
         for k, (heat, share) in enumerate(shares.items())
     ]
-    good = by_text(results, "passed_errors", "passed_words", "language", last)
+    good = by_text("passed_errors", "passed_words", "language", last)
     lines.append(["accepted", shown(good, 100), shown(h, 1, -1), "–", "100", "100", "–"])
     head = [
         "T",
@@ -260,17 +259,14 @@ def temperatures(results: Aligned) -> Section | None:
 
 def rounds(results: Aligned) -> Section | None:
     """Figure 6: TDSC round by round."""
-    own = results.runs[(results.runs["language"] == "sw") & (results.runs["method"] == "tdsc")]
-    between = sorted({part for part in own["part"] if part.isdigit()}, key=int)
-    whole = arm(results, [("sw", *what, 1.0) for what in over_rounds(between)]) if between else None
-    tried = of_tdsc(results)
+    whole, tried = over_rounds(results), of_tdsc(results)
     if whole is None or not len(tried):
         return None
     figure, grid = plots.sheet(1, 3, 3.4)
     panels = (
         ("WER in %", whole.points, measure(whole, "wer"), 1),
         ("H_p in bits", whole.points, whole.entropy(), 1),
-        ("pass rate in %", whole.points[:-1], by_text(results, "passed", "tried", "round", tried), 100),
+        ("pass rate in %", whole.points[:-1], by_text("passed", "tried", "round", tried), 100),
     )
     for ax, (label, x, measured, scale) in zip(grid[0], panels, strict=True):
         value, low, high = (scale * part for part in band(measured))
@@ -333,10 +329,10 @@ def sounds(spoken: Sequence[Path]) -> Section:
 def cost(results: Aligned) -> Section:
     """What the units took."""
     names = ["training_seconds", "tuning_seconds", "speaking_seconds"]
-    sums = results.runs.groupby(["language", "method"])[names].sum()
-    seeds = results.runs.groupby(["language", "method"])["seed"].nunique()
+    unit = ["language", "method", "part", "alpha"]  # some have more seeds than others
+    sums = results.runs.groupby(unit)[names].mean().groupby(unit[:2]).sum()
     lines = [
-        [language, NAMES[method], *(f"{x / 60 / seeds[language, method]:.1f}" for x in row)]
+        [language, NAMES[method], *(f"{x / 60:.1f}" for x in row)]
         for (language, method), row in zip(sums.index, sums.to_numpy(), strict=True)
     ]
     hours = (results.runs[names].to_numpy().sum() + sum(results.seconds.values())) / 3600

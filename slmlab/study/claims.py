@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from slmlab import metrics, pipeline
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
-from slmlab.statistics import Estimate, all_of, correlation, draws_of, estimated, holm, ranks_agree
+from slmlab.statistics import Estimate, all_of, average, correlation, draws_of, estimated, holm, ranks_agree
 from slmlab.study.cells import DRAWS, ENTROPY, REAL
 from slmlab.study.sweep import Results
 
@@ -194,9 +194,9 @@ class Arm:
 
     @property
     def peak(self) -> int:
-        """The interior point with the highest mean H_p on dev."""
-        dev = self._cells(self.cells["h_dev"].to_numpy(np.float64)).mean(1)
-        return 1 + int(dev[1:-1].argmax())
+        """The interior point with the highest mean H_p on dev; the first where none is defined."""
+        dev = average(self._cells(self.cells["h_dev"].to_numpy(np.float64)), 1)
+        return 1 + int(np.where(np.isfinite(dev), dev, -np.inf)[1:-1].argmax())
 
     def _cells(self, values: Floats) -> Floats:
         return rearrange(values, "(k s) -> k s", s=len(self.seeds))
@@ -222,13 +222,6 @@ def ratio(above: Floats, below: Floats, seeds: Sequence[int] = ()) -> Measured:
         return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1], tuple(seeds), n)
 
 
-def average(x: Floats, axis: int | None = None) -> Any:
-    """Mean of what is defined; NaN, without a warning, where nothing is."""
-    defined = np.isfinite(x)
-    count = defined.sum(axis)
-    return np.where(defined, x, 0).sum(axis) / np.where(count > 0, count, np.nan)
-
-
 def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
     """Rows with `cer`, `clear` and expressivity `z`, standardised on the dev recordings."""
     names = ["f0_spread", "f0_range_semitones", "energy_std", "rate_variation"]
@@ -245,11 +238,12 @@ def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
 def half_fall(points: Floats, curve: Floats) -> float:
     """The α at which a curve (k) has lost half of what it loses from its best to its last point.
 
-    Read from straight lines between points; the last α when it never falls.
+    Read from straight lines between the points at which it is defined; the last α when it never falls.
     """
     if not np.isfinite(curve[-1]):
         return float("nan")
-    best = int(np.nanargmax(curve))
+    points, curve = (x[np.isfinite(curve)] for x in (points, curve))
+    best = int(curve.argmax())
     middle = (curve[best] + curve[-1]) / 2
     for i in range(best, len(curve) - 1):
         if curve[i] > middle >= curve[i + 1]:
@@ -293,7 +287,7 @@ def _bits(codes: NDArray[np.int64]) -> float:
     return float(-(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum())
 
 
-def _at(i: int, j: int | slice) -> Function:
+def point_change(i: int, j: int | slice) -> Function:
     """Numbers (k s) → point i less point j, mean over seeds."""
     return lambda x: float(average(x[i]) - average(x[j]))
 
@@ -339,13 +333,13 @@ def scaling(results: Results, name: str) -> dict[str, list[Part]]:
     pitch = [arm.change(name, end, peak) for name in ("f0_std", "f0_range")]
     return {
         "S1": [Part(rises, (arm.wer,), "below", 0.0, CORRELATION)],
-        "S2": [Part(_at(peak, i), (h,), "above") for i in _better_first(h, (end, 0))],
-        "S3": [Part(_at(end, peak), (h,), "below")],
+        "S2": [Part(point_change(peak, i), (h,), "above") for i in _better_first(h, (end, 0))],
+        "S3": [Part(point_change(end, peak), (h,), "below")],
         "S4": [Part(often, (rate,), "above") for rate in repetition],
         "S5": [Part(mean, (moved,), "below") for moved in pitch],
-        "S6": [Part(mean, (flatter,), "below"), Part(_at(end, 0), (arm.wer,), "below")],
+        "S6": [Part(mean, (flatter,), "below"), Part(point_change(end, 0), (arm.wer,), "below")],
         "S7": [Part(falls, (z, sim), "above")],
-        "S8": [Part(_at(1, i), (other,), "above") for i in _better_first(other, (0, 2))],
+        "S8": [Part(point_change(1, i), (other,), "above") for i in _better_first(other, (0, 2))],
         "S9": [Part(follows, (h,), "above", 0.0, CORRELATION)],
     }
 
@@ -368,13 +362,14 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
         matched = np.abs(low["word_errors"].to_numpy(int) - high["word_errors"].to_numpy(int)) <= 1
         difference = (high[names].to_numpy(float) - low[names].to_numpy(float))[matched]
         found.append(pd.DataFrame(difference, columns=names).assign(seed=seed, sentence=sentence))
-    return pd.concat(found, ignore_index=True)
+    none = pd.DataFrame(columns=[*names, "seed", "sentence"], dtype=np.float64)
+    return pd.concat(found, ignore_index=True) if found else none
 
 
 def by_sentence(rows: pd.DataFrame, above: str, below: str, n: int) -> Measured:
-    """Sums of two columns by seed and sentence, divided: (1 s) over all sentences."""
+    """Sums of two columns by seed and sentence, divided: (1 s) over all sentences; NaN of no rows."""
     sums = rows.groupby(["seed", "sentence"])[[above, below]].sum()
-    seeds = sorted(rows["seed"].unique())
+    seeds = sorted(rows["seed"].unique()) or [0]
     full = sums.reindex(pd.MultiIndex.from_product([seeds, range(n)]), fill_value=0.0)
     shape = {"s": len(seeds)}
     over, under = (rearrange(full[c].to_numpy(float), "(s n) -> 1 s n", **shape) for c in (above, below))
@@ -506,7 +501,7 @@ def premises(results: Results) -> list[dict[str, Any]]:
 
     for kind in ("authentic", "lively"):
         ends = mixture_entropies(results.mixture, kind, [0, 1], 0)
-        more = Part(_at(0, 1), (ends,), "above")
+        more = Part(point_change(0, 1), (ends,), "above")
         how = "equal token counts, bits; the erosion has something to erode"
         sure = more.ps()[0] < LEVEL / 2
         premise(f"H of {kind} tokens above H of synthetic ones", more.estimate.value, "> 0", sure, how)
@@ -516,6 +511,6 @@ def premises(results: Results) -> list[dict[str, Any]]:
         premise(name, value, f"{low:g} to {high:g}", holds, how)
     if complete(results, "authentic"):
         arm = Arm(results, "authentic")
-        least = Part(_at(-1, -2), (arm.wer,), "below").estimate.detectable()
+        least = Part(point_change(-1, -2), (arm.wer,), "below").estimate.detectable()
         premise("differences of WER can be seen", least, "≤ 0.05", least <= 0.05, f"80 % power, n = {arm.n}")
     return rows

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from slmlab import plots
+from slmlab.statistics import average
 from slmlab.study.cells import BUDGET, ENTROPY, REAL
 from slmlab.study.claims import (
     FEWEST_SEEDS,
@@ -23,7 +24,6 @@ from slmlab.study.claims import (
     Arm,
     Measured,
     arms_of,
-    average,
     mixture_entropies,
     noise_effects,
     pairs,
@@ -152,10 +152,9 @@ def numbers(arm: Arm) -> Section:
         ("Expressivity z", 1, arm.mean("z", clear=True)),
         ("SIM", 1, arm.mean("sim")),
     )
-    bands = [[scale * part for part in band(measured)] for _, scale, measured in columns]
     lines = []
     for k, alpha in enumerate(arm.points):
-        ours = ["{:.2f} [{:.2f}, {:.2f}]".format(*(part[k] for part in found)) for found in bands]
+        ours = [shown(measured, scale, k) for _, scale, measured in columns]
         paper = PAPER.get(round(float(alpha), 2))
         theirs = "{:.1f} · {:.2f} · {:.1f}".format(*paper) if paper else "–"
         lines.append([f"{100 * alpha:.0f}", *ours, theirs])
@@ -196,7 +195,7 @@ def prosody(results: Results) -> Section:
     ]
     within = clean.groupby(["seed", "sentence", "temperature"])[names].transform("mean")
     r = (clean[names] - within).corr()["f0_spread"]
-    lines.append(["r with F0 spread, one text and temperature", *(f"{r[name]:+.2f}" for name in names)])
+    lines.append(["r with F0 spread, one text and temperature", *map(_signed, r[names])])
     head = ["What changes", "H_p", "H_p, no silence", "melody entropy", "F0 spread", "CER"]
     text = (
         f"{len(paired)} pairs of one text with WER matched stand behind E1–E5. Below, in standard "
@@ -309,6 +308,12 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
     return value, low, high
 
 
+def shown(measured: Measured, scale: float = 1.0, place: int = 0) -> str:
+    """Mean over seeds of a point with its interval, or a dash where it is not defined."""
+    value, low, high = (scale * part[place] for part in band(measured))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "–"
+
+
 def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, label: str) -> None:
     value, low, high = (scale * part for part in band(measured))
     ax.plot(x, value, color=colour, marker=MARKS[label], label=label)
@@ -316,7 +321,11 @@ def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, labe
 
 
 def _effects(change: pd.Series, spread: pd.Series) -> list[str]:
-    return [f"{change[name] / spread[name]:+.2f}" if spread[name] > 0 else "–" for name in change.index]
+    return [_signed(x) for x in change / spread.where(spread > 0)]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if np.isfinite(value) else "–"
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from slmlab import align, pipeline
 from slmlab.align import SCALES, Scale
 from slmlab.checkpoints import digest
 from slmlab.errors import LabError
-from slmlab.preference import dgsa
+from slmlab.preference import dgsa, tdsc
 from slmlab.stages import Stage, read_done, run_stages
 from slmlab.study import alignment, cells
 from slmlab.study.alignment import Unit
@@ -48,6 +48,15 @@ def settle(
             f"there is no method {unit.method!r} at preset {preset_name!r}: methods are "
             f"{', '.join(align.METHODS)}, presets {', '.join(SCALES)}."
         )
+    if unit.language not in ("vi", "sw") or (unit.method in dgsa.VARIANTS and unit.language == "sw"):
+        raise LabError(
+            f"the study has nothing of {unit.language!r} for {unit.method} to learn from: expected vi or sw, "
+            "and vi alone for DGSA and its like, since sw has no recordings."
+        )
+    if (sft_lrs or rounds) and unit.method not in tdsc.VARIANTS:
+        raise LabError(f"{unit.method} has neither rounds nor an SFT of its own, as TDSC has.")
+    if min(steps, rounds) < 0:
+        raise LabError(f"steps={steps} and rounds={rounds}: expected none below 0.")
     usual = SCALES[preset_name]
     usual = replace(usual, rounds=rounds or usual.rounds)
     tried = list(_tried(usual, unit.method in dgsa.VARIANTS, lrs, sft_lrs, sft_weights, steps))
