@@ -58,6 +58,9 @@ paper: $(VENV)/.installed  ## both studies at three seeds, what D1 to D6 compare
 	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2
 	@$(BIN)/slmlab align $(EXTENT) --preset $(PRESET) --seed 0 1 2
 	@$(BIN)/slmlab align core --preset $(PRESET) --language vi --only sft,dpo,dgsa --seed 3 4 5 6 7 8 9
+ifeq ($(EXTENT),full)
+	@$(BIN)/slmlab align full --preset $(PRESET) --language vi --only dgsa.no-preference --seed 3 4 5 6 7 8 9
+endif
 	@$(BIN)/slmlab report --preset $(PRESET)
 
 test: lint  ## set up, then lint, types, the direction of imports and the tests

@@ -171,7 +171,13 @@ def test_more_seeds_of_some_systems_count_for_their_claims_alone() -> None:
         own = (table["language"] == "vi") & table["method"].isin(["sft", "dgsa"]) & (table["alpha"] == ALPHA)
         return pd.concat([table, table[own].assign(seed=table["seed"] + len(SEEDS))], ignore_index=True)
 
-    found = ledger(1.0, replace(whole, rows=more(whole.rows), runs=more(whole.runs)))
+    grown = replace(whole, rows=more(whole.rows), runs=more(whole.runs))
+    three = [
+        next(part for part in alignment_sections.sections(of, []) if part.title.startswith("Table 3"))
+        for of in (whole, grown)
+    ]
+    assert ["more seeds than others" in part.text for part in three] == [False, True]
+    found = ledger(1.0, grown)
     assert {name: len(found[name]["seeds"]) for name in ("D1", "D4", "D5", "D12", "D13", "C1", "C2")} == {
         **{"D1": 6, "D4": 6, "D5": 3, "D12": 3, "D13": 6, "C1": 3, "C2": 6}
     }

@@ -28,6 +28,8 @@ def test_the_ground_comes_first_and_the_ledger_has_every_claim(parts: list[Secti
     assert len(parts[-2].lines) == 47
     assert all(len(line) == len(part.head) for part in parts for line in part.lines)
     s1 = next(line for line in parts[-2].lines if line[0] == "S1")
+    low, high = map(float, s1[-1].split(" … "))
+    assert -1 <= low <= high < -0.5
     assert s1[5] == "reproduced"
     assert s1[7] == "75.0 → 36.2 %"
     assert parts[-1].lines == [["authentic", "15", "2.0", "1.0", "0.8"]]

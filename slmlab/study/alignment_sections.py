@@ -143,6 +143,8 @@ def table(results: Aligned, title: str, language: str, paper: Mapping[str, str],
     words = (
         f"{text} Expressivity z stands in for NMOS, SIM for SMOS. The paper's numbers are of other languages."
     )
+    if len({line[-2] for line in lines}) > 1:
+        words += " Some systems have more seeds than others: claims compare the seeds that both have."
     return Section(title, words, head, lines) if len(lines) > 1 else None
 
 

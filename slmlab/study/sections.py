@@ -254,13 +254,14 @@ def ledger(claims: Iterable[dict[str, Any]]) -> Section:
         count = f"{seeds} of {FEWEST_SEEDS} seeds" if few else f"{seeds} seeds" if more else ""
         remarks = "; ".join(filter(None, (count, row["note"])))
         verdict = row["verdict"] + (f" ({remarks})" if remarks else "")
-        lines.append(
-            [row["id"], row["statement"], row["statistic"], ours, p, verdict, others or "–", row["paper"]]
-        )
+        said = (row["id"], row["statement"], row["statistic"], ours, p, verdict, others or "–", row["paper"])
+        lines.append([*said, _range(row.get("by_seed", ()))])
     head = ["", "Claim", "Statistic", "Ours [95 %]", "p (Holm)", "Verdict", "Other arms", "The paper's"]
+    head += ["By seed"]
     text = (
         "Verdicts are computed from rows by one function. Reproduced or refuted: Holm-adjusted p below 0.05 "
-        "within the family, in the claimed or the opposite direction. A refuted claim is a result."
+        "within the family, in the claimed or the opposite direction. A refuted claim is a result. Intervals "
+        "are over sentences, given the seeds; the last column has the lowest and the highest seed."
     )
     return Section("The ledger of claims", text, head, lines)
 
@@ -318,6 +319,12 @@ def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, labe
     value, low, high = (scale * part for part in band(measured))
     ax.plot(x, value, color=colour, marker=MARKS[label], label=label)
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _range(by_seed: Sequence[float]) -> str:
+    """The lowest and the highest of the numbers that are defined."""
+    known = [value for value in by_seed if np.isfinite(value)]
+    return f"{min(known):.2g} … {max(known):.2g}" if known else "–"
 
 
 def _effects(change: pd.Series, spread: pd.Series) -> list[str]:
