@@ -164,8 +164,8 @@ def align(
         raise LabError("a table of votes does not say in which language: give it with --language.")
     if clips and method != PEOPLE:
         raise LabError(f"method {method} takes no clips: they are what votes are about.")
-    for what, given_to_it in (("recordings", recordings), ("alpha", alpha)):
-        if given_to_it is not None and method not in dgsa.VARIANTS:
+    for what, value in (("recordings", recordings), ("alpha", alpha)):
+        if value is not None and method not in dgsa.VARIANTS:
             raise LabError(f"method {method} takes no {what}: {', '.join(dgsa.VARIANTS)} do.")
     if recordings and not (recordings / MANIFEST).exists():
         raise LabError(f"{recordings} is no corpus: make one of your recordings with `slmlab import`.")
@@ -179,7 +179,7 @@ def align(
     given = [votes] if votes else [recordings / MANIFEST] if recordings else []
     config += [hashlib.sha256(file.read_bytes()).hexdigest() for file in given]
     places = (str(begin), str(votes or ""), str(clips or ""), str(recordings or ""))
-    arguments = (method, preset_name, seed, *places, language, 0.8 if alpha is None else alpha)
+    arguments = (method, preset_name, seed, *places, language, DGSAConfig.alpha if alpha is None else alpha)
     name = f"align.{method}.{language}.{seed}"
     stage = Stage(name, (), functools.partial(_run, *arguments), config, CODE)
     return run_stages([stage], pipeline.CACHE / preset_name, workers=1)[name]

@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slmlab.errors import LabError
@@ -18,6 +19,11 @@ JUDGED = Pair("b", "sw", "moja mbili", (3,), (4, 4), "judge")
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     table.write([REAL, JUDGED], tmp_path / "pairs.parquet")
     assert table.read(tmp_path / "pairs.parquet") == [REAL, JUDGED]
+
+
+def test_tokens_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    table.write([dataclasses.replace(REAL, chosen=tuple(np.array(REAL.chosen)))], tmp_path / "pairs.parquet")
+    assert table.read(tmp_path / "pairs.parquet") == [REAL]
 
 
 def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:

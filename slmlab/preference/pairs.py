@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequen
 def _fault(pair: Pair, seen: set[str]) -> str:
     """What is wrong with a pair in itself, or nothing."""
     both = (*pair.chosen, *pair.rejected, *pair.style)
-    if not all(isinstance(code, int) for code in both):
+    if not all(isinstance(code, Integral) for code in both):
         return "has a speech token that is no whole number"
     weight = pair.weight if isinstance(pair.weight, int | float) else math.nan
     faults = {
