@@ -27,7 +27,7 @@ from slmlab.models.fsq import codes_to_digits
 from slmlab.models.recogniser import transcribe
 from slmlab.models.vocoder import griffin_lim, spectral_distance
 from slmlab.sampling import SamplingConfig
-from slmlab.statistics import average
+from slmlab.statistics import average, correlation, varies
 from slmlab.voice import STYLE_TOKENS, Chain
 
 Floats = NDArray[np.float64]
@@ -242,9 +242,8 @@ def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
             said = chain.tokenizer.read(digits, torch.tensor([2 * digits.shape[1]])).prosody[0, :, 0]
             true = features.semitones(corpus.f0(i))[: len(said)]
             voiced = ~torch.isnan(true)
-            if int(voiced.sum()) >= 10 and float(true[voiced].std()) > 0:
-                pair = torch.stack([said[: len(true)][voiced], true[voiced]])
-                correlations.append(float(torch.corrcoef(pair)[0, 1]))
+            if int(voiced.sum()) >= 10 and varies(true[voiced]):
+                correlations.append(correlation(said[: len(true)][voiced], true[voiced]))
     if not correlations:
         raise LabError("no held-out recording has ten voiced frames: speak more of them before probing F0")
     return float(average(correlations))

@@ -152,9 +152,10 @@ def numbers(arm: Arm) -> Section:
         ("Expressivity z", 1, arm.mean("z", clear=True)),
         ("SIM", 1, arm.mean("sim")),
     )
+    bands = [[scale * part for part in band(measured)] for _, scale, measured in columns]
     lines = []
     for k, alpha in enumerate(arm.points):
-        ours = [shown(measured, scale, k) for _, scale, measured in columns]
+        ours = [_written(*(part[k] for part in found)) for found in bands]
         paper = PAPER.get(round(float(alpha), 2))
         theirs = "{:.1f} · {:.2f} · {:.1f}".format(*paper) if paper else "–"
         lines.append([f"{100 * alpha:.0f}", *ours, theirs])
@@ -311,7 +312,10 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
 
 def shown(measured: Measured, scale: float = 1.0, place: int = 0) -> str:
     """Mean over seeds of a point with its interval, or a dash where it is not defined."""
-    value, low, high = (scale * part[place] for part in band(measured))
+    return _written(*(scale * part[place] for part in band(measured)))
+
+
+def _written(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "–"
 
 
