@@ -1,0 +1,96 @@
+"""The golden record: what the lab said and judged before its rooms were moved, to be said and judged after.
+
+`python tests/golden/record.py` writes it anew: only when what the lab says, or its rows, is meant to change.
+
+    speech.safetensors   for ten sentences a language: speech tokens (t), and every 25th sample of the wave
+    ledger.json          all claims with their estimates, intervals, p and verdicts, to the last digit
+    rows.json            for each table of `data/results/`: rows, and a digest of all columns but the key
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+from slmlab import pipeline, report
+from slmlab.checkpoints import plain
+from slmlab.corpus.sentences import sentences
+from slmlab.study import alignment, sweep
+from slmlab.study.alignment import Unit
+from slmlab.study.cells import Cell
+from slmlab.voice import Chain
+
+HERE = Path(__file__).parent
+LANGUAGES = ("vi", "sw")
+EVERY = 25  # samples
+
+
+def speech() -> dict[str, torch.Tensor]:
+    """Tokens `<language>.<i>.tokens` and thinned waves `<language>.<i>.wave` of the shipped chain."""
+    chain = Chain(pipeline.SHIPPED / "tiny")
+    kept: dict[str, torch.Tensor] = {}
+    for language in LANGUAGES:
+        texts = sentences(language, "test", 10, seed=0)
+        names = sorted(chain.voices)
+        timbres = torch.stack([chain.named_timbre(names[i % len(names)]) for i in range(len(texts))])
+        for i, said in enumerate(chain.say(texts, language, timbres)):
+            kept[f"{language}.{i}.tokens"] = torch.tensor(said.codes)
+            kept[f"{language}.{i}.wave"] = said.wave[::EVERY].clone()
+    return kept
+
+
+def ledger() -> list[dict[str, Any]]:
+    """Every claim as it is judged from the rows that are committed."""
+    judged: list[dict[str, Any]] = json.loads(json.dumps(plain(report._judged("tiny")[2])))
+    return judged
+
+
+def rows() -> dict[str, dict[str, Any]]:
+    """By table: how many rows, and a digest of every column but `key`."""
+    found = {}
+    for path in sorted(sweep.RESULTS.glob("*.parquet")):
+        table = pq.read_table(path)
+        total = hashlib.sha256()
+        for name in sorted(set(table.column_names) - {"key"}):
+            total.update(f"{name} {table.schema.field(name).type}\n".encode())
+            total.update(json.dumps(table.column(name).to_pylist()).encode())
+        found[path.name] = {"rows": len(table), "sha256": total.hexdigest()}
+    return found
+
+
+def orphans() -> list[str]:
+    """Rows whose key is not the one that the code as it is would give them: they would be computed again."""
+    lost = []
+    studies = {language: alignment.study_of("tiny", language) for language in LANGUAGES}
+    keys: dict[Any, str] = {}
+    for path in sorted(sweep.RESULTS.glob("*.parquet")):
+        table = pq.read_table(path)
+        if "key" not in table.column_names:
+            continue
+        identity = alignment.KEYS if "-aligned-" in path.name else sweep.KEYS
+        for row in table.select([*identity, "key"]).group_by([*identity, "key"]).aggregate([]).to_pylist():
+            known = row.pop("key")
+            at = Unit(**row) if "-aligned-" in path.name else Cell(**row)
+            if at not in keys:
+                keys[at] = (
+                    alignment.key(studies[at.language], at)
+                    if isinstance(at, Unit)
+                    else sweep.key(studies["vi"], at)
+                )
+            if known != keys[at]:
+                lost.append(f"{path.name}: {at.name}")
+    return lost
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    save_file(speech(), HERE / "speech.safetensors")
+    (HERE / "ledger.json").write_text(
+        json.dumps(ledger(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (HERE / "rows.json").write_text(json.dumps(rows(), indent=1) + "\n", encoding="utf-8")
+    print("orphans:", orphans())
