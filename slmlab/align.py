@@ -39,10 +39,6 @@ from slmlab.voice import Chain
 PEOPLE = "people"
 METHODS = (*dgsa.VARIANTS, *tdsc.VARIANTS, PEOPLE)
 TEXT_SEED = 77  # texts to be said anew; corpora draw theirs from other seeds
-CODE = (
-    *("slmlab.preference", "slmlab.models", "slmlab.sampling", "slmlab.training", "slmlab.optim"),
-    *("slmlab.metrics", "slmlab.text", "slmlab.voice", "slmlab.align"),
-)
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def align(
     places = (str(begin), str(votes or ""), str(clips or ""), str(recordings or ""))
     arguments = (method, preset_name, seed, *places, language, DGSAConfig.alpha if alpha is None else alpha)
     name = f"align.{method}.{language}.{seed}"
-    stage = Stage(name, (), functools.partial(_run, *arguments), config, CODE)
+    stage = Stage(name, (), functools.partial(_run, *arguments), config)
     return run_stages([stage], pipeline.CACHE / preset_name, workers=1)[name]
 
 

@@ -360,29 +360,11 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
     return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
 
 
-CODE = {
-    "speaker": ("speaker", "augmentation", "frames"),
-    "tokenizer": ("tokenizer", "fsq", "frames", "augmentation"),
-    "vocoder": ("vocoder", "frames"),
-    "decoder": ("decoder", "flow_matching", "fsq", "frames"),
-    "judge_a": ("recogniser", "augmentation", "frames"),
-    "judge_b": ("recogniser", "augmentation", "frames"),
-    "lm": ("lm", "layers"),
-}
-"""The files of `models` that make a network stale when they change; recipes and the loop do so for all."""
-SPEECH = (
-    *("corpus.build", "corpus.engines", "corpus.prosody", "corpus.sentences", "corpus.manifest"),
-    *("features", "audio", "text"),
-)
-"""The files, besides models, that make a corpus stale; so do the grammars."""
-
-
 def stages(chain: Preset) -> list[Stage]:
     """The whole chain as stages, longest way first."""
     name = chain.name
 
     def corpus(group: str) -> Stage:
-        code = tuple(f"slmlab.{module}" for module in SPEECH)
         specs = chain.corpora[group]
         sources = [
             spec.content()
@@ -391,19 +373,7 @@ def stages(chain: Preset) -> list[Stage]:
             for spec in specs
         ]
         run = functools.partial(speak_group, name, group)
-        return Stage(f"corpus.{group}", (), run, [specs, sources], code)
-
-    def network(
-        stage: str, run: Callable[..., Any], inputs: tuple[str, ...], part: Part, files: str
-    ) -> Stage:
-        code = (
-            *(f"slmlab.models.{file}" for file in CODE[files]),
-            "slmlab.training",
-            "slmlab.optim",
-            "slmlab.voice",
-            "slmlab.recipes",
-        )
-        return Stage(stage, inputs, run, part, code)
+        return Stage(f"corpus.{group}", (), run, [specs, sources])
 
     parts = ("corpus.parts",)
     lms = ("backbone", *TARGET_LANGUAGES)
@@ -418,12 +388,12 @@ def stages(chain: Preset) -> list[Stage]:
     made = {}
     for stage, (run, inputs) in runs.items():
         own = (name, stage) if run is train_judge else (name,)
-        made[stage] = network(stage, functools.partial(run, *own), inputs, getattr(chain, stage), stage)
+        made[stage] = Stage(stage, inputs, functools.partial(run, *own), getattr(chain, stage))
     for group in lms:
         needs = (f"corpus.{group}", "tokenizer", *(() if group == "backbone" else ("lm.backbone",)))
         part = chain.backbone if group == "backbone" else chain.lm
         stage = f"lm.{group}"
-        made[stage] = network(stage, functools.partial(train_lm, name, group), needs, part, "lm")
+        made[stage] = Stage(stage, needs, functools.partial(train_lm, name, group), part)
     corpora = {f"corpus.{group}": corpus(group) for group in chain.corpora}
     longest = (*parts, "speaker", "tokenizer", *corpora, *(f"lm.{group}" for group in lms), *made)
     known = corpora | made

@@ -1,6 +1,6 @@
 """What was computed once is not computed again: stages that need each other, kept by what went into them.
 
-A stage's key is a digest of its config, of code without comments and docstrings, and of its inputs' keys. Its
+A stage's key is a digest of its config, of all code that its function reaches, and of its inputs' keys. Its
 results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a folder without it is of a stage
 that was cut off, and its training goes on where it stopped. A lock lets one process in at a time.
 """
@@ -9,7 +9,6 @@ import ast
 import fcntl
 import functools
 import importlib.util
-import inspect
 import json
 import multiprocessing
 import os
@@ -49,8 +48,6 @@ class Stage:
     """`(own folder, folders of the inputs by name) → metrics`; a top-level function, or a partial of one."""
     config: Any
     """Dataclasses or JSON values: what decides the result besides code, inputs and a partial's arguments."""
-    code: tuple[str, ...]
-    """Modules and packages that make the result stale when they change; the function itself always does."""
 
 
 def run_stages(
@@ -113,36 +110,107 @@ def stage_folders(stages: Sequence[Stage], cache: Path) -> dict[str, Path]:
     if unknown or len(plan) < len(stages):
         why = f"{', '.join(sorted(unknown))} not among them" if unknown else "two share a name"
         raise LabError(f"Stages {', '.join(stage.name for stage in stages)} are no plan: {why}.")
-    code = {
-        module: _code(_sources(module)) for module in {module for stage in stages for module in stage.code}
-    }
     keys: dict[str, str] = {}
     for name in TopologicalSorter({stage.name: stage.inputs for stage in stages}).static_order():
         stage = plan[name]
         run = functools.partial(stage.run)  # a partial of a partial is one partial
         said = [name, run.args, run.keywords, stage.config]
-        written = [_code([inspect.getsource(run.func)]), *(code[module] for module in stage.code)]
-        keys[name] = digest([said, written, [keys[source] for source in stage.inputs]])
+        keys[name] = digest([said, code_of(run.func), [keys[source] for source in stage.inputs]])
     return {name: cache / f"{name}-{keys[name][:12]}" for name in plan}
 
 
-def _sources(module: str) -> Iterable[str]:
-    """Code of a module, or of all modules of a package."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise LabError(f"There is no module {module} whose code a stage could depend on; correct its name.")
-    file = Path(spec.origin)
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    return [file.read_text(encoding="utf-8") for file in files]
+def code_of(function: Callable[..., Any]) -> list[str]:
+    """Code of a function and of all of its package that it names, itself or through others, without what
+    does not run: comments, docstrings, layout. A class that is named counts whole.
+    """
+    own = function.__module__
+    package = own.partition(".")[0]
+    code: dict[tuple[str, str], list[str]] = {}
+    wanted = [(own, function.__qualname__.partition(".")[0])]
+    while wanted:
+        at = wanted.pop()
+        module = _module(at[0])
+        if at not in code and at[1] in module.definitions:
+            nodes = module.definitions[at[1]]
+            code[at] = [ast.unparse(node) for node in nodes]
+            wanted += [
+                place for place in module.named(nodes) if place[0] == own or place[0].split(".")[0] == package
+            ]
+    return [line for _, lines in sorted(code.items()) for line in lines]
 
 
-def _code(sources: Iterable[str]) -> list[str]:
-    """Code without what does not run: comments, docstrings, layout."""
-    trees = [ast.parse(source) for source in sources]
-    for node in (node for tree in trees for node in ast.walk(tree)):
+@dataclass(frozen=True)
+class _Module:
+    """What a module's names mean."""
+
+    name: str
+    """Dotted."""
+    definitions: dict[str, list[ast.stmt]]
+    """Statements at the top that bind a name, without prose."""
+    imports: dict[str, tuple[str, str]]
+    """Module and name there that an imported name means; of a module the name is empty."""
+
+    def named(self, nodes: Iterable[ast.stmt]) -> set[tuple[str, str]]:
+        """Places that the statements name: module and name there."""
+        found = set[tuple[str, str]]()
+        for node in (part for top in nodes for part in ast.walk(top)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module, name = self.imports.get(node.value.id, ("", "-"))
+                if not name:
+                    found.add((module, node.attr))
+            elif isinstance(node, ast.Name):
+                found.add(self.imports.get(node.id, (self.name, node.id)))
+        return found
+
+
+def _module(name: str) -> _Module:
+    """A module read from its file; nothing of it is run. What is not written in Python names nothing."""
+    origin = _origin(name)
+    return _parsed(name, origin, os.stat(origin).st_mtime_ns) if origin else _Module(name, {}, {})
+
+
+@functools.cache
+def _origin(name: str) -> str:
+    """The file of a module, or nothing where there is no such module or no Python in it."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        return ""
+    origin = spec.origin if spec else None
+    return origin if origin and origin.endswith(".py") else ""
+
+
+@functools.lru_cache(maxsize=1000)
+def _parsed(name: str, origin: str, changed: int) -> _Module:
+    """The module as its file was at the time `changed`."""
+    tree = ast.parse(Path(origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [line for line in node.body if not _is_prose(line)] or [ast.Pass()]
-    return [ast.unparse(tree) for tree in trees]
+    definitions: dict[str, list[ast.stmt]] = {}
+    for top in tree.body:
+        for bound in _bound(top):
+            definitions.setdefault(bound, []).append(top)
+    imports = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                at = (full, "") if _origin(full) else (node.module, alias.name)
+                imports[alias.asname or alias.name] = at
+    return _Module(name, definitions, imports)
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Names that a statement at the top of a module defines."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [statement.name]
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
 
 
 def _is_prose(line: ast.stmt) -> bool:

@@ -402,7 +402,7 @@ def plan(
     monkeypatch: pytest.MonkeyPatch, cache: Path, run: Callable[..., dict[str, int]], workers: int
 ) -> None:
     """Let the commands know one stage only."""
-    stage = Stage("corpus.toy", (), run, None, ())
+    stage = Stage("corpus.toy", (), run, None)
     monkeypatch.setattr(pipeline, "CACHE", cache)
     monkeypatch.setattr(pipeline, "_stages", lambda preset: {stage.name: stage})
     monkeypatch.setattr(pipeline, "run_stages", functools.partial(run_stages, workers=workers))

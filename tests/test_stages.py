@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 from tqdm.auto import tqdm
 
+from slmlab import recipes
 from slmlab.errors import LabError
-from slmlab.stages import Stage, read_done, run_stages, stage_folders
+from slmlab.stages import Stage, code_of, read_done, run_stages, stage_folders
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["torch", "slmlab.stages"])
@@ -72,7 +74,7 @@ def chain(ledger: Path, *numbers: int) -> list[Stage]:
     """Stages a, b, …; each adds its number to the one before."""
     names = "abcdef"[: len(numbers)]
     return [
-        Stage(name, tuple(names[:i][-1:]), functools.partial(add, ledger, number), {"number": number}, ())
+        Stage(name, tuple(names[:i][-1:]), functools.partial(add, ledger, number), {"number": number})
         for i, (name, number) in enumerate(zip(names, numbers, strict=True))
     ]
 
@@ -104,30 +106,48 @@ def test_a_change_reaches_what_comes_after_it_only(tmp_path: Path) -> None:
     assert (tmp_path / "ledger").read_text().split() == ["a", "b", "c", "b", "c"]
 
 
-def test_code_counts_but_comments_and_docstrings_do_not(
+def test_code_that_a_stage_reaches_counts_but_comments_docstrings_and_its_neighbours_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "toy_package").mkdir()
     (tmp_path / "toy_package" / "__init__.py").write_text("")
+    (tmp_path / "toy_package" / "outer.py").write_text(
+        "from toy_package import inner\nfrom toy_package.inner import K as FACTOR\n\n\n"
+        "def g(x):\n    return inner.f(x) * FACTOR\n\n\n"
+        "def run(folder, inputs):\n    return {'total': g(1)}\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    stage = Stage("a", (), refuse, None, ("toy_package",))
+    times = itertools.count(1)
 
     def key(code: str) -> str:
         (tmp_path / "toy_package" / "inner.py").write_text(code)
+        os.utime(tmp_path / "toy_package" / "inner.py", ns=(next(times), next(times)))
         importlib.invalidate_caches()
-        return stage_folders([stage], tmp_path)["a"].name
+        run = importlib.import_module("toy_package.outer").run
+        return stage_folders([Stage("a", (), run, None)], tmp_path)["a"].name
 
-    first = key("def f(x):\n    return x + 1\n")
-    assert key('"""Why."""\n\n\ndef f(x):\n    """Add."""\n    return x  +  1  # one\n') == first
-    assert key("def f(x):\n    return x + 2\n") != first
-    assert key('def f(x):\n    return "Add."\n') != first
+    first = key("K = 3\n\n\ndef f(x):\n    return x + 1\n")
+    assert key('"""Why."""\n\nK = 3\n\n\ndef f(x):\n    """Add."""\n    return x  +  1  # one\n') == first
+    assert key("K = 3\n\n\ndef f(x):\n    return x + 1\n\n\ndef unused():\n    return 9\n") == first
+    assert key("K = 3\n\n\ndef f(x):\n    return x + 2\n") != first
+    assert key("K = 4\n\n\ndef f(x):\n    return x + 1\n") != first
+    assert key('K = 3\n\n\ndef f(x):\n    return "Add."\n') != first
+
+
+def test_code_of_a_network_is_not_code_of_another() -> None:
+    tokenizer, vocoder = (code_of(run) for run in (recipes.train_tokenizer, recipes.train_vocoder))
+    assert any(line.startswith("class SpeechTokenizer") for line in tokenizer)
+    assert not any(line.startswith("class SpeechTokenizer") for line in vocoder)
+    both = {line for line in tokenizer if line in vocoder}
+    assert any(line.startswith("class Utterances") for line in both)
+    assert any("def train(" in line for line in both)
 
 
 @pytest.mark.parametrize(("config", "argument"), [({"n": 2}, 1), ({"n": 1}, 2)])
 def test_config_and_arguments_count(tmp_path: Path, config: dict[str, int], argument: int) -> None:
     def folder(config: dict[str, int], argument: int) -> Path:
         run = functools.partial(functools.partial(add, tmp_path), argument)
-        return stage_folders([Stage("a", (), run, config, ())], tmp_path)["a"]
+        return stage_folders([Stage("a", (), run, config)], tmp_path)["a"]
 
     assert folder({"n": 1}, 1) == folder({"n": 1}, 1) != folder(config, argument)
 
@@ -138,17 +158,15 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         run_stages([second], tmp_path)
     with pytest.raises(LabError, match="two share a name"):
         run_stages([first, first], tmp_path)
-    with pytest.raises(LabError, match=r"no module slmlab\.nothing"):
-        run_stages([Stage("a", (), refuse, None, ("slmlab.nothing",))], tmp_path)
 
 
 def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     stages = [
-        Stage("bad", (), refuse, None, ()),
-        Stage("worse", (), stumble, None, ()),
-        Stage("after", ("bad",), functools.partial(add, ledger, 1), None, ()),
-        Stage("last", ("after",), functools.partial(add, ledger, 1), None, ()),
+        Stage("bad", (), refuse, None),
+        Stage("worse", (), stumble, None),
+        Stage("after", ("bad",), functools.partial(add, ledger, 1), None),
+        Stage("last", ("after",), functools.partial(add, ledger, 1), None),
         *chain(ledger, 1, 10),
     ]
     with pytest.raises(LabError) as caught:
@@ -172,7 +190,7 @@ def test_a_mistake_of_ours_on_a_disk_that_takes_nothing_is_one_sentence(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(LabError, match=r"worse: ZeroDivisionError.*No space left on device: free some"):
-        run_stages([Stage("worse", (), stumble, None, ())], tmp_path, workers=1)
+        run_stages([Stage("worse", (), stumble, None)], tmp_path, workers=1)
 
 
 def test_a_damaged_note_of_what_was_made_is_named(tmp_path: Path) -> None:
@@ -183,14 +201,14 @@ def test_a_damaged_note_of_what_was_made_is_named(tmp_path: Path) -> None:
 
 
 def test_what_went_wrong_in_a_worker_is_said_by_the_runner(tmp_path: Path) -> None:
-    stages = [Stage("bad", (), refuse, None, ()), Stage("worse", (), stumble, None, ())]
+    stages = [Stage("bad", (), refuse, None), Stage("worse", (), stumble, None)]
     with pytest.raises(LabError, match=r"record it again\.; worse: Zero|\(see .*\.; bad: There is no sound"):
         run_stages(stages, tmp_path, workers=2)
 
 
 def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_cores(tmp_path: Path) -> None:
     before = dict(os.environ)
-    stages = [Stage(a, (), functools.partial(meet, a, b), None, ()) for a, b in ("xy", "yx")]
+    stages = [Stage(a, (), functools.partial(meet, a, b), None) for a, b in ("xy", "yx")]
     folders = run_stages(stages, tmp_path, workers=2)
     seen = [read_done(folders[name])["metrics"] for name in "xy"]
     assert {row["TQDM_POSITION"] for row in seen} == {"0", "1"}
@@ -201,12 +219,12 @@ def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_c
 def test_workers_draw_no_bars_where_nobody_sees_a_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_stages([Stage("bar", (), advance, None, ())], tmp_path, workers=2)
+    run_stages([Stage("bar", (), advance, None)], tmp_path, workers=2)
     assert capfd.readouterr() == ("bar: started\nbar: done in 0 s\n", "")
 
 
 def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) -> None:
-    stages = [Stage("long", (), functools.partial(count_on, 0.05, 7), None, ())]
+    stages = [Stage("long", (), functools.partial(count_on, 0.05, 7), None)]
     with pytest.raises(LabError, match=r"long: its process ended with code -9 \(-9 is a kill"):
         run_stages(stages, tmp_path, workers=2)
     folder = run_stages(stages, tmp_path, workers=1)["long"]
@@ -220,7 +238,7 @@ import functools, shutil, sys
 from pathlib import Path
 from slmlab.errors import LabError
 from slmlab.stages import Stage, run_stages
-stage = Stage("toy", (), functools.partial(shutil.copy, "." * 2**20), None, ())
+stage = Stage("toy", (), functools.partial(shutil.copy, "." * 2**20), None)
 try:
     run_stages([stage], Path(sys.argv[1]))
 except LabError as error:
@@ -254,7 +272,7 @@ def alive(process: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see a process end")
 def test_a_killed_runner_takes_its_workers_along_and_all_goes_on_later(tmp_path: Path) -> None:
-    stages = [Stage("long", (), functools.partial(count_on, 0.2, 0), None, ())]
+    stages = [Stage("long", (), functools.partial(count_on, 0.2, 0), None)]
     folder = stage_folders(stages, tmp_path)["long"]
     runner: Any = FORK.Process(target=run_stages, args=(stages, tmp_path))
     runner.start()
@@ -271,7 +289,7 @@ def test_a_killed_runner_takes_its_workers_along_and_all_goes_on_later(tmp_path:
 
 
 def test_two_runners_make_a_stage_once(tmp_path: Path) -> None:
-    stages = [Stage("long", (), functools.partial(count_on, 0.05, 0), None, ())]
+    stages = [Stage("long", (), functools.partial(count_on, 0.05, 0), None)]
     runners: list[Any] = [FORK.Process(target=run_stages, args=(stages, tmp_path, 1)) for _ in range(2)]
     for runner in runners:
         runner.start()

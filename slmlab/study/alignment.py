@@ -42,11 +42,6 @@ from slmlab.voice import Chain
 
 FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
-MEASURING = (
-    *("study.alignment", "study.cells", "study.votes", "score", "features", "audio", "statistics"),
-    "labelling",
-)
-"""Modules, besides those of `align`, that decide what a unit's rows are."""
 ALPHA = 0.8
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
@@ -183,17 +178,16 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
     unused = ("say.", "study.premises")
     made = [stage for stage in sweep.stages(study, starts) if not stage.name.startswith(unused)]
     shas, scale = _judge_a(study), SCALES[study.preset]
-    code = (*align.CODE, *(f"slmlab.{module}" for module in MEASURING))
     tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
     for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
         begun = (f"train.{start_of(study, unit).name}", "study.codes")
         how = [shas, scale.used_by(unit.method)]
-        made.append(Stage(f"tune.{name}", begun, partial(tune, study, unit), how, code))
+        made.append(Stage(f"tune.{name}", begun, partial(tune, study, unit), how))
     for unit in wanted:
         model = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
         inputs = (model, "study.recordings", "corpus.held_out", "study.codes")
         run = partial(hear_candidates if unit.part == CANDIDATES else say, study, unit)
-        made.append(Stage(f"say.{unit.name}", inputs, run, shas, code))
+        made.append(Stage(f"say.{unit.name}", inputs, run, shas))
     return made
 
 

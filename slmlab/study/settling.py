@@ -18,8 +18,6 @@ from slmlab.study import alignment, cells
 from slmlab.study.alignment import Unit
 from slmlab.study.cells import Study
 
-CODE = (*align.CODE, "slmlab.study.alignment", "slmlab.study.cells", "slmlab.study.votes")
-
 
 def settle(
     preset_name: str,
@@ -68,7 +66,6 @@ def settle(
             needed,
             partial(_trial, study, unit, scale),
             scale,
-            CODE,
         )
         for _, scale in tried
     ]

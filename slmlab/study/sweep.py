@@ -125,34 +125,26 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     known = {stage.name: stage for stage in recipes.stages(preset(study.preset))}
     shas, how = _made_with(study), preset(study.preset).lm
 
-    def stage(name: str, run: Any, inputs: tuple[str, ...], *code: str, config: Any = shas) -> Stage:
-        return Stage(name, inputs, run, config, tuple(f"slmlab.{module}" for module in code))
+    def stage(name: str, run: Any, inputs: tuple[str, ...], config: Any = shas) -> Stage:
+        return Stage(name, inputs, run, config)
 
     corpus, spoken = f"corpus.{study.language}", "corpus.held_out"
     heard = (spoken, "study.codes")
-    measuring = (
-        *("study.cells", "metrics", "features", "voice", "score", "sampling", "models", "text"),
-        *("audio", "statistics"),
-    )
     made = [known[corpus], known[spoken]]
     learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
         speak, manner = partial(cells.speak_lively, study), cells.lively_corpus(study).digest()
-        made.append(stage("study.lively", speak, (corpus,), *recipes.SPEECH, config=manner))
-        made.append(stage("study.premises", partial(probe, study), (spoken,), *measuring))
+        made.append(stage("study.lively", speak, (corpus,), config=manner))
+        made.append(stage("study.premises", partial(probe, study), (spoken,)))
         learned = (corpus, "study.lively")
-    coding = ("study.cells", "recipes", "models.tokenizer", "models.fsq")
-    made.append(stage("study.codes", partial(cells.code_corpora, study), learned, *coding))
-    made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard, *measuring))
-    learning = (*coding, "models.lm", "models.layers", "training", "optim", "corpus.mixing", "text")
+    made.append(stage("study.codes", partial(cells.code_corpora, study), learned))
+    made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard))
     for cell in wanted:
         if f"train.{cell.model.name}" not in {stage.name for stage in made}:
             run = partial(cells.train_cell, study, cell.model)
-            made.append(
-                stage(f"train.{cell.model.name}", run, ("study.codes",), *learning, config=[shas, how])
-            )
+            made.append(stage(f"train.{cell.model.name}", run, ("study.codes",), config=[shas, how]))
         inputs = (f"train.{cell.model.name}", "study.recordings", *heard)
-        made.append(stage(f"say.{cell.name}", partial(cells.say_cell, study, cell), inputs, *measuring))
+        made.append(stage(f"say.{cell.name}", partial(cells.say_cell, study, cell), inputs))
     return made
 
 
