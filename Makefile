@@ -52,7 +52,7 @@ lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="
 	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
-	@$(BIN)/python -m slmlab.series $(PRESET) $(ONLY)
+	@$(BIN)/python -m slmlab.notebook.series $(PRESET) $(ONLY)
 
 paper: $(VENV)/.installed  ## both studies at three seeds, what D1 to D6 compare at ten: only runs that have no rows yet (hours; EXTENT=core for the core claims)
 	@$(BIN)/slmlab sweep --preset $(PRESET) --arms $(ARMS) --seeds 0,1,2

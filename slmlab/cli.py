@@ -102,8 +102,8 @@ def _chain_commands(command: Command) -> None:
     )
     report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
     report.add_argument("--picture", type=Path, help="only draw stability against expressivity, a PNG")
-    bench = with_preset("bench", _bench, "measure every bar and write bench.json")
-    bench.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
+    bars = with_preset("bench", _bench, "measure every bar and write bench.json")
+    bars.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
 
 
 def _import_command(command: Command) -> None:
@@ -231,43 +231,46 @@ def _sweep_command(command: Command) -> None:
 
 def _app_command(command: Command) -> None:
     """People as judges."""
-    app = command("app", _app, "listen, compare, rate, record and see the results in a browser")
-    app.add_argument(
+    page = command("app", _app, "listen, compare, rate, record and see the results in a browser")
+    page.add_argument(
         "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
     )
-    app.add_argument(
+    page.add_argument(
         "--systems",
         type=Path,
         nargs="+",
         help="make a study of a folder of systems, or of several systems' folders",
     )
-    app.add_argument("--pairs", type=Path, help="make a study of the pairs in a CSV or TSV file")
-    app.add_argument(
+    page.add_argument("--pairs", type=Path, help="make a study of the pairs in a CSV or TSV file")
+    page.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets the room in; needs --password (127.0.0.1)"
     )
-    app.add_argument("--port", type=int, help="the first free one from 7860 on")
-    app.add_argument("--password", default="", help="what listeners log in with, under any name")
-    app.add_argument("--teacher-password", default="", help="of the login 'teacher' (made up and printed)")
-    app.add_argument("--share", action="store_true", help="through Gradio's tunnel as well; needs --password")
+    page.add_argument("--port", type=int, help="the first free one from 7860 on")
+    page.add_argument("--password", default="", help="what listeners log in with, under any name")
+    page.add_argument("--teacher-password", default="", help="of the login 'teacher' (made up and printed)")
+    page.add_argument(
+        "--share", action="store_true", help="through Gradio's tunnel as well; needs --password"
+    )
 
 
 def _corpus(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab.study import ground
+    from slmlab.training import shelf
 
-    pipeline.corpora(arguments.preset)
+    shelf.corpora(arguments.preset)
     if arguments.filter:
-        print(pipeline.filter_corpora(arguments.preset).to_string(float_format="{:.3f}".format))
+        print(ground.filter_corpora(arguments.preset).to_string(float_format="{:.3f}".format))
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab import files
     from slmlab.corpus.imports import FORMS, ImportSpec, bring_in
 
     name, form = arguments.name or arguments.folder.resolve().name, arguments.form
     if form not in FORMS:
         raise LabError(f"there is no form {form!r}: choose one of {', '.join(FORMS)}.")
     spec = ImportSpec(name, arguments.language, arguments.consent)
-    target = arguments.out or pipeline.CACHE / "imported" / name
+    target = arguments.out or files.CACHE / "imported" / name
     if target.exists() and not arguments.replace:
         raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
     made = bring_in(FORMS[form](arguments.folder), spec, target)
@@ -277,21 +280,21 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab.training import shelf
 
     if arguments.ship and arguments.stage != "all":
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
-    folder = pipeline.make(arguments.preset, arguments.stage, arguments.fresh)
+    folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh)
     print(f"trained: {folder}")
     if arguments.ship:
-        print(f"shipped: {pipeline.ship(arguments.preset)}")
+        print(f"shipped: {shelf.ship(arguments.preset)}")
 
 
 def _align(arguments: argparse.Namespace) -> None:
-    from slmlab.align import align
+    from slmlab.preference.methods import align
 
     if arguments.method in ("core", "full"):
-        from slmlab.study import alignment, sweep
+        from slmlab.study import alignment, rows
 
         names = ("start", "votes", "clips", "recordings", "alpha")
         ignored = [f"--{name}" for name in names if getattr(arguments, name) is not None]
@@ -301,7 +304,7 @@ def _align(arguments: argparse.Namespace) -> None:
         chosen = (arguments.seed, arguments.language, arguments.only)
         units = alignment.plan(arguments.preset, arguments.method, *chosen)
         made = alignment.run(arguments.preset, units, arguments.workers)
-        print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {sweep.RESULTS}")
+        print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {rows.RESULTS}")
         return
     if arguments.only:
         raise LabError("--only chooses among the study's methods: it goes with core or full.")
@@ -333,17 +336,20 @@ def _settle(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline, report, series
+    from slmlab import files
+    from slmlab.notebook import series
+    from slmlab.study import report
 
-    pipeline.run(arguments.preset, arguments.fresh)
-    folder = pipeline.RUNS / arguments.preset
+    report.run(arguments.preset, arguments.fresh)
+    folder = files.RUNS / arguments.preset
     seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
-    pipeline.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
+    report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
     print(f"report: {report.write(folder)}")
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline, report
+    from slmlab import files
+    from slmlab.study import report
 
     if arguments.claims:
         print(report.claims_table(arguments.preset))
@@ -352,25 +358,28 @@ def _report(arguments: argparse.Namespace) -> None:
         report.picture(arguments.preset, arguments.picture)
         print(f"drawn: {arguments.picture}")
         return
-    folder = pipeline.RUNS / arguments.preset
+    folder = files.RUNS / arguments.preset
     if not report.has_run(folder):
-        pipeline.run(arguments.preset)
+        report.run(arguments.preset)
     print(f"report: {report.write(folder)}")
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from slmlab import bench
+    from slmlab import files
 
-    print(f"bench: {bench.run(arguments.preset, arguments.only)}")
+    sys.path.append(str(files.ROOT / "tests"))
+    from bench import bars
+
+    print(f"bench: {bars.run(arguments.preset, arguments.only)}")
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from slmlab.study import sweep
+    from slmlab.study import rows, sweep
 
     study = sweep.study_of(arguments.preset)
     cells = sweep.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
     made = sweep.run(study, cells, arguments.workers)
-    print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {sweep.RESULTS}")
+    print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {rows.RESULTS}")
 
 
 def _names(text: str) -> list[str]:
@@ -399,9 +408,10 @@ def _numbers(text: str) -> list[float]:
 
 
 def _speak(arguments: argparse.Namespace) -> None:
-    from slmlab import audio, pipeline
-    from slmlab.corpus.sentences import from_file
-    from slmlab.text import LANGUAGE_NAMES
+    from slmlab.language.sentences import from_file
+    from slmlab.language.text import LANGUAGE_NAMES
+    from slmlab.sound import audio
+    from slmlab.speech import commands
 
     if arguments.file and arguments.text:
         raise LabError("give a text or a --file, not both.")
@@ -412,7 +422,7 @@ def _speak(arguments: argparse.Namespace) -> None:
     if arguments.file and any(out.glob("*.wav")):
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
     texts = from_file(arguments.file) if arguments.file else [arguments.text]
-    said = pipeline.speak(
+    said = commands.speak(
         texts,
         language=arguments.language,
         voice=arguments.voice,
@@ -423,14 +433,14 @@ def _speak(arguments: argparse.Namespace) -> None:
         lm=arguments.lm,
     )
     if arguments.file:
-        pipeline.keep_spoken(out, texts, said, arguments.seed)
+        commands.keep_spoken(out, texts, said, arguments.seed)
     else:
         audio.write(out, said[0].wave.numpy())
     print(f"said, read as {LANGUAGE_NAMES[arguments.language]}: {out}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab.speech import commands
 
     for name, values in (("--text", arguments.text), ("--reference", arguments.reference)):
         if values and len(values) != len(arguments.sounds):
@@ -438,27 +448,27 @@ def _measure(arguments: argparse.Namespace) -> None:
                 f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
                 f"sound, in their order"
             )
-    rows = pipeline.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else pipeline.as_table(rows))
+    rows = commands.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))
 
 
 def _app(arguments: argparse.Namespace) -> None:
-    from slmlab.labelling import app
+    from slmlab.people import page
 
     asked = arguments
-    allowed = app.access(asked.host, asked.share, asked.password, asked.teacher_password)
+    allowed = page.access(asked.host, asked.share, asked.password, asked.teacher_password)
     if asked.systems or asked.pairs:
         systems = asked.systems[0] if asked.systems and len(asked.systems) == 1 else asked.systems
-        lab = app.Lab.make(asked.folder, systems, asked.pairs)
+        lab = page.Lab.make(asked.folder, systems, asked.pairs)
     else:
-        lab = app.Lab.open(asked.folder)
-    app.serve(lab, asked.host, asked.port, asked.share, allowed)
+        lab = page.Lab.open(asked.folder)
+    page.serve(lab, asked.host, asked.port, asked.share, allowed)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from slmlab import pipeline
+    from slmlab import cli
 
-    lines, healthy = pipeline.doctor()
+    lines, healthy = cli.doctor()
     print("\n".join(lines))
     if not healthy:
         raise LabError("something the lab needs is missing: see the lines marked ✗ above")
@@ -466,3 +476,35 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def doctor() -> tuple[list[str], bool]:
+    """Lines on what works here, and whether all that is needed does."""
+    import shutil
+
+    import torch
+
+    from slmlab import files
+    from slmlab.corpus.engines import check
+    from slmlab.study.report import machine
+    from slmlab.training.shelf import VOICES
+
+    checks: list[tuple[str, bool]] = [(machine(), True)]
+    try:
+        checks.append((f"{check()} speaks", True))
+    except LabError as error:
+        checks.append((f"espeak-ng does not speak: {error}", False))
+    shipped = (files.SHIPPED / "tiny" / VOICES).exists()
+    checks.append(
+        (
+            "checkpoints of tiny are shipped"
+            if shipped
+            else "no checkpoints are shipped: the first use trains",
+            True,
+        )
+    )
+    free = shutil.disk_usage(files.ROOT).free / 2**30
+    checks.append((f"{free:.0f} GiB of disk free (2 needed)", free >= 2))
+    gpu = "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none"
+    checks.append((gpu, True))
+    return [f"{'✓' if good else '✗'} {line}" for line, good in checks], all(good for _, good in checks)

@@ -24,16 +24,17 @@ def words_of(figure: Figure) -> str:
 @pytest.fixture(scope="session")
 def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of checkpoints as `train` leaves it, of small networks that have learnt nothing."""
-    from slmlab import checkpoints
-    from slmlab.checkpoints import Card
+    from slmlab import files
+    from slmlab.language.text import LANGUAGES, TARGET_LANGUAGES, TINY
     from slmlab.models.decoder import DecoderConfig
+    from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig
     from slmlab.models.lm import LMConfig
-    from slmlab.models.recogniser import AttentiveConfig, ConvolutionalConfig
     from slmlab.models.speaker import SpeakerConfig
     from slmlab.models.tokenizer import TokenizerConfig
     from slmlab.models.vocoder import VocoderConfig
-    from slmlab.text import LANGUAGES, TARGET_LANGUAGES, TINY
-    from slmlab.voice import KINDS, VOICES
+    from slmlab.training import checkpoints
+    from slmlab.training.checkpoints import Card
+    from slmlab.training.shelf import KINDS, VOICES
 
     lm = LMConfig(
         alphabet_size=len(TINY), languages=LANGUAGES, width=32, layers=1, heads=1, kv_heads=1, ffn=32
@@ -53,5 +54,5 @@ def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model = KINDS[name.split(".")[0]][0](config)
             facts = {"alphabet": list(TINY.symbols)}
             checkpoints.save(folder / name, model, Card(config=config, facts=facts), small=True)
-    checkpoints.replace_text(folder / VOICES, '{"mid": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
+    files.replace_text(folder / VOICES, '{"mid": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
     return folder

@@ -10,22 +10,24 @@ import pytest
 import soundfile
 import torch
 
-from slmlab import align, checkpoints, pipeline
-from slmlab.checkpoints import Card
+from slmlab import files
 from slmlab.cli import main
 from slmlab.corpus import manifest
 from slmlab.errors import LabError
+from slmlab.language.text import LANGUAGES, TINY
+from slmlab.models.judges import AttentiveConfig, AttentiveJudge
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
-from slmlab.preference import tdsc
+from slmlab.preference import methods, tdsc
 from slmlab.preference.dgsa import Recording
-from slmlab.preference.judging import CodeJudge
+from slmlab.preference.jury import CodeJudge
 from slmlab.preference.pairs import read
 from slmlab.preference.tune import monitor
-from slmlab.stages import read_done
-from slmlab.text import LANGUAGES, TINY
-from slmlab.voice import VOICES, Chain
+from slmlab.speech.chain import Chain
+from slmlab.training import checkpoints, shelf
+from slmlab.training.cache import read_done
+from slmlab.training.checkpoints import Card
+from slmlab.training.shelf import VOICES
 
 CONFIG = LMConfig(len(TINY), LANGUAGES, width=32, layers=1, heads=2, kv_heads=2, ffn=48)
 
@@ -47,8 +49,8 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
         card = Card(network.config, {"alphabet": list(TINY.symbols)})
         checkpoints.save(folder / name, network, card)
     (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 5}))
-    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset_name: folder)
-    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset_name: folder)
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
     return Chain(folder)
 
 
@@ -73,9 +75,9 @@ def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[s
     assert card.facts["method"] == "tdsc"
     assert {"wer", "entropy", "drift"} <= read_done(folder)["metrics"].keys()
     made = (folder / "model.safetensors").stat().st_mtime_ns
-    assert align.align("tdsc", "smoke", 3) == folder
+    assert methods.align("tdsc", "smoke", 3) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
-    assert align.align("sft", "smoke", 3) != folder
+    assert methods.align("sft", "smoke", 3) != folder
 
 
 def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
@@ -83,18 +85,18 @@ def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
     votes = tmp_path / "preferences.jsonl"
     rows = [vote | {"prompt": f"mama anapika {word}", "split": "train"} for word in ("moja", "mbili", "tatu")]
     votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, vote | {"split": "test"}]))
-    folder = align.align("people", "smoke", 0, votes=votes, language="sw")
+    folder = methods.align("people", "smoke", 0, votes=votes, language="sw")
     assert list(monitor(folder / "dpo").index) == [0, 2]
     votes.write_text(json.dumps(vote | {"split": "test"}))
     with pytest.raises(LabError, match=r"all 1 votes in .* are kept for testing"):
-        align.align("people", "smoke", 0, votes=votes, language="sw")
+        methods.align("people", "smoke", 0, votes=votes, language="sw")
 
 
 def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "chị")]
-    monkeypatch.setattr(align, "_recordings", lambda *_: said)
+    monkeypatch.setattr(methods, "_recordings", lambda *_: said)
 
-    folder = align.align("dgsa", "smoke", 0)
+    folder = methods.align("dgsa", "smoke", 0)
     assert folder.name.startswith("align.dgsa.vi.0-")
     assert (folder / "pairs.parquet").exists()
 
@@ -152,7 +154,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 def test_a_sound_that_is_gone_is_named(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"none of 0 sounds in .* has the sha256 ab"):
-        align._encoder(chain, tmp_path)("ab")
+        methods._encoder(chain, tmp_path)("ab")
 
 
 def test_votes_find_their_sounds_by_sha256_in_every_form(chain: Chain, tmp_path: Path) -> None:
@@ -160,4 +162,4 @@ def test_votes_find_their_sounds_by_sha256_in_every_form(chain: Chain, tmp_path:
     (tmp_path / "a").mkdir()
     soundfile.write(tmp_path / "a" / "000.flac", wave, 16_000)
     digest = hashlib.sha256((tmp_path / "a" / "000.flac").read_bytes()).hexdigest()
-    assert len(align._encoder(chain, tmp_path)(digest)) == 25
+    assert len(methods._encoder(chain, tmp_path)(digest)) == 25

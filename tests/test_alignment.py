@@ -9,18 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bench import studies
 from test_sweep import networks
 
-from slmlab import audio, bench_study, checkpoints, pipeline
-from slmlab.align import PEOPLE
-from slmlab.checkpoints import Card
+from slmlab import files
 from slmlab.errors import LabError
+from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.stages import run_stages
-from slmlab.study import alignment, alignment_claims, alignment_sections, cells, settling, sweep
+from slmlab.preference.methods import PEOPLE
+from slmlab.sound import audio
+from slmlab.study import alignment, alignment_claims, alignment_sections, scaling, settling, sweep
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
-from slmlab.text import TINY
-from slmlab.voice import VOICES
+from slmlab.training import checkpoints, shelf
+from slmlab.training.cache import run_stages
+from slmlab.training.checkpoints import Card
+from slmlab.training.shelf import VOICES
 
 
 def unit(language: str, method: str, part: str = "") -> Unit:
@@ -46,7 +49,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     few = {"n_test": 4, "n_dev": 4, "n_many": 2, "minutes": (0.1,)}
     whole = sweep.study_of
     monkeypatch.setattr(sweep, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
-    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
     return folder
 
 
@@ -67,7 +70,7 @@ def test_from_starts_to_rows_and_never_twice(
     assert set(found.sets["set"]) == {"0.7", "0.9", "1", "accepted"}
     assert set(found.recordings["language"]) == {"vi", "sw"}
     runs = found.runs.set_index(["language", "method", "part"])
-    assert runs.loc[("vi", "sft", ""), "h_draws"].shape == (cells.DRAWS,)
+    assert runs.loc[("vi", "sft", ""), "h_draws"].shape == (scaling.DRAWS,)
     assert runs.loc[("sw", "tdsc", ""), "tuning_seconds"] > 0
     assert runs.loc[("sw", "tdsc", "1"), "tuning_seconds"] == 0
     assert alignment.seconds(found, "smoke", "core") > sum(found.seconds.values())
@@ -89,13 +92,13 @@ def test_what_was_tuned_is_said_to_the_last_bit(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint in few bits would round a tuning away, and the start would be scored in its place."""
-    apply, tuned = alignment.align.apply, []
+    apply, tuned = alignment.methods.apply, []
 
     def spy(*arguments: object) -> SpeechLM:
         tuned.append(apply(*arguments))
         return tuned[-1]
 
-    monkeypatch.setattr(alignment.align, "apply", spy)
+    monkeypatch.setattr(alignment.methods, "apply", spy)
     alignment.run("smoke", [unit("vi", "dgsa")], 1, tmp_path / "results", parts)
     (place,) = (tmp_path / "cache" / "smoke").glob("tune.dgsa*/model.safetensors")
     kept = checkpoints.load(place.with_suffix(""), SpeechLM, LMConfig)[0]
@@ -129,7 +132,7 @@ def test_a_start_of_synthetic_speech_differs_by_seed_and_has_its_minutes(parts: 
     study = alignment.study_of("smoke", "sw", parts)
     table = pd.DataFrame({"kind": ["synthetic"] * 40, "seconds": 3.0})
     first, second = (
-        cells.mixture(study, replace(alignment.start_of(study, unit("sw", "sft")), seed=seed), table)
+        scaling.mixture(study, replace(alignment.start_of(study, unit("sw", "sft")), seed=seed), table)
         for seed in (0, 1)
     )
     assert len(first) == len(second) == 8
@@ -161,8 +164,8 @@ def test_what_cannot_be_planned_is_refused() -> None:
 
 
 def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: parts)
-    monkeypatch.setattr(cells, "say_split", lambda *_: pytest.fail("no test sentence may be said"))
+    monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: parts)
+    monkeypatch.setattr(scaling, "say_split", lambda *_: pytest.fail("no test sentence may be said"))
     table = settling.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
     assert list(table["dpo lr"]) == [1e-5, 2e-5]
     assert {"wer", "entropy", "seconds"} <= set(table)
@@ -170,9 +173,9 @@ def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_seed_is_timed_with_the_machine_to_itself(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: parts)
-    monkeypatch.setattr(bench_study, "run_stages", partial(run_stages, workers=1))
-    [(name, minutes, unit_of_time, *_, how, sure)] = bench_study.alone("smoke")
+    monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: parts)
+    monkeypatch.setattr(studies, "run_stages", partial(run_stages, workers=1))
+    [(name, minutes, unit_of_time, *_, how, sure)] = studies.alone("smoke")
     assert (name, unit_of_time, sure) == ("tdsc.minutes", "min", True)
     assert 0 < minutes < 5
     assert how.startswith("2 rounds of 4 texts, 12 candidates each, seed 0 alone")

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from conftest import words_of
 
-from slmlab.align import METHODS
-from slmlab.study import alignment_claims, alignment_sections, claims, sections
+from slmlab.preference.methods import METHODS
+from slmlab.study import alignment_claims, alignment_sections, claims, tables
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned, plan
-from slmlab.study.cells import DRAWS
+from slmlab.study.scaling import DRAWS
 
 SEEDS, N, TEXTS = (0, 1, 2), 60, 50
 TEMPERATURES = (0.7, 1.0, 1.2)
@@ -155,11 +155,11 @@ def test_the_ledger_says_how_many_seeds_are_lacking() -> None:
     whole = world(1.0)
     early = [table[table["seed"] < 2] for table in (whole.rows, whole.runs, whole.candidates, whole.sets)]
     found = ledger(1.0, Aligned(*early, whole.recordings, whole.seconds))
-    verdicts = {line[0]: line[5] for line in sections.ledger(found.values()).lines}
+    verdicts = {line[0]: line[5] for line in tables.ledger(found.values()).lines}
     assert verdicts["D1"] == "inconclusive (2 of 3 seeds)"
     assert verdicts["D4"] == "inconclusive (2 of 3 seeds; needs listeners)"
     assert verdicts["S1"] == "not run"
-    assert {line[5] for line in sections.ledger(ledger(1.0).values()).lines if line[0] == "D1"} == {
+    assert {line[5] for line in tables.ledger(ledger(1.0).values()).lines if line[0] == "D1"} == {
         "reproduced"
     }
 
@@ -181,7 +181,7 @@ def test_more_seeds_of_some_systems_count_for_their_claims_alone() -> None:
     assert {name: len(found[name]["seeds"]) for name in ("D1", "D4", "D5", "D12", "D13", "C1", "C2")} == {
         **{"D1": 6, "D4": 6, "D5": 3, "D12": 3, "D13": 6, "C1": 3, "C2": 6}
     }
-    verdicts = {line[0]: line[5] for line in sections.ledger(found.values()).lines}
+    verdicts = {line[0]: line[5] for line in tables.ledger(found.values()).lines}
     assert verdicts["D4"] == "reproduced (6 seeds; needs listeners)"
     assert verdicts["D5"] == "reproduced"
     assert found["D4"]["estimate"] == pytest.approx(ledger(1.0)["D4"]["estimate"])

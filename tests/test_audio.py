@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from slmlab import audio
 from slmlab.errors import LabError
+from slmlab.sound import audio
 
 
 def tone(seconds: float = 1.0, rate: int = 16_000, hz: float = 440.0, level: float = 0.5) -> np.ndarray:

@@ -11,7 +11,7 @@ from slmlab.models.augmentation import (
     random_stretches,
     stretch,
 )
-from slmlab.models.frames import frame_mask
+from slmlab.models.blocks import frame_mask
 
 
 def ramp(frames: int, bins: int) -> torch.Tensor:

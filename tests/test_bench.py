@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from bench import bars
+from bench.bars import Row
+from bench.peers import TrainingSpeed
 
-from slmlab import bench
-from slmlab.bench import Row
 from slmlab.errors import LabError
-from slmlab.peers import TrainingSpeed
 
 
 @pytest.mark.parametrize(
@@ -28,25 +28,25 @@ def test_bar(value: float, bar: float, better: str, ok: bool) -> None:
 
 def test_what_is_asked_for_finds_its_parts() -> None:
     parts = ("speak.", "speak.rtf", "probe", "lm.train", "lm.time_ratio")
-    assert bench._parts_of("speak.rtf", parts) == {"speak.rtf"}
-    assert bench._parts_of("speak.sw.cer", parts) == {"speak."}
-    assert bench._parts_of("speak", parts) == {"speak.", "speak.rtf"}
-    assert bench._parts_of("probe.f0", parts) == {"probe"}
-    assert bench._parts_of("lm", parts) == {"lm.train", "lm.time_ratio"}
-    assert bench._parts_of("lm.train_limit", parts) == {"lm.train"}
+    assert bars._parts_of("speak.rtf", parts) == {"speak.rtf"}
+    assert bars._parts_of("speak.sw.cer", parts) == {"speak."}
+    assert bars._parts_of("speak", parts) == {"speak.", "speak.rtf"}
+    assert bars._parts_of("probe.f0", parts) == {"probe"}
+    assert bars._parts_of("lm", parts) == {"lm.train", "lm.time_ratio"}
+    assert bars._parts_of("lm.train_limit", parts) == {"lm.train"}
     with pytest.raises(LabError, match="'style'"):
-        bench._parts_of("style", parts)
+        bars._parts_of("style", parts)
 
 
 def test_rows_measured_are_kept_beside_those_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     speed = TrainingSpeed(ratio=1.2, limit=0.5, step=0.1, tokens=30)
-    monkeypatch.setattr(bench.pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr(bench.peers, "training_speed", lambda config, tokens: speed)
+    monkeypatch.setattr(bars.files, "RUNS", tmp_path)
+    monkeypatch.setattr(bars.peers, "training_speed", lambda config, tokens: speed)
     (tmp_path / "smoke").mkdir()
     (tmp_path / "smoke" / "bench.json").write_text('[{"id": "speak.rtf"}, {"id": "lm.train_ratio"}]')
-    path = bench.run("smoke", ["lm.train"])
+    path = bars.run("smoke", ["lm.train"])
     rows = {row["id"]: row for row in json.loads(path.read_text())}
     assert list(rows) == ["speak.rtf", "lm.train_ratio", "lm.train_limit"]
     assert (rows["lm.train_ratio"]["value"], rows["lm.train_ratio"]["ok"]) == (1.2, True)
@@ -55,6 +55,6 @@ def test_rows_measured_are_kept_beside_those_of_before(
 
 
 def test_a_command_that_fails_is_said_with_its_last_words() -> None:
-    assert bench._seconds_of("--version") > 0
+    assert bars._seconds_of("--version") > 0
     with pytest.raises(LabError, match=r"`slmlab nothing` ended with code 2: .*invalid choice: 'nothing'"):
-        bench._seconds_of("nothing")
+        bars._seconds_of("nothing")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bench import browser
 
-from slmlab import browser, series
+from slmlab.notebook import series
 
 pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -21,7 +22,7 @@ pytestmark = [
 SHOTS = Path(os.environ["SLMLAB_SCREENSHOTS"]) if "SLMLAB_SCREENSHOTS" in os.environ else None
 SMALL = """\
 import ipywidgets, numpy
-from slmlab.listening import compare, controls, hum, player
+from slmlab.notebook.players import compare, controls, hum, player
 
 def sung(pitch, word, which, how):
     wave = hum(numpy.full(30, pitch))

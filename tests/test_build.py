@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from slmlab import audio, features
 from slmlab.corpus import build as building
 from slmlab.corpus import manifest
 from slmlab.corpus.build import CHUNK, Corpus, CorpusSpec, build
 from slmlab.corpus.prosody import SYNTHETIC
-from slmlab.corpus.sentences import SPLITS, split_of
 from slmlab.errors import LabError
-from slmlab.text import normalise
+from slmlab.language.sentences import SPLITS, split_of
+from slmlab.language.text import normalise
+from slmlab.sound import audio, features
 
 SMALL = CorpusSpec("small", "sw", kind="authentic", pool="authentic", n_voices=4, split="lm", n=6, seed=3)
 

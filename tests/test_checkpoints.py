@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from slmlab import checkpoints
-from slmlab.checkpoints import Card
+from slmlab import files
 from slmlab.errors import LabError
+from slmlab.training import checkpoints
+from slmlab.training.checkpoints import Card
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def test_a_model_and_its_card_come_back(saved: Path) -> None:
 
 def test_the_card_for_people_says_what_the_file_says(saved: Path) -> None:
     _, card = checkpoints.load(saved, Net, NetConfig)
-    assert json.loads(saved.with_name("net.v1.json").read_text("utf-8")) == checkpoints.plain(card)
+    assert json.loads(saved.with_name("net.v1.json").read_text("utf-8")) == files.plain(card)
     saved.with_name("net.v1.json").unlink()
     checkpoints.load(saved, Net, NetConfig)
 
@@ -213,8 +214,8 @@ def test_a_changed_byte_is_noticed(saved: Path, share: float, change: int) -> No
 FULL_DISK = """
 import resource, sys, torch
 from torch import nn
-from slmlab import checkpoints
 from slmlab.errors import LabError
+from slmlab.training import checkpoints
 checkpoints.save(sys.argv[1], nn.Linear(10, 10), checkpoints.Card({}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slmlab.study import claims, sections
-from slmlab.study.cells import DRAWS
+from slmlab.study import claims, tables
 from slmlab.study.claims import Claim, Measured, Part, declared, family, half_fall, ledger, ratio
+from slmlab.study.scaling import DRAWS
 from slmlab.study.sweep import Results
 
 ALPHAS = (0.03, 0.25, 0.5, 0.8, 1.0)
@@ -245,7 +245,7 @@ def test_a_study_of_broken_speech_is_told_all_the_same(lost: dict[str, float]) -
     broken = dataclasses.replace(whole, rows=whole.rows.assign(**lost))
     found = ledger(broken)
     assert len(found) == 47
-    for part in sections.sections(broken, found, [], []):
+    for part in tables.sections(broken, found, [], []):
         assert "nan" not in str(part.lines)
 
 

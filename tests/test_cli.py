@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from slmlab import audio, checkpoints, pipeline
+from slmlab import files
 from slmlab.cli import main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
-from slmlab.labelling.study import from_systems
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.stages import Stage, run_stages
+from slmlab.people.design import from_systems
+from slmlab.sound import audio
+from slmlab.study import report
+from slmlab.training import checkpoints, shelf
+from slmlab.training.cache import Stage, run_stages
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -120,7 +123,7 @@ def test_a_package_that_is_not_installed_is_named(
     def lacking(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
 
-    monkeypatch.setattr(pipeline, "corpora", lacking)
+    monkeypatch.setattr(shelf, "corpora", lacking)
     assert "transformers is not installed: `make test` installs it" in refused(capsys, "corpus")
 
 
@@ -128,8 +131,8 @@ def test_a_report_makes_the_run_that_it_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr(pipeline, "run", asked.append)
+    monkeypatch.setattr(files, "RUNS", tmp_path)
+    monkeypatch.setattr(report, "run", asked.append)
     assert "there is no run" in refused(capsys, "report"), "this one left nothing"
     assert asked == ["tiny"]
 
@@ -137,7 +140,7 @@ def test_a_report_makes_the_run_that_it_lacks(
 def test_a_report_whose_figures_were_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
+    monkeypatch.setattr(files, "RUNS", tmp_path)
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "report.json").write_text('{"preset": "ti')
     (tmp_path / "tiny" / "rows.json").write_text("[]")
@@ -386,7 +389,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 def fill(folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
     """A stage that writes a corpus's settings, too long for the disk."""
-    checkpoints.replace_text(folder / "corpus.json", "…" * 10_000)
+    files.replace_text(folder / "corpus.json", "…" * 10_000)
     return {}
 
 
@@ -403,9 +406,9 @@ def plan(
 ) -> None:
     """Let the commands know one stage only."""
     stage = Stage("corpus.toy", (), run, None)
-    monkeypatch.setattr(pipeline, "CACHE", cache)
-    monkeypatch.setattr(pipeline, "_stages", lambda preset: {stage.name: stage})
-    monkeypatch.setattr(pipeline, "run_stages", functools.partial(run_stages, workers=workers))
+    monkeypatch.setattr(files, "CACHE", cache)
+    monkeypatch.setattr(shelf, "_stages", lambda preset: {stage.name: stage})
+    monkeypatch.setattr(shelf, "run_stages", functools.partial(run_stages, workers=workers))
 
 
 def test_a_killed_process_is_named_and_the_same_command_goes_on(
@@ -435,7 +438,7 @@ def test_ctrl_c_says_that_nothing_is_lost(
     def interrupted(preset: str) -> None:
         raise KeyboardInterrupt  # a signal itself would be ignored where pytest runs in the background
 
-    monkeypatch.setattr(pipeline, "corpora", interrupted)
+    monkeypatch.setattr(shelf, "corpora", interrupted)
     assert main(["corpus"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
 
@@ -485,9 +488,9 @@ def test_a_row_of_the_manifest_whose_file_is_gone(
         spec = ImportSpec("mine", language, consent="CC0")
         bring_in(clips, spec, tmp_path / "held_out" / f"test-{language}")
     (tmp_path / "mama.wav").unlink()
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda preset: random_chain)
-    monkeypatch.setattr(pipeline, "held_out_folder", lambda preset: tmp_path / "held_out")
+    monkeypatch.setattr(files, "RUNS", tmp_path)
+    monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: random_chain)
+    monkeypatch.setattr(shelf, "held_out_folder", lambda preset: tmp_path / "held_out")
     capsys.readouterr()
     error = refused(capsys, "run", "--preset", "smoke")
     assert "mama.wav is gone" in error

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from slmlab.errors import LabError
+from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa
 from slmlab.preference import pairs as table
 from slmlab.preference.dgsa import DGSAConfig, Recording, weigh
-from slmlab.preference.judging import Hearing, Jury
+from slmlab.preference.jury import Hearing, Jury
 from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PairBatches, PreferenceConfig, fingerprint
-from slmlab.sampling import SamplingConfig
-from slmlab.text import TINY
-from slmlab.training import TrainConfig
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.training.loop import TrainConfig
 
 CONFIG = LMConfig(len(TINY), ("vi",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
 TUNE = PreferenceConfig(TrainConfig(steps=3, lr=1e-3, muon_lr=0.0, warmup=1), batch=400)

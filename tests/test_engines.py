@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from slmlab import features
-from slmlab.corpus.engines import POOLS, Voice, check, engine_of, espeak, speak, trim, voice_pool
+from slmlab.corpus.engines import check, engine_of, espeak, speak, trim
 from slmlab.corpus.prosody import KINDS, PlannedWord, Prosody
+from slmlab.corpus.voices import POOLS, Voice, voice_pool
 from slmlab.errors import LabError
+from slmlab.sound import features
 
 SENTENCE = "Mama alinunua ndizi tatu sokoni pamoja na Juma leo."
 VOICE = Voice("v", pitch=120.0)

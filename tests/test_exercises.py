@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tasks import corpus, prosody, tokens, tour
 
-from slmlab import series
 from slmlab.corpus.prosody import LIVELY, SYNTHETIC
-from slmlab.exercises import MOST, USUAL, Exercise, between, like
-from slmlab.tasks import corpus, prosody, tokens, tour
-from slmlab.text import normalise
+from slmlab.language.text import normalise
+from slmlab.notebook import series
+from slmlab.notebook.exercises import MOST, USUAL, Exercise, between, like
 
 LONGEST_ANSWER = 5  # lines
 WIDEST_ANSWER = 100  # characters
@@ -29,7 +29,7 @@ TASKS = sorted(path.stem for path in Path(tour.__file__).parent.glob("[a-z]*.py"
 EVERY = {
     f"{name}.{title}": exercise
     for name in TASKS
-    for title, exercise in vars(importlib.import_module(f"slmlab.tasks.{name}")).items()
+    for title, exercise in vars(importlib.import_module(f"tasks.{name}")).items()
     if isinstance(exercise, Exercise)
 }
 BOOK = nbformat.read(series.BOOK / "07_judges.ipynb", as_version=4)

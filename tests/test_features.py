@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from slmlab import features
 from slmlab.errors import LabError
+from slmlab.sound import features
 
 torch.set_num_threads(1)
 

@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional
 
-from slmlab.models.frames import ConvNeXt, TimeConvolution, frame_mask, restore, standardise
+from slmlab.models.blocks import ConvNeXt, TimeConvolution, frame_mask, restore, standardise
 
 
 def test_banded_convolution_equals_torchs() -> None:

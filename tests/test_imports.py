@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from slmlab import audio
 from slmlab.corpus.build import SETTINGS, Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in, common_voice, ljspeech, plain
 from slmlab.errors import LabError
+from slmlab.sound import audio
 
 SPEC = ImportSpec("mine", "sw", consent="CC0, said by myself")
 

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+from bench.load import CLIP, Client, Server
 
-from slmlab import audio
 from slmlab.cli import main
 from slmlab.errors import LabError
-from slmlab.labelling import app, listeners
-from slmlab.labelling.load import CLIP, Client, Server
+from slmlab.people import page as app
+from slmlab.people import simulated as listeners
+from slmlab.sound import audio
 
 ANSWERED = {"heard": True, "plays": [1, 1], "ms": 2000}
 EVIL = "<script>document.title='run'</script>${1+1}{{7*7}}"

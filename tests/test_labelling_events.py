@@ -6,10 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from bench import listeners as bench
 
 from slmlab.errors import LabError
-from slmlab.labelling import bench, events
-from slmlab.labelling.events import Store, Vote
+from slmlab.people import store as events
+from slmlab.people.store import Store, Vote
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from slmlab.errors import LabError
-from slmlab.labelling import bench, events, export, listeners, ranking, views
-from slmlab.labelling.events import Store, Vote
+from slmlab.people import export, ranking, simulated, views
+from slmlab.people import store as events
+from slmlab.people.store import Store, Vote
 
 TASTE = {"a": 1.5, "b": 0.0, "c": -1.5}
 
@@ -18,15 +19,15 @@ TASTE = {"a": 1.5, "b": 0.0, "c": -1.5}
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Six simulated honest listeners, a careless one, and clips that carry speech tokens."""
-    study = bench.paper_study(3, 12)
+    study = simulated.paper_study(3, 12)
     clips = tuple(
         dataclasses.replace(c, tokens=(i % 7, (i + 1) % 7, i % 5), sha256=f"{i:064x}", seed=i)
         for i, c in enumerate(study.clips)
     )
     made = Store(tmp_path_factory.mktemp("export") / "votes.db")
     made.set_study(dataclasses.replace(study, clips=clips, n_main=20))
-    for listener in (*listeners.crowd(6, TASTE), *listeners.crowd(1, TASTE, "left")):
-        listeners.listen(made, listener)
+    for listener in (*simulated.crowd(6, TASTE), *simulated.crowd(1, TASTE, "left")):
+        simulated.listen(made, listener)
     return made
 
 
@@ -110,7 +111,7 @@ def test_a_round_is_announced_as_it_will_be(store: Store) -> None:
 def test_people_keep_their_numbers_from_one_export_to_the_next(tmp_path: Path) -> None:
     """Ana comes first and votes last, so that neither her first vote nor its undoing may count."""
     store, other = Store(tmp_path / "votes.db"), Store(tmp_path / "other.db")
-    store.set_study(bench.paper_study(2, 6))
+    store.set_study(simulated.paper_study(2, 6))
     ana = store.open_session("Ana")
     export.write(store, tmp_path)
     export.take_in(tmp_path / "events.jsonl", other)
@@ -125,10 +126,10 @@ def test_people_keep_their_numbers_from_one_export_to_the_next(tmp_path: Path) -
 
 def test_ratings_are_exported_beside_pairs_and_people_keep_their_numbers(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
-    store.set_study(bench.paper_study(2, 6))
-    rater, judge = listeners.crowd(2, TASTE)
-    listeners.listen(store, rater, "nmos")
-    listeners.listen(store, judge)
+    store.set_study(simulated.paper_study(2, 6))
+    rater, judge = simulated.crowd(2, TASTE)
+    simulated.listen(store, rater, "nmos")
+    simulated.listen(store, judge)
     export.write(store, tmp_path)
     votes = pd.read_parquet(tmp_path / "votes.parquet")
     assert votes.groupby("listener")["task"].unique().map(list).to_dict() == {
@@ -142,7 +143,7 @@ def test_ratings_are_exported_beside_pairs_and_people_keep_their_numbers(tmp_pat
 
 def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
-    store.set_study(bench.paper_study(2, 3, 0))
+    store.set_study(simulated.paper_study(2, 3, 0))
     token = store.open_session("Ana")
     store.vote(token, 0, 0, Vote(events.LEFT))
     row = export.preferences(store).iloc[0]
@@ -152,7 +153,7 @@ def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:
 
 def test_no_votes_still_make_a_table(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
-    store.set_study(bench.paper_study(2, 3))
+    store.set_study(simulated.paper_study(2, 3))
     export.write(store, tmp_path)
     assert export.read(tmp_path / "preferences.parquet").empty
     pd.testing.assert_frame_equal(
@@ -221,7 +222,7 @@ def export_rows(store: Store) -> list[dict[str, object]]:
 
 def test_who_recorded_is_not_named_either(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
-    store.set_study(bench.paper_study(2, 3))
+    store.set_study(simulated.paper_study(2, 3))
     store.note_recording({"sha256": "0" * 64, "speaker": "Asha Juma", "seconds": 1.0, "consent": "yes"})
     export.write(store, tmp_path)
     said = (tmp_path / "events.jsonl").read_text()

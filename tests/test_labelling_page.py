@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import nbformat
 import pytest
+from bench.load import Server
 from test_labelling_app import EVIL, make_systems
 
-from slmlab.labelling import app
-from slmlab.labelling.load import Server
+from slmlab.people import page as app
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -247,7 +247,7 @@ def jupyter(tmp_path: Path) -> Iterator[str]:
     systems = make_systems(tmp_path / "systems", 2)
     folders = [str(systems / name) for name in ("smooth", "rough")]
     call = f"page = app.show({str(tmp_path / 'study')!r}, systems={folders!r})"
-    code = f"from slmlab.labelling import app\n{call}"
+    code = f"from slmlab.people import page as app\n{call}"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "cell.ipynb")

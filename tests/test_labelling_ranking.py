@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from bench import listeners
 from scipy import stats
 
 from slmlab.errors import LabError
-from slmlab.labelling import bench, listeners, ranking
-from slmlab.labelling.study import Rules
+from slmlab.people import ranking, simulated
+from slmlab.people.design import Rules
 
 SYSTEMS = ("a", "b", "c")
 
@@ -81,7 +82,7 @@ def test_no_votes_no_ranking() -> None:
 
 
 def test_a_known_order_is_found_again() -> None:
-    found, _ = bench.ranks(simulations=3, resamples=40)
+    found, _ = listeners.ranks(simulations=3, resamples=40)
     assert found["value"] == 100
 
 
@@ -167,9 +168,9 @@ def test_one_answer_throughout_says_nothing_of_agreement() -> None:
 
 
 def test_careless_listeners_are_named_with_the_rule_they_broke() -> None:
-    study = bench.paper_study(5, 40)
-    crowd = [kind for k in listeners.KINDS for kind in listeners.crowd(6, {"a": 1.0}, k, seed=5)]
-    votes = bench.simulated_votes(study, crowd)
+    study = simulated.paper_study(5, 40)
+    crowd = [kind for k in simulated.KINDS for kind in simulated.crowd(6, {"a": 1.0}, k, seed=5)]
+    votes = simulated.simulated_votes(study, crowd)
     out = ranking.exclusions(votes, Rules())
     assert {name.split()[1] for name in out} == {"lazy", "left"}
     assert len(out) == 12

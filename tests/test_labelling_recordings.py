@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmlab import audio
 from slmlab.corpus import imports
 from slmlab.errors import LabError
-from slmlab.labelling import recordings
+from slmlab.people import recordings
+from slmlab.sound import audio
 
 
 def sound(tmp_path: Path, wave: np.ndarray) -> Path:

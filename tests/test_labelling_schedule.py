@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmlab.errors import LabError
-from slmlab.labelling import bench
-from slmlab.labelling.schedule import GOLD, LEAST_DISTANCE, MAIN, PRACTICE, REPEAT, schedule
-from slmlab.labelling.study import REFERENCES, Clip, Study
+from slmlab.people import simulated
+from slmlab.people.design import REFERENCES, Clip, Study
+from slmlab.people.schedule import GOLD, LEAST_DISTANCE, MAIN, PRACTICE, REPEAT, schedule
 
-STUDY = bench.paper_study(5, 40)
+STUDY = simulated.paper_study(5, 40)
 SYSTEM = {clip.name: clip.system for clip in STUDY.clips}
 
 
@@ -71,7 +71,7 @@ def test_gold_is_spread_and_its_answer_is_on_both_sides(number: int) -> None:
 
 
 def test_a_sentence_does_not_follow_itself() -> None:
-    study = bench.paper_study(3, 5)
+    study = simulated.paper_study(3, 5)
     main = [t.item.split()[0] for t in schedule(study, "pair", 1, {}) if t.kind == MAIN]
     assert sum(one == other for one, other in pairwise(main)) <= 1
 
@@ -98,5 +98,5 @@ def test_smos_needs_references() -> None:
 
 
 def test_a_tiny_study_still_has_a_schedule() -> None:
-    study = bench.paper_study(2, 1, 1)
+    study = simulated.paper_study(2, 1, 1)
     assert Counter(t.kind for t in schedule(study, "pair", 0, {})) == {MAIN: 1, PRACTICE: 1}

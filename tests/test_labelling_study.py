@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from slmlab import audio
 from slmlab.errors import LabError
-from slmlab.labelling import study as studies
-from slmlab.labelling.study import DISTORTED, REFERENCE_SECONDS, REFERENCES, Study
+from slmlab.people import design as studies
+from slmlab.people.design import DISTORTED, REFERENCE_SECONDS, REFERENCES, Study
+from slmlab.sound import audio
 
 
 def tone(seconds: float, level: float, hertz: float = 200.0) -> np.ndarray:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.layers import Block, rotate, rotation, side_by_side, unit_rms
 from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, prompt, target_log_probs
+from slmlab.models.transformer import Block, rotate, rotation, side_by_side, unit_rms
 
 CONFIG = LMConfig(10, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
 TEXTS, CODES, STYLES = [[1, 2, 3], [4, 5, 6, 7, 8]], [[0, 6560], [7, 7, 7, 1]], [[], [20, 30]]

@@ -9,9 +9,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmlab import features, metrics
+from slmlab import metrics
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity
+from slmlab.sound import features
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from slmlab import notebook, series
 from slmlab.errors import LabError
-from slmlab.exercises import Exercise
+from slmlab.notebook import lab, series
+from slmlab.notebook.exercises import Exercise
 
 LARGEST = 1_000_000  # bytes
 LONGEST_REBUILD = 12  # lines of an idea that a notebook may build again, if it compares it with the package's
 SERIES = series.notebooks()
-TASKS = sorted((series.BOOK.parent / "slmlab" / "tasks").glob("[a-z]*.py"))
+TASKS = sorted((series.BOOK / "tasks").glob("[a-z]*.py"))
 each_notebook = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
 
 
@@ -59,7 +59,7 @@ def test_begins_with_what_you_will_hear_and_the_one_set_up(path: Path) -> None:
     assert cells[0].cell_type == "markdown"
     assert cells[0].source.startswith(f"# {path.name[:2]} · ")
     assert "**What you will hear:**" in cells[0].source
-    assert code(path)[0].source == notebook.SETUP
+    assert code(path)[0].source == lab.SETUP
 
 
 @each_notebook
@@ -217,7 +217,7 @@ def test_a_series_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("module", TASKS, ids=lambda path: path.stem)
 def test_exercises_say_how_hard_they_are_and_what_they_teach(module: Path) -> None:
-    for value in vars(importlib.import_module(f"slmlab.tasks.{module.stem}")).values():
+    for value in vars(importlib.import_module(f"tasks.{module.stem}")).values():
         if isinstance(value, Exercise):
             assert 1 <= value.difficulty <= 3
             assert 1 <= value.minutes <= 30
@@ -230,8 +230,8 @@ def test_shown_answers_take_what_the_stub_takes(path: Path) -> None:
     stubs = {
         node.name: node.args for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)
     }
-    tasks, alias = re.findall(r"from slmlab\.tasks import (\w+)(?: as (\w+))?", source)[-1]
-    module = importlib.import_module(f"slmlab.tasks.{tasks}")
+    tasks, alias = re.findall(r"from tasks import (\w+)(?: as (\w+))?", source)[-1]
+    module = importlib.import_module(f"tasks.{tasks}")
     asked = re.findall(rf"{alias or tasks}\.(\w+)\.check\((\w+)?", source)
     assert len(asked) >= 3
     for title, answer in asked:

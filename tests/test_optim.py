@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slmlab.optim import Muon, hidden_matrices, optimisers, orthogonalise
+from slmlab.training.optim import Muon, hidden_matrices, optimisers, orthogonalise
 
 
 class Small(nn.Module):

@@ -5,12 +5,12 @@ import time
 
 import pytest
 import torch
+from bench import peers
+from bench.peers import Contender, our_loss, peer_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from slmlab import peers
 from slmlab.models.lm import Batch, LMConfig, SpeechLM
-from slmlab.peers import Contender, our_loss, peer_loss
-from slmlab.qwen import to_qwen
+from slmlab.models.qwen import to_qwen
 
 SMALL = LMConfig(
     20, ("sw",), n_codes=9, code_levels=3, code_dims=2, width=32, layers=2, heads=2, kv_heads=1, ffn=48

@@ -7,75 +7,79 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slmlab import __version__, features, pipeline, recipes
-from slmlab.presets import preset
-from slmlab.stages import stage_folders
-from slmlab.voice import VOICES, Chain
+from slmlab import __version__, files
+from slmlab.sound import features
+from slmlab.speech.chain import Chain
+from slmlab.study import ground, report
+from slmlab.training import recipes, shelf
+from slmlab.training.cache import stage_folders
+from slmlab.training.presets import preset
+from slmlab.training.shelf import VOICES
 
 
 @pytest.fixture
 def made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(pipeline, "make", lambda name: Path("trained anew"))
+    monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(files, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(shelf, "make", lambda name: Path("trained anew"))
     folder = tmp_path / "runs" / "smoke" / "checkpoints"
     folder.mkdir(parents=True)
-    stages = stage_folders(recipes.stages(preset("smoke")), pipeline.CACHE / "smoke")
-    (folder / pipeline.ORIGIN).write_text(json.dumps({name: path.name for name, path in stages.items()}))
+    stages = stage_folders(recipes.stages(preset("smoke")), files.CACHE / "smoke")
+    (folder / shelf.ORIGIN).write_text(json.dumps({name: path.name for name, path in stages.items()}))
     (folder / VOICES).write_text("{}")
     return folder
 
 
 def test_what_the_code_as_it_is_made_is_used(made_here: Path) -> None:
-    assert pipeline.checkpoint_folder("smoke") == made_here
+    assert shelf.checkpoint_folder("smoke") == made_here
 
 
 def test_what_other_code_made_is_not(made_here: Path) -> None:
-    origin = json.loads((made_here / pipeline.ORIGIN).read_text())
-    (made_here / pipeline.ORIGIN).write_text(json.dumps(origin | {"decoder": "decoder-0123456789ab"}))
-    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+    origin = json.loads((made_here / shelf.ORIGIN).read_text())
+    (made_here / shelf.ORIGIN).write_text(json.dumps(origin | {"decoder": "decoder-0123456789ab"}))
+    assert shelf.checkpoint_folder("smoke") == Path("trained anew")
 
 
 def test_what_does_not_say_who_made_it_is_not(made_here: Path) -> None:
-    (made_here / pipeline.ORIGIN).unlink()
-    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+    (made_here / shelf.ORIGIN).unlink()
+    assert shelf.checkpoint_folder("smoke") == Path("trained anew")
 
 
 def test_what_was_cut_off_is_not(made_here: Path) -> None:
     (made_here / VOICES).unlink()
-    assert pipeline.checkpoint_folder("smoke") == Path("trained anew")
+    assert shelf.checkpoint_folder("smoke") == Path("trained anew")
 
 
 def test_what_is_shipped_comes_before_training(made_here: Path) -> None:
     (made_here / VOICES).unlink()
-    shipped = pipeline.SHIPPED / "smoke"
+    shipped = files.SHIPPED / "smoke"
     shipped.mkdir(parents=True)
     (shipped / VOICES).write_text("{}")
-    assert pipeline.checkpoint_folder("smoke") == shipped
+    assert shelf.checkpoint_folder("smoke") == shipped
 
 
 def test_a_copy_to_ship_that_was_cut_off_does_not_count(
     made_here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sorted(path.name for path in pipeline.ship("smoke").iterdir()) == [pipeline.ORIGIN, VOICES]
-    shipped = pipeline.SHIPPED / "smoke"
+    assert sorted(path.name for path in shelf.ship("smoke").iterdir()) == [shelf.ORIGIN, VOICES]
+    shipped = files.SHIPPED / "smoke"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline.shutil, "copytree", full)
+    monkeypatch.setattr(shelf.shutil, "copytree", full)
     with pytest.raises(OSError, match="No space"):
-        pipeline.ship("smoke")
+        shelf.ship("smoke")
     assert not (shipped / VOICES).exists()
 
 
 def test_without_git_the_version_stands_for_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert pipeline.commit() == __version__
+    assert report.commit() == __version__
 
 
 def test_what_has_no_value_is_null_in_the_report(tmp_path: Path) -> None:
-    pipeline._write_json(tmp_path / "a.json", {"sim": np.float32("nan"), "rows": [{"f0_spread": np.nan}]})
+    files.write_json(tmp_path / "a.json", {"sim": np.float32("nan"), "rows": [{"f0_spread": np.nan}]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"sim": None, "rows": [{"f0_spread": None}]}
 
 
@@ -92,10 +96,10 @@ def test_a_changed_grammar_makes_its_corpora_stale(tmp_path: Path, monkeypatch: 
 
 
 def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(pipeline, "checkpoint_folder", lambda name: pipeline.SHIPPED / "tiny")
-    found = pipeline.filter_corpora("smoke")
+    monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(shelf, "checkpoint_folder", lambda name: files.SHIPPED / "tiny")
+    found = ground.filter_corpora("smoke")
     assert list(found.index) == ["vi, authentic", "vi, synthetic", "sw, synthetic"]
     assert found.loc["sw, synthetic", "acceptance"] > 0.9 > found.loc["vi, authentic", "acceptance"]
     ledger = pd.read_parquet(tmp_path / "runs" / "smoke" / "corpora" / "vi.parquet")
@@ -106,7 +110,7 @@ def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pyte
 
 
 def test_speech_is_voiced_where_its_tokens_say_so() -> None:
-    chain = Chain(pipeline.SHIPPED / "tiny")
+    chain = Chain(files.SHIPPED / "tiny")
     timbre = chain.named_timbre("mid")
     speech = chain.say(["Mama anapika chakula jikoni."], "sw", timbre[None])[0]
     asked = chain.melody(speech.codes, timbre)[0][0]

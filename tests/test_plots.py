@@ -7,8 +7,9 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from slmlab import features, plots
-from slmlab.audio import SAMPLE_RATE
+from slmlab.notebook import plots
+from slmlab.sound import features
+from slmlab.sound.audio import SAMPLE_RATE
 
 TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 

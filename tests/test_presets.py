@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from slmlab import recipes
 from slmlab.corpus.imports import Clip, Collection, ImportSpec
 from slmlab.errors import LabError
 from slmlab.models.lm import SpeechLM
-from slmlab.presets import PRESETS, Part, preset
-from slmlab.voice import KINDS
+from slmlab.training import recipes
+from slmlab.training.presets import PRESETS, Part, preset
+from slmlab.training.shelf import KINDS
 
 NETWORKS = {
     name: KINDS["lm" if name == "backbone" else name][0]

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slmlab import features
-from slmlab.corpus.engines import speak, voice_pool
+from slmlab.corpus.engines import speak
 from slmlab.corpus.prosody import (
     CROWD,
     KINDS,
@@ -23,8 +22,10 @@ from slmlab.corpus.prosody import (
     record,
     transcribe,
 )
-from slmlab.corpus.sentences import focus_words, sentences
+from slmlab.corpus.voices import voice_pool
 from slmlab.errors import LabError
+from slmlab.language.sentences import focus_words, sentences
+from slmlab.sound import features
 
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.float32)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from slmlab.language.text import TINY, for_scoring
 from slmlab.models.augmentation import Augmentation
-from slmlab.models.recogniser import (
+from slmlab.models.judges import (
     AttentiveConfig,
     AttentiveJudge,
     ConvolutionalConfig,
@@ -16,8 +17,7 @@ from slmlab.models.recogniser import (
     lift_floor,
     transcribe,
 )
-from slmlab.optim import optimisers
-from slmlab.text import TINY, for_scoring
+from slmlab.training.optim import optimisers
 
 Judge = AttentiveJudge | ConvolutionalJudge
 STILL = Augmentation(tract=0, speed=0, noise=0, bands=0, gaps=0)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from slmlab import sampling
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.sampling import (
+from slmlab.speech import sampling
+from slmlab.speech.sampling import (
     SamplingConfig,
     _Reader,
     _weights,

@@ -8,17 +8,17 @@ import pytest
 from conftest import words_of
 from test_claims import judged, world
 
-from slmlab import pipeline, report
+from slmlab import files
 from slmlab.errors import LabError
-from slmlab.study import claims, sections, sweep
-from slmlab.study.sections import Section
+from slmlab.study import claims, report, sweep, tables
+from slmlab.study.tables import Section
 
 
 @pytest.fixture(scope="module")
 def parts() -> list[Section]:
     results = world(1.0)
     sounds = [Path(f"tiny-authentic.{alpha}.0.flac") for alpha in ("1", "0.03", "0.5")]
-    return sections.sections(results, judged(1.0), claims.premises(results), sounds)
+    return tables.sections(results, judged(1.0), claims.premises(results), sounds)
 
 
 def test_the_ground_comes_first_and_the_ledger_has_every_claim(parts: list[Section]) -> None:
@@ -57,7 +57,7 @@ def test_one_sentence_over_alpha_is_in_the_order_of_alpha(parts: list[Section]) 
 
 def test_a_band_holds_the_mean_over_seeds() -> None:
     wer = claims.Arm(world(1.0), "authentic").wer
-    value, low, high = sections.band(wer)
+    value, low, high = tables.band(wer)
     assert value == pytest.approx(wer.value.mean(1))
     assert (low < value).all()
     assert (value < high).all()
@@ -66,7 +66,7 @@ def test_a_band_holds_the_mean_over_seeds() -> None:
 
 def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0))
-    monkeypatch.setattr(sections, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
     facts = {"machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}}
     summary = {"preset": "tiny", "seeds": [0]} | facts
     (tmp_path / "report.json").write_text(json.dumps(summary | {"claims": []}))
@@ -97,6 +97,6 @@ def test_the_readme_tells_the_verdicts_that_the_rows_give() -> None:
         ]
         return {row[0].strip("| "): row[3] for row in rows if len(row) == 5}
 
-    readme = (pipeline.ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (files.ROOT / "README.md").read_text(encoding="utf-8")
     assert verdicts(readme) == verdicts(report.claims_table("tiny"))
     assert verdicts(readme)["S1"] == "reproduced"

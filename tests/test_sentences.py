@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmlab.corpus import sentences as source
-from slmlab.corpus.sentences import (
+from slmlab.errors import LabError
+from slmlab.language import sentences as source
+from slmlab.language.sentences import (
     HELD_OUT_SPLITS,
     MAX_WORDS,
     MIN_WORDS,
@@ -24,8 +25,7 @@ from slmlab.corpus.sentences import (
     sentences,
     split_of,
 )
-from slmlab.errors import LabError
-from slmlab.text import BACKBONE_LANGUAGES, LANGUAGES, TARGET_LANGUAGES, TINY, for_scoring, normalise
+from slmlab.language.text import BACKBONE_LANGUAGES, LANGUAGES, TARGET_LANGUAGES, TINY, for_scoring, normalise
 
 TOY = """
 [agreement]

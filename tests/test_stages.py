@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from tqdm.auto import tqdm
 
-from slmlab import recipes
 from slmlab.errors import LabError
-from slmlab.stages import Stage, code_of, read_done, run_stages, stage_folders
+from slmlab.training import recipes
+from slmlab.training.cache import Stage, code_of, read_done, run_stages, stage_folders
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["torch", "slmlab.stages"])
+FORK.set_forkserver_preload(["torch", "slmlab.training.cache"])
 
 
 def add(ledger: Path, number: int, folder: Path, inputs: dict[str, Path]) -> dict[str, int]:
@@ -237,7 +237,7 @@ FROM_STDIN = """
 import functools, shutil, sys
 from pathlib import Path
 from slmlab.errors import LabError
-from slmlab.stages import Stage, run_stages
+from slmlab.training.cache import Stage, run_stages
 stage = Stage("toy", (), functools.partial(shutil.copy, "." * 2**20), None)
 try:
     run_stages([stage], Path(sys.argv[1]))

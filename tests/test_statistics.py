@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmlab import statistics
 from slmlab.errors import LabError
-from slmlab.statistics import (
+from slmlab.metrics import statistics
+from slmlab.metrics.statistics import (
     DRAWS,
     Estimate,
     all_of,

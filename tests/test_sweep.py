@@ -12,21 +12,23 @@ import pandas as pd
 import pytest
 import torch
 
-from slmlab import audio, checkpoints, metrics, pipeline
-from slmlab.checkpoints import Card
+from slmlab import files, metrics
 from slmlab.errors import LabError
+from slmlab.language.text import LANGUAGES, TINY
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
+from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.models.recogniser import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.models.vocoder import Vocoder, VocoderConfig
-from slmlab.presets import PRESETS, Part, preset
-from slmlab.recipes import lm_batches
-from slmlab.stages import DONE, run_stages, stage_folders
-from slmlab.study import cells, sweep
-from slmlab.study.cells import Cell, Study
-from slmlab.text import LANGUAGES, TINY
+from slmlab.sound import audio
+from slmlab.study import scaling, sweep
+from slmlab.study.scaling import Cell, Study
+from slmlab.training import checkpoints
+from slmlab.training.cache import DONE, run_stages, stage_folders
+from slmlab.training.checkpoints import Card
+from slmlab.training.presets import PRESETS, Part, preset
+from slmlab.training.recipes import lm_batches
 
 SYMBOLS = len(TINY)
 
@@ -56,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Study:
         checkpoints.save(folder / "parts" / name, network, Card(config=network.config, facts=facts))
     study = replace(sweep.study_of("smoke", folder / "parts"), n_test=4, n_dev=2, n_many=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "CACHE", folder / "cache")
+        patch.setattr(files, "CACHE", folder / "cache")
         ground = sweep.stages(study, [])
         run_stages(ground, folder / "cache" / "smoke", workers=1)
     return study
@@ -64,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture
 def here(world: Study, monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setattr(pipeline, "CACHE", Path(world.checkpoints).parent / "cache")
+    monkeypatch.setattr(files, "CACHE", Path(world.checkpoints).parent / "cache")
     return world
 
 
@@ -76,7 +78,7 @@ def table() -> pd.DataFrame:
 
 def shares(study: Study, cell: Cell) -> dict[str, float]:
     """Minutes of each kind in a cell's mixture."""
-    rows = table().iloc[cells.mixture(study, cell, table())]
+    rows = table().iloc[scaling.mixture(study, cell, table())]
     return {kind: float(part["seconds"].sum()) / 60 for kind, part in rows.groupby("kind")}
 
 
@@ -93,9 +95,9 @@ def test_each_arm_mixes_what_it_says() -> None:
 
 def test_all_synthetic_is_the_synthetic_part_of_the_point_before() -> None:
     study = Study("tiny", "", authentic_minutes=1.5)
-    before, alone = (set(cells.mixture(study, Cell("authentic", a, 3), table())) for a in (0.9, 1.0))
+    before, alone = (set(scaling.mixture(study, Cell("authentic", a, 3), table())) for a in (0.9, 1.0))
     assert alone == {i for i in before if i >= 24}
-    assert alone != set(cells.mixture(study, Cell("authentic", 1.0, 4), table()))
+    assert alone != set(scaling.mixture(study, Cell("authentic", 1.0, 4), table()))
 
 
 def test_the_plan_is_every_point_of_every_arm_seed_by_seed() -> None:
@@ -135,7 +137,7 @@ def test_a_voice_that_says_one_thing_gives_no_style() -> None:
     """Its own tokens as a prefix would give the answer away."""
     said = [[7] * 50, *([i] * 50 for i in (1, 2, 3))]
     rows = pd.DataFrame({"text": ["a"] * 4, "language": ["vi"] * 4, "voice": ["one", *["other"] * 3]})
-    data, config = cells.Coded(rows.assign(codes=said)), LMConfig(SYMBOLS, LANGUAGES, width=16)
+    data, config = scaling.Coded(rows.assign(codes=said)), LMConfig(SYMBOLS, LANGUAGES, width=16)
     part = Part(config, preset("smoke").lm.train, 2000)
     batches = lm_batches(config, data, data.codes(), part)  # type: ignore[arg-type]
     ids = torch.cat([batches(step).ids.flatten() for step in range(20)])
@@ -146,22 +148,22 @@ def test_a_voice_that_says_one_thing_gives_no_style() -> None:
 
 def test_noise_replaces_its_share_of_the_tokens() -> None:
     codes = list(range(1000))
-    assert cells.noisy(codes, 0.0, 6561, 1) == codes
-    assert np.mean(np.array(cells.noisy(codes, 0.15, 6561, 1)) != codes) == pytest.approx(0.15, abs=0.03)
-    assert cells.noisy([], 0.5, 6561, 1) == []
+    assert scaling.noisy(codes, 0.0, 6561, 1) == codes
+    assert np.mean(np.array(scaling.noisy(codes, 0.15, 6561, 1)) != codes) == pytest.approx(0.15, abs=0.03)
+    assert scaling.noisy([], 0.5, 6561, 1) == []
 
 
 def test_corpus_entropy_counts_equally_and_draws_alike() -> None:
     draw = np.random.default_rng(0)
     said = [draw.integers(50, size=20).tolist() for _ in range(40)]
-    bits, draws = cells.corpus_entropy(said, 400, frozenset())
+    bits, draws = scaling.corpus_entropy(said, 400, frozenset())
     assert metrics.prosodic_entropy(said) - 0.15 < bits < metrics.prosodic_entropy(said)
-    longer, others = cells.corpus_entropy([row * 3 for row in said], 400, frozenset())
+    longer, others = scaling.corpus_entropy([row * 3 for row in said], 400, frozenset())
     assert longer < bits  # the same codes over and over: 400 tokens now come from a third of the sentences
-    assert draws.shape == others.shape == (cells.DRAWS,)
-    without, _ = cells.corpus_entropy(said, 100, frozenset(range(49)))
+    assert draws.shape == others.shape == (scaling.DRAWS,)
+    without, _ = scaling.corpus_entropy(said, 100, frozenset(range(49)))
     assert without == 0
-    assert np.isnan(cells.corpus_entropy([[1, 1]], 5, frozenset({1}))[0])
+    assert np.isnan(scaling.corpus_entropy([[1, 1]], 5, frozenset({1}))[0])
 
 
 def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path) -> None:
@@ -171,12 +173,12 @@ def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path
     assert found is not None
     plain, many = (found.rows[(found.rows["arm"] == arm)] for arm in ("authentic", "entropy"))
     assert len(plain) == 2 * (2 + 4)
-    assert len(many) == 2 * sum(manner.samples for manner in cells.MANY)
+    assert len(many) == 2 * sum(manner.samples for manner in scaling.MANY)
     assert (plain["words"] > 0).all()
     assert plain["seconds"].between(0.1, 30).all()
     row = found.cells.set_index(["arm", "point"]).loc[("authentic", 0.5)]
     assert row["alpha"] == pytest.approx(0.5, abs=0.1)
-    assert row["h_draws"].shape == (cells.DRAWS,)
+    assert row["h_draws"].shape == (scaling.DRAWS,)
     assert 0 <= row["h"] <= np.log2(6561)
     assert {"f0_in_tokens", "speaker_in_tokens", "cer_judge_b"} <= found.premises.keys()
     assert set(found.mixture["kind"]) == {"authentic", "lively", "synthetic"}
@@ -188,7 +190,7 @@ def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path
 
 def test_the_same_seeds_say_the_same_again(here: Study, tmp_path: Path) -> None:
     cell, rows = Cell("lively", 0.25, 1), []
-    folders = stage_folders(sweep.stages(here, [cell]), pipeline.CACHE / "smoke")
+    folders = stage_folders(sweep.stages(here, [cell]), files.CACHE / "smoke")
     for _ in range(2):
         for name in (f"train.{cell.name}", f"say.{cell.name}"):
             (folders[name] / DONE).unlink(missing_ok=True)
@@ -207,14 +209,14 @@ def test_other_checkpoints_or_settings_are_other_cells(here: Study) -> None:
 SWEEP = """
 import sys
 from pathlib import Path
-from slmlab import pipeline
+from slmlab import files
 from slmlab.study import sweep
-from slmlab.study.cells import Cell
+from slmlab.study.scaling import Cell
 from dataclasses import replace
 
 if __name__ == "__main__":
     parts, results = Path(sys.argv[1]), Path(sys.argv[2])
-    pipeline.CACHE = parts.parent / "cache"
+    files.CACHE = parts.parent / "cache"
     study = replace(sweep.study_of("smoke", parts), n_test=4, n_dev=2, n_many=2)
     done = sweep.run(study, [Cell("equal-hours", 0.5, 0), Cell("equal-hours", 0.8, 0)], 1, results)
     print(len(done))
@@ -226,7 +228,7 @@ def test_a_kill_costs_only_the_cell_it_hits(here: Study, tmp_path: Path) -> None
     script.write_text(SWEEP)
     command = [sys.executable, str(script), here.checkpoints, str(tmp_path / "results")]
     wanted = [Cell("equal-hours", 0.5, 0), Cell("equal-hours", 0.8, 0)]
-    folders = stage_folders(sweep.stages(here, wanted), pipeline.CACHE / "smoke")
+    folders = stage_folders(sweep.stages(here, wanted), files.CACHE / "smoke")
     first, second = (folders[f"say.{cell.name}"] for cell in wanted)
     running = subprocess.Popen(command)
     while not (first / DONE).exists():

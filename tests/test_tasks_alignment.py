@@ -1,9 +1,9 @@
 """The exercises of notebooks 11 to 13: right answers pass, and likely mistakes are told apart."""
 
 import pytest
+from tasks import alignment as tasks
 
-from slmlab.exercises import Exercise
-from slmlab.tasks import alignment as tasks
+from slmlab.notebook.exercises import Exercise
 
 RIGHT = {
     "weights": lambda a, s: (1 - max(0.0, (a - s) / (1 - s)), max(0.0, (a - s) / (1 - s))),

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from slmlab.tasks import erosion
+from tasks import erosion
 
 
 def slope(real: list[float], synthetic: list[float], alpha: float) -> float:

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from tasks import flow, judging, language_model, vocoder
 
 from slmlab import metrics
 from slmlab.models import flow_matching
-from slmlab.tasks import flow, judging, language_model, vocoder
 
 
 def keep_angle(spectrum, magnitude):

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from tasks import people as tasks
 
-from slmlab.labelling import ranking
-from slmlab.tasks import people as tasks
+from slmlab.people import ranking
 
 
 def alpha(one: str, other: str) -> float:

@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from tasks import preference as tasks
 
 from slmlab.preference import losses
-from slmlab.tasks import preference as tasks
 
 
 def test_solutions_are_right() -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from slmlab import checkpoints
 from slmlab.errors import LabError
+from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import tdsc
-from slmlab.preference.judging import Hearing, Jury
+from slmlab.preference.jury import Hearing, Jury
 from slmlab.preference.tdsc import Candidate, TDSCConfig, decide
 from slmlab.preference.tune import PreferenceConfig
-from slmlab.sampling import SamplingConfig
-from slmlab.text import TINY
-from slmlab.training import TrainConfig
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.training import checkpoints
+from slmlab.training.loop import TrainConfig
 
 FORK: Any = multiprocessing.get_context("fork")
 CONFIG = LMConfig(len(TINY), ("sw",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)

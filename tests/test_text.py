@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmlab.errors import LabError
-from slmlab.text import LANGUAGES, TINY, for_scoring, normalise, numbered_pinyin
+from slmlab.language.pinyin import numbered_pinyin
+from slmlab.language.text import LANGUAGES, TINY, for_scoring, normalise
 
 readable = st.lists(st.sampled_from("aăâdđeêioôơuưyñğşıüǚǎ ĐẾỘ.,?!'-"), min_size=1).map("".join)
 

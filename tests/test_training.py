@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slmlab import training
 from slmlab.errors import LabError
-from slmlab.training import TrainConfig, frame_batches, read_log, schedule, to_device, train
+from slmlab.training import loop
+from slmlab.training.loop import TrainConfig, frame_batches, read_log, schedule, to_device, train
 
 CONFIG = TrainConfig(steps=120, warmup=5, ema=0.9, validate_every=50)
 
@@ -142,7 +142,7 @@ def test_ended_and_resumed_equals_whole(tmp_path: Path, muon_lr: float, save_eve
 
 
 FORK = multiprocessing.get_context("forkserver")  # one import of torch, then real processes in no time
-FORK.set_forkserver_preload(["torch", "torch._dynamo", "slmlab.training"])
+FORK.set_forkserver_preload(["torch", "torch._dynamo", "slmlab.training.loop"])
 
 
 def measure(model: Net) -> dict[str, float]:
@@ -171,7 +171,7 @@ def child(folder: Path, limit: int = 0) -> Any:
 
 def steps_logged(folder: Path) -> int:
     """Lines of a run's log, 0 if there is none."""
-    log = folder / training.LOG
+    log = folder / loop.LOG
     return log.read_text().count("\n") if log.exists() else 0
 
 
@@ -193,21 +193,21 @@ def test_killed_at_random_moments_and_resumed_equals_whole(whole: tuple[Net, Pat
     assert same(train(net(), loss, halting(0), CONFIG, folder), model)
     assert timeless(folder) == timeless(reference)
     kept = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".tmp"))
-    assert kept == [training.LOG, training.STATE]  # a kill may leave a half-written file of safetensors
+    assert kept == [loop.LOG, loop.STATE]  # a kill may leave a half-written file of safetensors
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(whole: tuple[Net, Path], tmp_path: Path) -> None:
     folder = tmp_path / "full"
     with pytest.raises(Halted):
         train(net(), loss, halting(30), replace(CONFIG, save_every=0), folder)
-    before = (folder / training.STATE).read_bytes()
+    before = (folder / loop.STATE).read_bytes()
     process = child(folder, limit=len(before) - 1000)
     process.join()
     assert process.exitcode == 2
     said = folder.with_suffix(".said").read_text()
     assert "training.safetensors could not be written" in said
     assert "what was there before is intact" in said
-    assert (folder / training.STATE).read_bytes() == before
+    assert (folder / loop.STATE).read_bytes() == before
     assert same(train(net(), loss, batches, CONFIG, folder, measure), whole[0])
 
 
@@ -221,8 +221,8 @@ def test_another_config_in_the_folder_is_refused_by_what_differs(whole: tuple[Ne
 
 
 def test_a_damaged_state_is_refused(whole: tuple[Net, Path], tmp_path: Path) -> None:
-    bytes_of = (whole[1] / training.STATE).read_bytes()
-    (tmp_path / training.STATE).write_bytes(bytes_of[:-5])
+    bytes_of = (whole[1] / loop.STATE).read_bytes()
+    (tmp_path / loop.STATE).write_bytes(bytes_of[:-5])
     with pytest.raises(LabError, match="damaged or half-written"):
         train(net(), loss, batches, CONFIG, tmp_path)
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from slmlab import checkpoints, plots
 from slmlab.errors import LabError
+from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
-from slmlab.preference import live
-from slmlab.preference.judging import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
+from slmlab.notebook import live, plots
+from slmlab.preference.jury import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
 from slmlab.preference.pairs import Pair, held_out
 from slmlab.preference.tune import (
     PairBatches,
@@ -26,9 +26,9 @@ from slmlab.preference.tune import (
     preference_loss,
     tune,
 )
-from slmlab.sampling import SamplingConfig
-from slmlab.text import TINY
-from slmlab.training import TrainConfig, read_log
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.training import checkpoints
+from slmlab.training.loop import TrainConfig, read_log
 
 CONFIG = LMConfig(len(TINY), ("sw",), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
 TRAIN = TrainConfig(steps=12, lr=3e-3, muon_lr=0.0, warmup=1, weight_decay=0.0, validate_every=4)

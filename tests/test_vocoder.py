@@ -10,8 +10,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from slmlab import features
 from slmlab.models import vocoder
+from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.vocoder import (
     HOP,
     Vocoder,
@@ -19,13 +19,13 @@ from slmlab.models.vocoder import (
     band_interpolation,
     energy_distance,
     glide,
-    griffin_lim,
     mel_filters,
     pitch_loss,
     pulse_train,
     spectral_distance,
     vocoder_loss,
 )
+from slmlab.sound import features
 
 SMALL = VocoderConfig(width=32, layers=2, pitch_width=32, pitch_layers=2)
 

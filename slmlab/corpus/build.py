@@ -34,13 +34,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from slmlab import audio, features
-from slmlab.audio import SAMPLE_RATE, Wave
 from slmlab.corpus import manifest
-from slmlab.corpus.engines import LOUDNESS, Voice, engine_of, speak, trim, voice_pool
+from slmlab.corpus.engines import LOUDNESS, engine_of, speak, trim
 from slmlab.corpus.prosody import Prosody, Recording, of_kind, transcribe
-from slmlab.corpus.sentences import from_file, sentences
+from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.errors import LabError
+from slmlab.language.sentences import from_file, sentences
+from slmlab.sound import audio, features
+from slmlab.sound.audio import SAMPLE_RATE, Wave
 
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from slmlab.audio import SOUNDS, is_generated
 from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
-from slmlab.text import LANGUAGES, TINY, Alphabet
+from slmlab.language.text import LANGUAGES, TINY, Alphabet
+from slmlab.sound.audio import SOUNDS, is_generated
 
 SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
 """Shares of the sentences when an import chooses the splits itself."""

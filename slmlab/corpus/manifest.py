@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slmlab.checkpoints import whole
 from slmlab.errors import LabError
+from slmlab.files import whole
 
 MADE = "made"
 RECORDED = "recorded"

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slmlab.errors import LabError
-from slmlab.text import for_scoring
+from slmlab.language.text import for_scoring
 
 Rows = NDArray[np.int64]
 

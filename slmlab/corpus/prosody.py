@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slmlab.audio import SAMPLE_RATE, Wave
-from slmlab.corpus.sentences import focus_words
 from slmlab.errors import LabError
-from slmlab.text import LANGUAGES, for_scoring
+from slmlab.language.sentences import focus_words
+from slmlab.language.text import LANGUAGES, for_scoring
+from slmlab.sound.audio import SAMPLE_RATE, Wave
 
 MELODY, CHANNEL, TRANSCRIPT = range(3)  # streams of random numbers of one utterance
 

@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn import functional
 
-from slmlab.models.frames import frame_mask
+from slmlab.models.blocks import frame_mask
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from slmlab.models import flow_matching
-from slmlab.models.frames import ConvNeXt, frame_mask, restore, standardise
+from slmlab.models.blocks import ConvNeXt, frame_mask, restore, standardise
 from slmlab.models.tokenizer import FRAMES_PER_TOKEN, token_mask
 
 

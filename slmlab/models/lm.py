@@ -2,7 +2,7 @@
 
     [<lang>] [<style> z_1 .. z_k] text .. <speech> s_1 .. s_N <end>
 
-In shape it is Qwen2 (`slmlab.qwen` takes it there and back). Two things make it learn to read in minutes:
+In shape it is Qwen2 (`qwen` takes it there and back). Two things make it learn to read in minutes:
 
 - Its embeddings are *composed*: a code of eight ternary digits is the sum of what is learnt of each digit, of
   the lower and the higher four together, and of the code itself, so that what one code teaches holds for its
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.layers import Block, RMSNorm, rotation, unit_rms
+from slmlab.models.transformer import Block, RMSNorm, rotation, unit_rms
 
 CHUNK = 512  # rows of logits in memory at a time
 GAZE = (0, 2, -2, 1, -1, 4, -4, 0)  # speech tokens ahead of the clock at which heads look first
@@ -343,3 +343,6 @@ def log_probs(model: SpeechLM, batch: Batch) -> Tensor:
 def lm_loss(model: SpeechLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean negative log-probability, in nats, of speech tokens and ends."""
     return -target_log_probs(model, batch).mean(), {}
+
+
+STYLE_TOKENS = 40

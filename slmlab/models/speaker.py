@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models.augmentation import Augmentation, augment, stretch
-from slmlab.models.frames import ConvNeXt, frame_mask
+from slmlab.models.blocks import ConvNeXt, frame_mask
 
 DEPTH = 7.0  # nats (61 dB) under the loudest bin of an utterance below which everything counts as silence
 

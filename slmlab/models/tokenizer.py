@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from slmlab.models import fsq
 from slmlab.models.augmentation import Augmentation, add_noise, masked_mean
-from slmlab.models.frames import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
+from slmlab.models.blocks import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
 
 FRAMES_PER_TOKEN = 2
 N_PROSODY = 3

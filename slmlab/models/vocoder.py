@@ -27,7 +27,7 @@ from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slmlab.models.frames import ConvNeXt, standardise
+from slmlab.models.blocks import ConvNeXt, standardise
 
 SAMPLE_RATE = 16_000
 N_FFT = 1024
@@ -424,46 +424,6 @@ def band_interpolation(hertz: Tensor, n_mels: int) -> Tensor:
     matrix[rows, above - 1] = 1 - share
     matrix[rows, above] = share
     return matrix
-
-
-def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
-    """Undo the mel filters: the non-negative magnitudes whose mel is nearest, `(b f m)` → `(b k f)`.
-
-    From the clipped pseudo-inverse by the multiplicative rule of Lee & Seung (2001), which stays positive.
-    """
-    filters = mel_filters(mel.shape[-1]).to(mel.device)
-    target = rearrange(mel.exp(), "b f m -> b m f")
-    found = (torch.linalg.pinv(filters) @ target).clamp(min=0) + 1e-8
-    wanted = filters.T @ target
-    for _ in range(rounds):
-        found = found * wanted / (filters.T @ (filters @ found) + 1e-9)
-    return found
-
-
-@torch.no_grad()
-def griffin_lim(mel: Tensor, iterations: int = 60, momentum: float = 0.99) -> Tensor:
-    """The baseline without learning: phases that agree with the magnitudes (Perraudin et al. 2013).
-
-    Args:
-        mel: `(b f m)`, natural logarithm of magnitude mel.
-        iterations: projections, there and back.
-        momentum: 0 is Griffin & Lim's own (1984).
-
-    Returns:
-        `(b s)` with s = 320 f; the same at every call.
-    """
-    magnitude = magnitudes(mel)
-    magnitude = torch.cat((magnitude, magnitude[..., -1:]), dim=-1)
-    window = torch.hann_window(N_FFT, device=mel.device)
-    angles = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(0))
-    phase = torch.polar(torch.ones_like(angles), angles).to(mel.device)
-    previous = torch.zeros_like(phase)
-    for _ in range(iterations):
-        wave = torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)
-        spectrum = stft(wave, N_FFT, HOP)
-        ahead = spectrum - momentum / (1 + momentum) * previous
-        phase, previous = ahead / (ahead.abs() + 1e-12), spectrum
-    return torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)
 
 
 def _magnitude(spectrum: Tensor, floor: float) -> Tensor:

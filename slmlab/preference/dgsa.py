@@ -11,7 +11,7 @@ What the paper leaves open, decided here: timbre bypasses the language model, so
 identity through the style, taken from *another* utterance of the same speaker. A pair is scored in the mode
 that made its loser. At α ≤ α* the formulas leave λ_s = 1; the paper's prose, that DGSA is SFT there, is
 `below="sft"`. Beside the paper's loss stands an SFT term on the recordings where `tune.sft` asks for it, as
-the presets do (`slmlab.align.SCALES`): two variants tell what each half does alone.
+the presets do (`slmlab.preference.methods.SCALES`): two variants tell what each half does alone.
 """
 
 import functools
@@ -25,13 +25,12 @@ from tqdm.auto import tqdm
 
 from slmlab import metrics
 from slmlab.errors import LabError
-from slmlab.models.lm import SpeechLM
+from slmlab.models.lm import STYLE_TOKENS, SpeechLM
 from slmlab.preference import pairs as table
-from slmlab.preference.judging import Jury, kept, seed_of, speak
+from slmlab.preference.jury import Jury, kept, seed_of, speak
 from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PreferenceConfig, fingerprint, own, tune
-from slmlab.sampling import SamplingConfig
-from slmlab.voice import STYLE_TOKENS
+from slmlab.speech.sampling import SamplingConfig
 
 CHUNK = 64  # recordings whose samples are kept together: what a kill may cost
 FREE = SamplingConfig(temperature=1.0, top_k=200, window=0)

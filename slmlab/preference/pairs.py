@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slmlab import checkpoints
+from slmlab import files
 from slmlab.errors import LabError
-from slmlab.text import as_string, for_scoring
+from slmlab.language.text import as_string, for_scoring
 
 ORIGINS = ("real", "judge", "people")
 N_CODES = 6561
@@ -141,7 +141,7 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
         for pair in pairs
     ]
     columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
-    with checkpoints.whole(path) as part:
+    with files.whole(path) as part:
         pq.write_table(pa.table(columns, schema=SCHEMA), part)
 
 

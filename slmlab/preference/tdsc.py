@@ -20,16 +20,17 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from slmlab import checkpoints, metrics
-from slmlab.checkpoints import Card
+from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import pairs as table
-from slmlab.preference.judging import Jury, expected_lengths, kept, measure, seed_of, speak
+from slmlab.preference.jury import Jury, expected_lengths, kept, measure, seed_of, speak
 from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PreferenceConfig, fine_tune, fingerprint, own, tune
-from slmlab.sampling import SamplingConfig
-from slmlab.training import TrainConfig
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.training import checkpoints
+from slmlab.training.checkpoints import Card
+from slmlab.training.loop import TrainConfig
 
 CHUNK = 50  # texts whose candidates are kept together; sorted by length, they fill batches better
 DONE, LEDGER = "round.json", "candidates.parquet"
@@ -197,7 +198,7 @@ def _candidates(
         make = functools.partial(_chunk, model, number, start, texts[start : start + CHUNK], config, jury)
         rows = kept(folder / "candidates" / f"{start:06}.jsonl", make)
         tried += [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
-    with checkpoints.whole(folder / LEDGER) as part:
+    with files.whole(folder / LEDGER) as part:
         pd.DataFrame([asdict(c) for c in tried]).to_parquet(part)
     return tried
 

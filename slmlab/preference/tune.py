@@ -23,14 +23,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from slmlab import checkpoints
+from slmlab import files
 from slmlab.errors import LabError
+from slmlab.language.text import TINY
 from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
 from slmlab.preference import losses
-from slmlab.preference.judging import Jury, Limits, measure, signs
+from slmlab.preference.jury import Jury, Limits, measure, signs
 from slmlab.preference.pairs import Pair, check, held_out
-from slmlab.text import TINY
-from slmlab.training import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
+from slmlab.training import checkpoints
+from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
 LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody", "last")
 WATCHED = 64  # held-out pairs that are read at each validation
@@ -206,7 +207,7 @@ class _Monitor:
         self.folder, self.jury = folder, jury
         if not (folder / START).exists():
             start = measure(reference, reference, jury)
-            checkpoints.replace_text(folder / START, json.dumps(start) + "\n")
+            files.replace_text(folder / START, json.dumps(start) + "\n")
         self.start: dict[str, float] = json.loads((folder / START).read_text(encoding="utf-8"))
 
     def __call__(self, policy: SpeechLM) -> Mapping[str, float]:
@@ -305,7 +306,7 @@ def fingerprint(model: SpeechLM) -> str:
 
 def own(folder: Path, made_from: Any) -> None:
     """Claim a folder for a run: LabError if it holds one that was made from anything else."""
-    digest = checkpoints.digest(made_from)
+    digest = files.digest(made_from)
     file = folder / ORIGIN
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != digest:
         raise LabError(
@@ -314,4 +315,4 @@ def own(folder: Path, made_from: Any) -> None:
         )
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.replace_text(file, json.dumps(digest) + "\n")
+        files.replace_text(file, json.dumps(digest) + "\n")

@@ -22,23 +22,28 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from slmlab import align, audio, checkpoints, metrics, pipeline, score
-from slmlab.align import PEOPLE, SCALES, Material
-from slmlab.checkpoints import Card, digest
-from slmlab.corpus.sentences import sentences
+from slmlab import files, metrics
 from slmlab.errors import LabError
+from slmlab.files import digest
+from slmlab.language.sentences import sentences
+from slmlab.language.text import for_scoring
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.preference import dgsa, tdsc
-from slmlab.preference.judging import CodeJudge, measure
+from slmlab.preference import dgsa, methods, tdsc
+from slmlab.preference.jury import CodeJudge, measure
+from slmlab.preference.methods import PEOPLE, SCALES, Material
 from slmlab.preference.tdsc import PASSED
-from slmlab.sampling import SamplingConfig
-from slmlab.stages import DONE, Stage, locked, read_done, run_stages, stage_folders
-from slmlab.study import cells, sweep, votes
-from slmlab.study.cells import Cell, Study
-from slmlab.study.sweep import COUNTS, RESULTS, write_rows
-from slmlab.text import for_scoring
-from slmlab.training import STATE
-from slmlab.voice import Chain
+from slmlab.sound import audio
+from slmlab.speech import score
+from slmlab.speech.chain import Chain
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.study import rows, scaling, sweep, votes
+from slmlab.study.rows import RESULTS, write_rows
+from slmlab.study.scaling import Cell, Study
+from slmlab.study.sweep import COUNTS
+from slmlab.training import checkpoints, shelf
+from slmlab.training.cache import DONE, Stage, locked, read_done, run_stages, stage_folders
+from slmlab.training.checkpoints import Card
+from slmlab.training.loop import STATE
 
 FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
@@ -65,7 +70,7 @@ class Unit:
     language: str
     """`vi` or `sw`."""
     method: str
-    """One of `slmlab.align.METHODS`; `sft` is the start itself."""
+    """One of `slmlab.preference.methods.METHODS`; `sft` is the start itself."""
     part: str
     """Nothing: the final model, plain. A number: the model after so many rounds. `style`: with a style
     prefix. `foreign`: in voices heard in the other language. `candidates`: the last round's, not a model."""
@@ -87,7 +92,7 @@ class Unit:
     @property
     def start(self) -> Cell:
         """The cell that it begins from; `point` of `sw` is filled in by `start_of`."""
-        return Cell("authentic" if self.language == "vi" else cells.SYNTHETIC, self.alpha, self.seed)
+        return Cell("authentic" if self.language == "vi" else scaling.SYNTHETIC, self.alpha, self.seed)
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def key(study: Study, unit: Unit) -> str:
     """What a unit's rows depend on, in 12 digits."""
     variants = dgsa.VARIANTS | tdsc.VARIANTS
     settings = SCALES[study.preset].used_by(unit.method)
-    how = [settings, variants.get(unit.method), cells.Manner(), _judge_a(study)]
+    how = [settings, variants.get(unit.method), scaling.Manner(), _judge_a(study)]
     return digest([FORMAT, unit, sweep.key(study, start_of(study, unit)), how])[:12]
 
 
@@ -193,7 +198,7 @@ def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
 
 def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: the start after a method; what dev thinks of it."""
-    with cells.one_thread():
+    with scaling.one_thread():
         tuned, figures = try_method(study, unit, SCALES[study.preset], folder, inputs)
     # in full: tuning moves most numbers by less than int8 can tell
     checkpoints.save(folder / "model", tuned, Card(tuned.config, asdict(unit)))
@@ -203,18 +208,18 @@ def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dic
 
 
 def try_method(
-    study: Study, unit: Unit, scale: align.Scale, folder: Path, inputs: dict[str, Path]
+    study: Study, unit: Unit, scale: methods.Scale, folder: Path, inputs: dict[str, Path]
 ) -> tuple[SpeechLM, dict[str, float]]:
     """A unit's model at any scale, and its dev figures."""
     chain = Chain(Path(study.checkpoints))
     model = checkpoints.load(inputs[f"train.{start_of(study, unit).name}"] / "model", SpeechLM, LMConfig)[0]
-    sampling = SamplingConfig(temperature=cells.Manner().temperature)
-    jury = align.jury_of(chain, study.language, scale.watched(unit.method), sampling)
-    texts = sentences(study.language, "lm", scale.texts, align.TEXT_SEED)
+    sampling = SamplingConfig(temperature=scaling.Manner().temperature)
+    jury = methods.jury_of(chain, study.language, scale.watched(unit.method), sampling)
+    texts = sentences(study.language, "lm", scale.texts, methods.TEXT_SEED)
     material = Material(texts)
     if study.language == "vi":  # all methods learn from the same recordings, or from their texts
         table = pd.read_parquet(inputs["study.codes"] / "codes.parquet")
-        real = align.authentic(table.iloc[cells.mixture(study, start_of(study, unit), table)])
+        real = methods.authentic(table.iloc[scaling.mixture(study, start_of(study, unit), table)])
         material = Material([recording.text for recording in real], real)
         scale = replace(scale, prompts=len(real))
     if unit.method == PEOPLE:
@@ -222,7 +227,7 @@ def try_method(
             model, jury, texts[: SCALES[study.preset].prompts], unit.seed, folder / "votes"
         )
         material = Material(pairs=pairs)
-    tuned = align.apply(unit.method, model, material, scale, unit.seed, folder, jury, unit.alpha)
+    tuned = methods.apply(unit.method, model, material, scale, unit.seed, folder, jury, unit.alpha)
     return tuned, measure(tuned, model, jury)
 
 
@@ -234,7 +239,7 @@ def say(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict
     lm = checkpoints.load(place / "model", SpeechLM, LMConfig)[0]
     timbres = load_file(inputs["study.recordings"] / "test.safetensors")["timbres"]
     own, speakers, styles = score.held_out(inputs["corpus.held_out"], "test", study.language), None, []
-    with cells.one_thread():
+    with scaling.one_thread():
         if unit.part == STYLE:
             styles = score.other_styles(chain, own, len(timbres))
         elif unit.part == FOREIGN:
@@ -242,13 +247,13 @@ def say(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict
             speakers = score.held_out(inputs["corpus.held_out"], "test", other)
             n = min(study.n_many, len(speakers))
             timbres = score.reference_timbres(chain, speakers, n)
-        how = (timbres, cells.Manner(), unit.seed * 100, inputs, styles, speakers)
-        rows, codes, wave = cells.say_split(study, chain, lm, "test", *how)
-        judge = CodeJudge(chain, chain.named_timbre(pipeline.VOICE_NAMES[2]))
+        how = (timbres, scaling.Manner(), unit.seed * 100, inputs, styles, speakers)
+        rows, codes, wave = scaling.say_split(study, chain, lm, "test", *how)
+        judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))
         heard = [_errors(row["text"], hearing.text) for row, hearing in zip(rows, judge(codes), strict=True)]
     pd.DataFrame(rows).assign(filter_errors=heard).to_parquet(folder / "rows.parquet", index=False)
     audio.write(folder / "test.wav", wave.numpy())
-    return {} if unit.part == FOREIGN else cells.entropies({"test": codes}, inputs)
+    return {} if unit.part == FOREIGN else scaling.entropies({"test": codes}, inputs)
 
 
 def _errors(text: str, heard: str) -> int:
@@ -261,8 +266,8 @@ def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: dict[str, Pa
     ledger = tdsc.ledger(inputs[f"tune.{unit.tuned}"]).reset_index(drop=True)
     chain = Chain(Path(study.checkpoints))
     last = ledger["round"] == ledger["round"].max()
-    with cells.one_thread():
-        judge = CodeJudge(chain, chain.named_timbre(pipeline.VOICE_NAMES[2]), "b")
+    with scaling.one_thread():
+        judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "b")
         heard = judge([list(codes) for codes in ledger.loc[last, "tokens"]])
     ledger = ledger.assign(passed=ledger["fate"].isin(PASSED), tried=1, errors=0, words=0)
     ledger.loc[last, "errors"] = [
@@ -289,10 +294,10 @@ def _set_entropies(ledger: pd.DataFrame) -> dict[str, Any]:
         for name, part in sets.items()
     }
     sizes = [sum(map(len, texts)) for texts in said.values()]
-    n_tokens = int(cells.COUNTED * min(filter(None, sizes), default=0))
+    n_tokens = int(scaling.COUNTED * min(filter(None, sizes), default=0))
     found: dict[str, Any] = {}
     for name, texts in said.items():
-        found[name], found[f"{name}_draws"] = cells.corpus_entropy(texts, n_tokens, metrics.NOTHING)
+        found[name], found[f"{name}_draws"] = scaling.corpus_entropy(texts, n_tokens, metrics.NOTHING)
     return found
 
 
@@ -324,14 +329,14 @@ def run(
         done = _published(study, folder)
         missing = [unit for unit in wanted if unit.language == language and key(study, unit) not in done]
         todo = stages(study, missing)
-        cache = pipeline.CACHE / preset_name
+        cache = files.CACHE / preset_name
         made = stage_folders(todo, cache)  # asked for before: whoever edits code meanwhile does not move them
         try:
             run_stages(todo if missing else [], cache, workers or os.cpu_count() or 1)
         except LabError as error:
             problems.append(str(error))
         finally:
-            with locked(pipeline.CACHE / "publishing.lock"):  # rows are read, joined and written back
+            with locked(files.CACHE / "publishing.lock"):  # rows are read, joined and written back
                 publish(study, missing, made, folder)
         computed += missing
     if problems:
@@ -427,10 +432,10 @@ def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
     old = pd.read_parquet(path) if path.exists() else rows.iloc[:0]
     write_rows(pd.concat([old[old["language"] != study.language], rows], ignore_index=True), path)
     costs = folder / f"{study.preset}-aligned-seconds.json"
-    known = checkpoints.read_json(costs) if costs.exists() else {}
+    known = files.read_json(costs) if costs.exists() else {}
     ground = [place for name, place in made.items() if not name.startswith(("train.", "tune.", "say."))]
     known[study.language] = sum(read_done(place)["seconds"] for place in ground if (place / DONE).exists())
-    checkpoints.replace_text(costs, json.dumps(known, indent=1) + "\n")
+    files.replace_text(costs, json.dumps(known, indent=1) + "\n")
 
 
 def _publish_sounds(study: Study, finished: Sequence[Unit], made: dict[str, Path], folder: Path) -> None:
@@ -440,7 +445,7 @@ def _publish_sounds(study: Study, finished: Sequence[Unit], made: dict[str, Path
         if main and unit.part == "" and unit.seed == 0:
             wave = audio.read(made[f"say.{unit.name}"] / "test.wav")[0]
             target = folder / f"{study.preset}-aligned-{study.language}-{unit.method}.flac"
-            sweep.write_flac(target, wave)
+            rows.write_flac(target, wave)
 
 
 def _published(study: Study, folder: Path) -> set[str]:
@@ -458,7 +463,7 @@ def read_results(preset_name: str, folder: Path = RESULTS) -> Aligned | None:
 
     if not (folder / f"{preset_name}-aligned-runs.parquet").exists():
         return None
-    seconds = checkpoints.read_json(folder / f"{preset_name}-aligned-seconds.json")
+    seconds = files.read_json(folder / f"{preset_name}-aligned-seconds.json")
     return Aligned(
         table("test"), table("runs"), table("candidates"), table("sets"), table("recordings"), seconds
     )
@@ -477,5 +482,5 @@ def model_of(preset_name: str, unit: Unit) -> Path | None:
     """The folder in the cache that a unit was tuned (or started) in, if it is there: for notebooks."""
     study = study_of(preset_name, unit.language)
     name = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
-    place = stage_folders(stages(study, [unit]), pipeline.CACHE / preset_name)[name]
+    place = stage_folders(stages(study, [unit]), files.CACHE / preset_name)[name]
     return place if (place / DONE).exists() else None

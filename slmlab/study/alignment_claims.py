@@ -17,7 +17,7 @@ import pandas as pd
 from einops import rearrange
 
 from slmlab.errors import LabError
-from slmlab.statistics import average, ranks_agree
+from slmlab.metrics.statistics import average, ranks_agree
 from slmlab.study import claims
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned
 from slmlab.study.claims import (

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slmlab import plots
-from slmlab.align import PEOPLE
-from slmlab.statistics import correlation
+from slmlab.metrics.statistics import correlation
+from slmlab.notebook import plots
+from slmlab.preference.methods import PEOPLE
 from slmlab.study.alignment import ALPHA, ALPHAS, FOREIGN, Aligned
 from slmlab.study.alignment_claims import (
     arm,
@@ -26,8 +26,8 @@ from slmlab.study.alignment_claims import (
     set_entropies,
 )
 from slmlab.study.claims import Arm, Measured
-from slmlab.study.sections import Section, band, shown
-from slmlab.study.sweep import RESULTS
+from slmlab.study.rows import RESULTS
+from slmlab.study.tables import Section, band, shown
 
 NAMES = {
     "sft": "SFT: the start",

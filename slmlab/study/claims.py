@@ -19,18 +19,27 @@ import pandas as pd
 from einops import einsum, rearrange
 from numpy.typing import NDArray
 
-from slmlab import metrics, pipeline
+from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.metrics import Expressivity, expressivity_scores
-from slmlab.statistics import Estimate, all_of, average, correlation, draws_of, estimated, holm, ranks_agree
-from slmlab.study.cells import DRAWS, ENTROPY, REAL
+from slmlab.metrics.statistics import (
+    Estimate,
+    all_of,
+    average,
+    correlation,
+    draws_of,
+    estimated,
+    holm,
+    ranks_agree,
+)
+from slmlab.study.scaling import DRAWS, ENTROPY, REAL
 from slmlab.study.sweep import Results
 
 Floats = NDArray[np.float64]
 Function = Callable[..., float]
 Families = Mapping[str, dict[str, dict[str, Any]]]
 """By a family's letter: its claims judged."""
-DECLARATIONS = pipeline.ROOT / "data" / "claims.toml"
+DECLARATIONS = files.ROOT / "data" / "claims.toml"
 LEVEL = 0.05
 VOICED = 0.3  # below it, or above metrics.CLEAR, speech is too broken to be called lively
 FEWEST_SEEDS = 3

@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from slmlab import align, pipeline
-from slmlab.align import SCALES, Scale
-from slmlab.checkpoints import digest
+from slmlab import files
 from slmlab.errors import LabError
-from slmlab.preference import dgsa, tdsc
-from slmlab.stages import Stage, read_done, run_stages
-from slmlab.study import alignment, cells
+from slmlab.files import digest
+from slmlab.preference import dgsa, methods, tdsc
+from slmlab.preference.methods import SCALES, Scale
+from slmlab.study import alignment, scaling
 from slmlab.study.alignment import Unit
-from slmlab.study.cells import Study
+from slmlab.study.scaling import Study
+from slmlab.training.cache import Stage, read_done, run_stages
 
 
 def settle(
@@ -41,10 +41,10 @@ def settle(
         steps: of DGSA, and of DPO in a round.
         rounds: of TDSC.
     """
-    if unit.method not in align.METHODS or preset_name not in SCALES:
+    if unit.method not in methods.METHODS or preset_name not in SCALES:
         raise LabError(
             f"there is no method {unit.method!r} at preset {preset_name!r}: methods are "
-            f"{', '.join(align.METHODS)}, presets {', '.join(SCALES)}."
+            f"{', '.join(methods.METHODS)}, presets {', '.join(SCALES)}."
         )
     if unit.language not in ("vi", "sw") or (unit.method in dgsa.VARIANTS and unit.language == "sw"):
         raise LabError(
@@ -70,7 +70,7 @@ def settle(
         for _, scale in tried
     ]
     wanted = [*ground(study, unit), *trials]
-    done = run_stages(wanted, pipeline.CACHE / preset_name, workers=min(2, len(trials)))
+    done = run_stages(wanted, files.CACHE / preset_name, workers=min(2, len(trials)))
     found = [read_done(done[trial.name]) for trial in trials]
     return pd.DataFrame(
         [
@@ -109,5 +109,5 @@ def _tried(
 
 def _trial(study: Study, unit: Unit, scale: Scale, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: a method at one scale, for its dev figures alone."""
-    with cells.one_thread():
+    with scaling.one_thread():
         return alignment.try_method(study, unit, scale, folder, inputs)[1]

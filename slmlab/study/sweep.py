@@ -16,27 +16,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import soundfile
 import torch
 
-from slmlab import audio, checkpoints, pipeline, recipes, score
-from slmlab.checkpoints import digest
+from slmlab import files
 from slmlab.corpus.build import CorpusSpec
 from slmlab.errors import LabError
+from slmlab.files import digest
+from slmlab.language.text import for_scoring
 from slmlab.metrics import corpus_cer
-from slmlab.presets import preset
-from slmlab.sampling import SamplingConfig
-from slmlab.stages import DONE, Stage, locked, read_done, run_stages, stage_folders
-from slmlab.study import cells
-from slmlab.study.cells import BUDGET, ENTROPY, LANGUAGE, REAL, Cell, Study
-from slmlab.text import for_scoring
-from slmlab.voice import Chain
+from slmlab.sound import audio
+from slmlab.speech import score
+from slmlab.speech.chain import Chain
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.study import ground, scaling
+from slmlab.study.rows import RESULTS, write_flac, write_rows
+from slmlab.study.scaling import BUDGET, ENTROPY, LANGUAGE, REAL, Cell, Study
+from slmlab.training import checkpoints, recipes, shelf
+from slmlab.training.cache import DONE, Stage, locked, read_done, run_stages, stage_folders
+from slmlab.training.presets import preset
 
 FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
-RESULTS = pipeline.ROOT / "data" / "results"
 PARTS = ("tokenizer", "decoder", "vocoder", "speaker", "judge_b", "lm.backbone")
 ARMS = (*REAL, *BUDGET, ENTROPY)
 ENTROPY_AT = 0.5
@@ -79,7 +79,7 @@ def study_of(preset_name: str, folder: Path | None = None) -> Study:
     """
     if preset_name not in PRESETS:
         raise LabError(f"The studies run at {' or '.join(PRESETS)}, not at preset {preset_name!r}.")
-    study = Study(preset_name, str(folder or pipeline.checkpoint_folder(preset_name)))
+    study = Study(preset_name, str(folder or shelf.checkpoint_folder(preset_name)))
     return replace(study, **SMOKE) if preset_name == "smoke" else study  # type: ignore[arg-type]
 
 
@@ -109,12 +109,12 @@ def key(study: Study, cell: Cell) -> str:
     chain = preset(study.preset)
     settings = {
         name: value
-        for name, value in checkpoints.plain(study).items()
+        for name, value in files.plain(study).items()
         if name not in ("checkpoints", "alphas", "minutes")
     }
-    lively = [cells.lively_corpus(study)] if study.language == LANGUAGE else []
+    lively = [scaling.lively_corpus(study)] if study.language == LANGUAGE else []
     corpora = [*chain.corpora[study.language], *chain.corpora["held_out"], *lively]
-    manners = cells.MANY if cell.arm == ENTROPY else cells.PLAIN
+    manners = scaling.MANY if cell.arm == ENTROPY else scaling.PLAIN
     spoken = [spec.digest() if isinstance(spec, CorpusSpec) else digest(spec) for spec in corpora]
     how = [chain.lm, SamplingConfig(temperature=1.0), manners, study.alphas[-2], spoken]
     return digest([FORMAT, settings, how, cell, _made_with(study)])[:12]
@@ -133,18 +133,18 @@ def stages(study: Study, wanted: Sequence[Cell]) -> list[Stage]:
     made = [known[corpus], known[spoken]]
     learned: tuple[str, ...] = (corpus,)
     if study.language == LANGUAGE:
-        speak, manner = partial(cells.speak_lively, study), cells.lively_corpus(study).digest()
+        speak, manner = partial(scaling.speak_lively, study), scaling.lively_corpus(study).digest()
         made.append(stage("study.lively", speak, (corpus,), config=manner))
         made.append(stage("study.premises", partial(probe, study), (spoken,)))
         learned = (corpus, "study.lively")
-    made.append(stage("study.codes", partial(cells.code_corpora, study), learned))
-    made.append(stage("study.recordings", partial(cells.hear_recordings, study), heard))
+    made.append(stage("study.codes", partial(scaling.code_corpora, study), learned))
+    made.append(stage("study.recordings", partial(scaling.hear_recordings, study), heard))
     for cell in wanted:
         if f"train.{cell.model.name}" not in {stage.name for stage in made}:
-            run = partial(cells.train_cell, study, cell.model)
+            run = partial(scaling.train_cell, study, cell.model)
             made.append(stage(f"train.{cell.model.name}", run, ("study.codes",), config=[shas, how]))
         inputs = (f"train.{cell.model.name}", "study.recordings", *heard)
-        made.append(stage(f"say.{cell.name}", partial(cells.say_cell, study, cell), inputs))
+        made.append(stage(f"say.{cell.name}", partial(scaling.say_cell, study, cell), inputs))
     return made
 
 
@@ -162,12 +162,12 @@ def run(study: Study, wanted: Sequence[Cell], workers: int = 0, folder: Path = R
     """
     missing = [cell for cell in wanted if key(study, cell) not in _published(study, cell.arm, folder)]
     todo = stages(study, missing)
-    cache = pipeline.CACHE / study.preset
+    cache = files.CACHE / study.preset
     made = stage_folders(todo, cache)  # asked for before: whoever edits code meanwhile does not move them
     try:
         run_stages(todo if missing else [], cache, workers or os.cpu_count() or 1)
     finally:
-        with locked(pipeline.CACHE / "publishing.lock"):  # rows are read, joined and written back
+        with locked(files.CACHE / "publishing.lock"):  # rows are read, joined and written back
             publish(study, missing, made, folder)
     return missing
 
@@ -191,7 +191,7 @@ def publish(study: Study, ready: Sequence[Cell], made: dict[str, Path], folder: 
         _publish_ground(study, made, folder)
     for cell in finished:
         if cell.arm == "authentic" and cell.seed == 0:
-            wave = audio.read(made[f"say.{cell.name}"] / f"test-{cells.Manner().temperature:g}-0.wav")[0]
+            wave = audio.read(made[f"say.{cell.name}"] / f"test-{scaling.Manner().temperature:g}-0.wav")[0]
             write_flac(folder / f"{study.preset}-{cell.name}.flac", wave)
 
 
@@ -209,32 +209,14 @@ def read_results(preset_name: str, folder: Path = RESULTS) -> Results | None:
     return Results(table("*-sentences"), table("*-cells"), table("recordings"), table("mixture"), premises)
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table small, whole or not at all; equal rows give equal bytes."""
-    table = pa.Table.from_pandas(rows.reset_index(drop=True), preserve_index=False).replace_schema_metadata()
-    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    with checkpoints.whole(path) as part:
-        pq.write_table(
-            table,
-            part,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=[
-                *(name for name in table.column_names if name not in floats),
-                "codes.list.element",
-            ],
-            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        )
-
-
 def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Stage: what tokens hold, how well both judges hear recordings, and what a style changes."""
     chain = Chain(Path(study.checkpoints))
     dev, test = (
         score.held_out(inputs["corpus.held_out"], split, study.language) for split in ("dev", "test")
     )
-    with cells.one_thread():
-        recorded, again = score.resynthesise(chain, study.language, dev, study.n_dev)
+    with scaling.one_thread():
+        recorded, again = ground.resynthesise(chain, study.language, dev, study.n_dev)
         texts = [row.text for row in recorded]
         waves = [torch.as_tensor(dev.wave(i)) for i in range(len(texts))]
         heard = {which: chain.hear(waves, which) for which in ("a", "b")}
@@ -242,10 +224,10 @@ def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, floa
         both = [(b, a) for b, a in zip(heard["b"], heard["a"], strict=True) if for_scoring(b)]
         found["judges_disagree"] = corpus_cer(*zip(*both, strict=True)) if both else float("nan")
         found["cer_resynthesis"] = score.corpus_rates(again)["cer"]
-        found["f0_in_tokens"] = score.f0_probe(chain, [dev])
-        found["speaker_in_tokens"] = score.speaker_probe(chain, [test])["share"]
+        found["f0_in_tokens"] = ground.f0_probe(chain, [dev])
+        found["speaker_in_tokens"] = ground.speaker_probe(chain, [test])["share"]
         if study.language in chain.languages:
-            effect = score.style_effect(chain, study.language, dev, study.n_dev)
+            effect = ground.style_effect(chain, study.language, dev, study.n_dev)
             found |= {"style_spread": effect["spread"], "style_sim": effect["sim"]}
     return found
 
@@ -304,13 +286,4 @@ def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
     write_rows(coded.loc[reached, ["kind", "codes"]], folder / f"{study.preset}-mixture.parquet")
     if (made["study.premises"] / DONE).exists():
         text = json.dumps(read_done(made["study.premises"])["metrics"], indent=1) + "\n"
-        checkpoints.replace_text(folder / f"{study.preset}-premises.json", text)
-
-
-def write_flac(path: Path, wave: audio.Wave) -> None:
-    """A generated sound, half as large as WAV and marked like it."""
-    with soundfile.SoundFile(
-        path, "w", audio.SAMPLE_RATE, channels=1, subtype="PCM_16", format="FLAC"
-    ) as file:
-        file.comment = audio.GENERATED
-        file.write(wave)
+        files.replace_text(folder / f"{study.preset}-premises.json", text)

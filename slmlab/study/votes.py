@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from slmlab.labelling import export, listeners
-from slmlab.labelling.events import Store
-from slmlab.labelling.study import GAP, Clip, Study
-from slmlab.labelling.study import Pair as Trial
 from slmlab.models.lm import SpeechLM
-from slmlab.preference.judging import Jury, seed_of, speak
+from slmlab.people import export
+from slmlab.people import simulated as listeners
+from slmlab.people.design import GAP, Clip, Study
+from slmlab.people.design import Pair as Trial
+from slmlab.people.store import Store
+from slmlab.preference.jury import Jury, seed_of, speak
 from slmlab.preference.pairs import Pair, read
-from slmlab.sampling import SamplingConfig
+from slmlab.speech.sampling import SamplingConfig
 
 FREE = SamplingConfig(temperature=1.0, top_k=200)
 LIVELY, FLAT = "livelier", "flatter"

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
-from slmlab import pipeline, report
-from slmlab.checkpoints import plain
-from slmlab.corpus.sentences import sentences
-from slmlab.study import alignment, sweep
+from slmlab import files
+from slmlab.files import plain
+from slmlab.language.sentences import sentences
+from slmlab.speech.chain import Chain
+from slmlab.study import alignment, report, sweep
 from slmlab.study.alignment import Unit
-from slmlab.study.cells import Cell
-from slmlab.voice import Chain
+from slmlab.study.rows import RESULTS
+from slmlab.study.scaling import Cell
 
 HERE = Path(__file__).parent
 LANGUAGES = ("vi", "sw")
@@ -31,7 +32,7 @@ EVERY = 25  # samples
 
 def speech() -> dict[str, torch.Tensor]:
     """Tokens `<language>.<i>.tokens` and thinned waves `<language>.<i>.wave` of the shipped chain."""
-    chain = Chain(pipeline.SHIPPED / "tiny")
+    chain = Chain(files.SHIPPED / "tiny")
     kept: dict[str, torch.Tensor] = {}
     for language in LANGUAGES:
         texts = sentences(language, "test", 10, seed=0)
@@ -52,7 +53,7 @@ def ledger() -> list[dict[str, Any]]:
 def rows() -> dict[str, dict[str, Any]]:
     """By table: how many rows, and a digest of every column but `key`."""
     found = {}
-    for path in sorted(sweep.RESULTS.glob("*.parquet")):
+    for path in sorted(RESULTS.glob("*.parquet")):
         table = pq.read_table(path)
         total = hashlib.sha256()
         for name in sorted(set(table.column_names) - {"key"}):
@@ -67,7 +68,7 @@ def orphans() -> list[str]:
     lost = []
     studies = {language: alignment.study_of("tiny", language) for language in LANGUAGES}
     keys: dict[Any, str] = {}
-    for path in sorted(sweep.RESULTS.glob("*.parquet")):
+    for path in sorted(RESULTS.glob("*.parquet")):
         table = pq.read_table(path)
         if "key" not in table.column_names:
             continue

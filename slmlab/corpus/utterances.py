@@ -1,0 +1,90 @@
+"""Several corpora as one list, with what networks ask of an utterance."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from slmlab.corpus.build import Corpus
+from slmlab.models.tokenizer import prosody_features
+from slmlab.sound.features import HOP
+
+Batch = dict[str, Tensor]
+
+
+class Utterances:
+    """Several corpora as one list, with what networks ask of an utterance; mel frames come in even
+    numbers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is a corpus, or holds corpora."""
+        found = sorted([*folder.glob("manifest.parquet"), *folder.glob("*/manifest.parquet")])
+        self.corpora = [Corpus.load(path.parent) for path in found]
+        self.places = [(corpus, i) for corpus in self.corpora for i in range(len(corpus))]
+        voices = [corpus.rows["voice"].iloc[i] for corpus, i in self.places]
+        self.voices = np.unique(voices, return_inverse=True)[1]
+        self.frames = [len(self.f0(i)) for i in range(len(self.places))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def column(self, name: str) -> list[Any]:
+        """One column of the manifests, in order."""
+        return [value for corpus in self.corpora for value in corpus.rows[name]]
+
+    def rows(self) -> pd.DataFrame:
+        """The manifests, in order."""
+        return pd.concat([corpus.rows for corpus in self.corpora], ignore_index=True)
+
+    def mel(self, i: int) -> Tensor:
+        """`(f m)` log-mel."""
+        corpus, j = self.places[i]
+        mel = corpus.mel(j)
+        return mel[: len(mel) // 2 * 2]
+
+    def f0(self, i: int) -> Tensor:
+        """`(f,)` Hz."""
+        corpus, j = self.places[i]
+        f0 = corpus.f0(j)
+        return f0[: len(f0) // 2 * 2]
+
+    def prosody(self, i: int) -> Tensor:
+        """`(f p)` as the tokenizer hears it."""
+        corpus, j = self.places[i]
+        f0 = self.f0(i)
+        return prosody_features(f0, corpus.energy(j)[: len(f0)])
+
+    def wave(self, i: int) -> Tensor:
+        """`(s,)`, as long as the mel."""
+        corpus, j = self.places[i]
+        return torch.as_tensor(corpus.wave(j))[: HOP * self.frames[i]]
+
+    def other(self, i: int, draw: np.random.Generator) -> int:
+        """Another utterance of the same voice, or the same one where the voice has said nothing else."""
+        return another(self.voices, i, draw)
+
+
+def another(voices: NDArray[Any], i: int, draw: np.random.Generator) -> int:
+    """Another place of `voices` `(utterances,)` with the voice of place i, or i where there is none."""
+    same = np.flatnonzero(voices == voices[i])
+    return int(draw.choice(same[same != i])) if len(same) > 1 else i
+
+
+def padded(items: Sequence[Tensor]) -> Tensor:
+    """Sequences of one kind as a batch, zeros at the end."""
+    return pad_sequence(list(items), batch_first=True)
+
+
+def mels_of(data: Utterances, rows: Sequence[int]) -> Batch:
+    """`mel` `(b f m)` and `frames` `(b,)` of some utterances."""
+    return {
+        "mel": padded([data.mel(i) for i in rows]),
+        "frames": torch.tensor([data.frames[i] for i in rows]),
+    }

@@ -1,0 +1,112 @@
+"""Where things lie, and files that are written whole or not at all."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from torch import Tensor
+
+from slmlab.errors import LabError
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a small UTF-8 file, whole or not at all."""
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """The value in a JSON file that the lab wrote, or one sentence."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LabError(f"There is no {file}; make it first or give another path.") from None
+    except (OSError, ValueError) as error:
+        raise LabError(
+            f"{file} is damaged or half-written ({error}); delete it and make it again."
+        ) from error
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Where to write what becomes `file` when the block ends; if anything fails, nothing of it is left."""
+    part = file.with_name(file.name + ".part")
+    with writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            _settle(part, file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turn a failure to write `file` into one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise LabError(
+            f"{file} could not be written ({error}); what was there before is intact. Free some space or "
+            "choose another folder, and run the same command again: it goes on from there."
+        ) from error
+
+
+def _settle(part: Path, file: Path) -> None:
+    """Make sure that `part` is on the disk, then let it take the place of `file` in one move."""
+    with open(part, "rb") as written:
+        os.fsync(written.fileno())
+    os.replace(part, file)
+    if os.name == "posix":
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's JSON: equal configs have equal digests, in any process and on any machine."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A config, card or metric as JSON values: dataclass → object, tuple → list, infinite or NaN → null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, (Tensor, np.generic, np.ndarray)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+RUNS = ROOT / "runs"
+
+CACHE = ROOT / "cache"
+
+SHIPPED = ROOT / "data" / "checkpoints"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON for people to read, whole or not at all; infinite or NaN becomes null."""
+    content = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_text(path, content + "\n")

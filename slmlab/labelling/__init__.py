@@ -1,1 +1,0 @@
-"""People as judges: sounds and names go in, events and tables come out. Nothing here knows of models."""

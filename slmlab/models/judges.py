@@ -1,0 +1,291 @@
+"""Two recognisers that hear what was said: one filters speech, the other scores it.
+
+They agree on what goes in and out (log-mel in, CTC log-probabilities of characters out, both at 50 Hz; one
+network serves every language of the alphabet) and on nothing between, so that an error of the filter is not
+an error of the score:
+
+- `AttentiveJudge` (A) looks at the mel spectrum as at a picture, in two small convolutions over time and
+  frequency, and then mixes time by self-attention and short convolutions, as a conformer does;
+- `ConvolutionalJudge` (B) reads a coarser spectrum, evened out in mean and spread, as a row of numbers, and
+  mixes time by depthwise convolutions with squeeze-and-excitation; it has no attention, and apart from the
+  squeeze it hears no further than two thirds of a second around.
+
+CTC needs 50 outputs a second, because Vietnamese after NFD has up to 25 symbols a second and two that are
+equal must be told apart by a blank. A third of its symbols are tones, and a tone is a movement of the voice:
+`Melody` reads pitch from the mel's own harmonics, so that no judge has to find it out. The blocks work at 25
+Hz and say two outputs a step. Every normalisation counts an utterance's own frames alone, and what follows
+them is zero before every convolution: the answer does not depend on the batch.
+
+Axes: b batch, f mel frames (50 Hz), t steps of two frames, m mel bins, d width, h heads, n symbols of the
+text, v alphabet, s states of CTC.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slmlab.language.text import Alphabet
+from slmlab.models.augmentation import Augmentation, augment, masked_mean
+from slmlab.models.blocks import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
+
+BLANK = 0
+FLOOR = 7.0  # nats (61 dB) under the utterance's peak: what silence is deeper than this means nothing
+
+
+@dataclass(frozen=True)
+class AttentiveConfig:
+    """The shape of judge A."""
+
+    alphabet_size: int
+    """Symbols of the alphabet, the blank (id 0) included."""
+    mels: int = 80
+    """Mel bins of the input; a multiple of 4."""
+    sketch: int = 12
+    """Channels of the first convolution over time and frequency; the second has twice as many."""
+    width: int = 144
+    """Channels of every block."""
+    blocks: int = 4
+    """Blocks of attention, convolution and feed-forward."""
+    heads: int = 4
+    """Attention heads; they divide the width."""
+    kernel: int = 7
+    """Steps of 40 ms that one depthwise convolution sees; odd."""
+    expansion: int = 3
+    """Width of the feed-forward layers over the width of the block."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How speech is changed in training."""
+
+
+@dataclass(frozen=True)
+class ConvolutionalConfig:
+    """The shape of judge B."""
+
+    alphabet_size: int
+    """Symbols of the alphabet, the blank (id 0) included."""
+    mels: int = 80
+    """Mel bins of the input; a multiple of 4."""
+    width: int = 192
+    """Channels of every block."""
+    kernels: tuple[int, ...] = (5, 5, 5, 7, 7, 9)
+    """One block each: the steps of 40 ms that its depthwise convolution sees; odd."""
+    expansion: int = 2
+    """Width of the pointwise layers over the width of the block."""
+    squeeze: int = 8
+    """Width of the block over the width of its squeeze-and-excitation."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How speech is changed in training."""
+
+
+def lift_floor(mel: Tensor, mask: Tensor) -> Tensor:
+    """Log-mel `(b f m)` with what lies deeper than FLOOR under the utterance's peak raised to that level."""
+    heard = mel.masked_fill(mask == 0, -torch.inf)
+    return torch.maximum(mel, reduce(heard, "b f m -> b 1 1", "max") - FLOOR)
+
+
+class Melody(nn.Module):
+    """Pitch against the utterance's own, read from log-mel by a comb of cosines as in a cepstrum; nothing is
+    learned.
+
+    Below 1 kHz the bins of the Slaney scale lie evenly, 37 Hz apart, and harmonics are a cosine along them.
+    On the corpus's voiced frames the likeliest tooth lies within a semitone of F0 in 94 of 100 (noisy dev
+    speech).
+    """
+
+    comb: Tensor
+    """`(bins teeth)`, cosines along the lowest mel bins, one tooth a pitch."""
+    octaves: Tensor
+    """`(teeth 1)`, each pitch's octaves above the lowest."""
+    LOWEST, HIGHEST, PER_OCTAVE = 80.0, 400.0, 24  # Hz, Hz
+    SHARPNESS = 6.0  # of the choice between teeth
+    VOICED = 1.5  # salience, in nats, at which a frame is as likely voiced as not
+
+    def __init__(self, mels: int) -> None:
+        super().__init__()
+        linear, octaves = 15.0, math.log2(self.HIGHEST / self.LOWEST)
+        top = linear + 27 * math.log(8) / math.log(6.4)  # 8 kHz on the Slaney scale
+        with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
+            bins = torch.linspace(0, top, mels + 2)[1:-1]
+            hertz = bins[bins < linear] * 200 / 3
+            teeth = torch.arange(int(octaves * self.PER_OCTAVE) + 1) / self.PER_OCTAVE
+            comb = torch.cos(2 * math.pi * rearrange(hertz, "m -> m 1") / (self.LOWEST * 2**teeth))
+            comb = comb - comb.mean(0)
+        self.register_buffer("comb", comb / comb.norm(dim=0), persistent=False)
+        self.register_buffer("octaves", rearrange(teeth, "p -> p 1"), persistent=False)
+
+    def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, mask `(b f 1)` to `(b f 2)`: quarter octaves over the mean (0 unvoiced), and
+        voicing.
+        """
+        low = mel[..., : len(self.comb)]
+        smooth = functional.avg_pool1d(low, 9, stride=1, padding=4, count_include_pad=False)
+        salience = (low - smooth) @ self.comb
+        pitch = (self.SHARPNESS * salience).softmax(-1) @ self.octaves
+        voiced = torch.sigmoid(2 * (reduce(salience, "b f p -> b f 1", "max") - self.VOICED))
+        return torch.cat([4 * voiced * (pitch - masked_mean(pitch, mask * voiced)), voiced], dim=-1)
+
+
+def even(mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`(b f m)` and `(b f 1)` with an even number of frames, and zeros after each utterance's end."""
+    odd = mel.shape[1] % 2
+    return functional.pad(mel * mask, (0, 0, 0, odd)), functional.pad(mask, (0, 0, 0, odd))
+
+
+def halve(mask: Tensor) -> Tensor:
+    """Which steps hold a real frame: `(b f 1)`, f even, to `(b t 1)`."""
+    return reduce(mask, "b (t two) 1 -> b t 1", "max", two=2)
+
+
+class PictureStem(nn.Module):
+    """Mel to steps by two convolutions over time and frequency: what moves along the bins is still the
+    same.
+    """
+
+    def __init__(self, mels: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, channels, 3, stride=(1, 2), padding=1)
+        self.second = nn.Conv2d(channels, 2 * channels, 3, stride=(2, 2), padding=1)
+        self.inwards = nn.Linear(mels // 4 * 2 * channels + 2 * 2, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, mel: Tensor, melody: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised `(b f m)`, melody `(b f 2)`, mask `(b f 1)` to `(b t d)`, mask `(b t 1)`."""
+        melody, _ = even(melody, mask)
+        mel, mask = even(mel, mask)
+        x = functional.silu(self.first(rearrange(mel, "b f m -> b 1 f m")))
+        x = functional.silu(self.second(x * rearrange(mask, "b f 1 -> b 1 f 1")))
+        x = rearrange(x, "b c t m -> b t (c m)")
+        melody = rearrange(melody, "b (t two) k -> b t (two k)", two=2)
+        return self.norm(self.inwards(torch.cat([x, melody], dim=-1))), halve(mask)
+
+
+class RowStem(nn.Module):
+    """Mel to steps by one matrix: two frames with two before and two after."""
+
+    def __init__(self, mels: int, width: int) -> None:
+        super().__init__()
+        self.inwards = nn.Linear(6 * mels, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised `(b f m)`, mask `(b f 1)` to `(b t d)`, mask `(b t 1)`."""
+        mel, mask = even(mel, mask)
+        x = rearrange(functional.pad(mel, (0, 0, 2, 2)), "b (t two) m -> b t (two m)", two=2)
+        x = torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], dim=-1)
+        return self.norm(self.inwards(x)), halve(mask)
+
+
+class ConvolutionalBlock(nn.Module):
+    """A wide depthwise convolution, its channels weighed by the whole utterance, and two pointwise layers."""
+
+    def __init__(self, config: ConvolutionalConfig, kernel: int) -> None:
+        super().__init__()
+        d, wide, narrow = config.width, config.width * config.expansion, config.width // config.squeeze
+        self.conv, self.norm = TimeConvolution(d, kernel), nn.LayerNorm(d)
+        self.squeeze, self.excite = nn.Linear(d, narrow), nn.Linear(narrow, d)
+        self.up, self.down = nn.Linear(d, wide), nn.Linear(wide, d, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`(b t d)`, mask `(b t 1)` to `(b t d)`."""
+        y = self.norm(self.conv(x * mask))
+        y = y * torch.sigmoid(self.excite(functional.silu(self.squeeze(masked_mean(y, mask)))))
+        return x + self.down(functional.silu(self.up(y)))
+
+
+class Outwards(nn.Module):
+    """Steps to the log-probabilities of their two frames."""
+
+    def __init__(self, width: int, alphabet_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 2 * alphabet_size)
+
+    def forward(self, x: Tensor, length: int) -> Tensor:
+        """`(b t d)` to `(b f v)`, the first `length` frames."""
+        logits = rearrange(self.head(self.norm(x)), "b t (two v) -> b (t two) v", two=2)
+        return logits[:, :length].log_softmax(-1)
+
+
+class AttentiveJudge(nn.Module):
+    """Judge A: every mel bin less its mean over the utterance, then attention and short convolutions."""
+
+    def __init__(self, config: AttentiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.melody = Melody(config.mels)
+        self.stem = PictureStem(config.mels, config.sketch, config.width)
+        self.blocks = nn.ModuleList(
+            AttentiveBlock(config.width, config.heads, config.kernel, config.expansion)
+            for _ in range(config.blocks)
+        )
+        self.out = Outwards(config.width, config.alphabet_size)
+
+    def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`; after the end they mean
+        nothing.
+        """
+        mask = frame_mask(frames, mel.shape[1])
+        mel = lift_floor(mel, mask)
+        x, steps = self.stem((mel - masked_mean(mel, mask)) / 2, self.melody(mel, mask), mask)
+        for block in self.blocks:
+            x = block(x, steps)
+        return self.out(x, mel.shape[1])
+
+
+class ConvolutionalJudge(nn.Module):
+    """Judge B: upper mel bins in pairs, the utterance's mean and spread taken away, then convolutions
+    alone.
+    """
+
+    def __init__(self, config: ConvolutionalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.melody = Melody(config.mels)
+        self.stem = RowStem(config.mels * 3 // 4 + 2, config.width)
+        self.blocks = nn.ModuleList(ConvolutionalBlock(config, kernel) for kernel in config.kernels)
+        self.out = Outwards(config.width, config.alphabet_size)
+
+    @staticmethod
+    def coarsen(mel: Tensor) -> Tensor:
+        """`(b f m)` to `(b f 3m/4)`: the lower half, where tones are heard, as it is, the upper by pairs."""
+        low, high = mel.chunk(2, dim=-1)
+        return torch.cat([low, reduce(high, "b f (m 2) -> b f m", "mean")], dim=-1)
+
+    def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`; after the end they mean
+        nothing.
+        """
+        mask = frame_mask(frames, mel.shape[1])
+        mel = lift_floor(mel, mask)
+        row = self.coarsen(mel) - masked_mean(self.coarsen(mel), mask)
+        row = row / (masked_mean(row.square(), mask) + 0.1).sqrt()
+        x, steps = self.stem(torch.cat([row, self.melody(mel, mask)], dim=-1), mask)
+        for block in self.blocks:
+            x = block(x, steps)
+        return self.out(x, mel.shape[1])
+
+
+def judge_loss(
+    model: AttentiveJudge | ConvolutionalJudge, batch: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CTC (Graves et al. 2006) in nats a symbol, on speech changed as the model's config says.
+
+    Args:
+        model: either judge.
+        batch: `mel` (b f m), `frames` (b,), `text` (b n) ids, `symbols` (b,) of each text.
+    """
+    mel, frames = augment(batch["mel"], batch["frames"], model.config.augmentation)
+    loss = ctc_loss(model(mel, frames), frames, batch["text"], batch["symbols"])
+    return loss, {"ctc": loss.detach()}
+
+
+def transcribe(log_probs: Tensor, frames: Tensor, alphabet: Alphabet) -> list[str]:
+    """The text of each utterance's likeliest path: `(b f v)` with lengths `(b,)` to b strings.
+
+    Repeats are one symbol, blanks none, and spaces at the ends are dropped.
+    """
+    paths = [best[:n].unique_consecutive() for best, n in zip(log_probs.argmax(-1), frames, strict=True)]
+    return [alphabet.decode(path.tolist()).strip() for path in paths]

@@ -1,0 +1,5 @@
+"""What notebooks work with: `start` in their first cell, players, plots, exercises."""
+
+from slmlab.notebook.lab import Lab, start
+
+__all__ = ["Lab", "start"]

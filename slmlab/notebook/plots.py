@@ -1,0 +1,336 @@
+"""Every picture of the house, in one place: colour-blind safe, labelled, legible from the back of a room.
+
+Functions draw on the axes they are given, or return a figure; none touches pyplot's state, so nothing is
+shown twice and nothing leaks. `Picture` is a figure with words for those who do not see it.
+
+Axis legend: s samples, f mel frames (50 Hz), m mel bins, t speech tokens.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import seaborn
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+from numpy.typing import ArrayLike, NDArray
+
+from slmlab.sound import features
+from slmlab.sound.audio import SAMPLE_RATE
+
+COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
+"""Told apart by all eyes; lines that mean different things take them in this order."""
+INK = "#1d2733"
+TOKEN_RATE = 25
+HALF_FRAME = 0.5 / features.FRAME_RATE
+"""Seconds; frame i of a mel is centred on i / 50 s, so it is drawn half a frame to both sides of that."""
+F0_LIMITS = (50.0, 450.0)
+"""Hz; of an axis for F0 where nothing is voiced."""
+F0_TICKS = (30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 800)
+F0_MARGIN = 2.0
+"""Semitones of an axis for F0 above and below the voices that it shows."""
+F0_OCTAVES = 1.0
+"""An axis for F0 shows at least so much: flat speech is to look flat."""
+F0_REACH = 12.0
+"""Semitones from a voice's median beyond which an axis for F0 does not stretch: a tracker's slips."""
+MEL_TICKS = (250, 500, 1000, 2000, 4000)
+COLOUR_MAP = "cividis"
+DPI = 96
+WIDTH = 10.0
+MOST_POINTS = 2000
+"""Points of a drawn waveform; each stands for the lowest and highest sample of its stretch."""
+
+
+def use_style() -> None:
+    """Large letters, quiet grid, safe colours: for everything that is drawn from now on."""
+    seaborn.set_theme(
+        context="talk",
+        style="ticks",
+        palette=list(COLOURS),
+        font_scale=0.75,
+        rc={
+            "text.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "figure.dpi": DPI,
+            "image.cmap": COLOUR_MAP,
+            "legend.framealpha": 0.9,  # a curve may pass beneath the words, not through them
+            "legend.edgecolor": "none",
+            "legend.loc": "best",  # where no curve is, if there is such a place
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, shown with a description; what a notebook's cell ends with."""
+
+    figure: Figure
+    """What is seen."""
+    alt: str
+    """What it shows, in a sentence, for those who do not see it."""
+
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        return as_png(self.figure)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        """How Jupyter shows it: the image with its alternative text."""
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def sheet(rows: int = 1, columns: int = 1, height: float = 3.0) -> tuple[Figure, NDArray[Any]]:
+    """A figure as wide as the page with empty axes `(rows, columns)`, always a grid.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        height: of a row, in inches.
+    """
+    figure = Figure(figsize=(WIDTH, height * rows), dpi=DPI, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def as_png(figure: Figure, palette: int = 128) -> bytes:
+    """A figure as a PNG file of few colours, a third of the usual size: notebooks are kept in git.
+
+    Args:
+        figure: what is drawn.
+        palette: how many colours.
+    """
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    small = io.BytesIO()
+    Image.open(drawn).convert("RGB").quantize(palette, Image.Quantize.FASTOCTREE).save(small, format="png")
+    return small.getvalue()
+
+
+def waveform(wave: ArrayLike, ax: Axes) -> None:
+    """Draw the samples `(s,)` of a sound at 16 kHz over seconds."""
+    samples = np.asarray(wave, dtype=np.float32)
+    step = max(1, len(samples) // MOST_POINTS)
+    chunks = rearrange(samples[: len(samples) // step * step], "(n step) -> n step", step=step)
+    times = np.arange(len(chunks)) * step / SAMPLE_RATE
+    ax.fill_between(times, chunks.min(1), chunks.max(1), color=COLOURS[0], linewidth=0.8)
+    ax.set(xlabel="seconds", ylabel="amplitude", xlim=(0, len(samples) / SAMPLE_RATE))
+
+
+def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
+    """Draw a log-mel `(f m)` at 50 Hz over seconds and Hz, with F0 `(f,)` over it on a scale of its own."""
+    frames = np.asarray(log_mel, dtype=np.float32)
+    seconds = len(frames) / features.FRAME_RATE
+    ax.imshow(
+        frames.T,
+        origin="lower",
+        aspect="auto",
+        cmap=COLOUR_MAP,
+        extent=(-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5),
+        interpolation="nearest",
+    )
+    ax.set_yticks([_bin(hz, frames.shape[1]) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
+    ax.set(xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds))
+    if f0 is not None:
+        right = ax.twinx()
+        outline = [Stroke(linewidth=5, foreground=INK), Normal()]
+        _line(f0, right, color="white", linewidth=2.5, path_effects=outline)
+        right.spines["right"].set_visible(True)
+        right.set(ylabel="F0 in Hz", xlim=(0, seconds))
+        fit_f0([right])
+
+
+def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -> None:
+    """Draw F0 `(f,)` in Hz (0 where unvoiced) over seconds; the line breaks where nothing is voiced."""
+    _line(f0, ax, color=colour, linewidth=2.5, label=label)
+    ax.set(xlabel="seconds", ylabel="F0 in Hz")
+    fit_f0([ax])
+    if label:
+        legend(ax)
+
+
+def fit_f0(axes: Sequence[Axes]) -> None:
+    """Give axes on which F0 is drawn one scale, logarithmic as hearing is, that fits all their voices."""
+    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for ax in axes for line in ax.lines]
+    voices = [voice[voice > 0] for voice in drawn if (voice > 0).any()]  # nor is NaN above 0
+    near = [v[np.abs(12 * np.log2(v / np.median(v))) <= F0_REACH] for v in voices]
+    low, high = (np.min(np.concatenate(near)), np.max(np.concatenate(near))) if near else F0_LIMITS
+    room = max(2 * F0_MARGIN / 12, F0_OCTAVES - float(np.log2(high / low))) / 2
+    limits = (float(low / 2**room), float(high * 2**room))
+    ticks = [tick for tick in F0_TICKS if limits[0] <= tick <= limits[1]]
+    for ax in axes:
+        ax.set(yscale="log", ylim=limits)
+        ax.set_yticks(ticks, [str(tick) for tick in ticks])
+        ax.set_yticks([], minor=True)
+
+
+def legend(ax: Axes) -> None:
+    """Name what is drawn on a figure's axes in rows above them, where no curve is.
+
+    Args:
+        ax: any axes of a `sheet`; what several of them name alike is named once.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "axes are on a figure"
+    for old in list(figure.legends):
+        old.remove()
+    named: dict[str, Any] = {}
+    for each in figure.axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    inches = [0.7 + 0.09 * len(label) for label in named]  # the sample of the line, and the letters
+    room = figure.get_figwidth()
+    columns = len(named) if sum(inches) <= room else int(room / max(inches))
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(1, columns))
+
+
+def tokens(digits: ArrayLike, ax: Axes) -> None:
+    """Draw speech tokens as their digits `(t j)` in {-1, 0, 1}, a column each, over seconds (25 a second)."""
+    columns = np.asarray(digits, dtype=np.float32)
+    seconds = len(columns) / TOKEN_RATE
+    ax.imshow(
+        columns.T,
+        origin="lower",
+        aspect="auto",
+        cmap=COLOUR_MAP,
+        extent=(0.0, seconds, 0.5, columns.shape[1] + 0.5),
+        interpolation="nearest",
+    )
+    ax.set_yticks(range(1, columns.shape[1] + 1))
+    ax.set(xlabel="seconds", ylabel="digit", xlim=(0, seconds))
+
+
+def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
+    """Draw a row of numbers over their place in it, such as a loss over steps; several share a legend."""
+    numbers = np.asarray(values, dtype=np.float64)
+    ax.plot(np.arange(1, len(numbers) + 1), numbers, linewidth=2.0, label=label)
+    ax.set(xlabel="step")
+    legend(ax)
+
+
+def speech(
+    wave: ArrayLike,
+    title: str = "",
+    text: str = "",
+    seconds: float | None = None,
+    peak: float | None = None,
+    width: float = WIDTH,
+) -> Figure:
+    """A sound `(s,)` at 16 kHz as waveform and mel with F0, one above the other on one axis of time.
+
+    Args:
+        wave: the sound.
+        title: its name.
+        text: what it says.
+        seconds: how long the axis is, to compare sounds; the sound's own length without it.
+        peak: how high the waveform's axis reaches, to compare sounds; the sound's own without it.
+        width: in inches.
+    """
+    samples = np.asarray(wave, dtype=np.float32)
+    log_mel, f0, _ = features.extract(samples)
+    figure = Figure(figsize=(width, 4.4), dpi=DPI)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.85 / width, 0.9, hspace=0.12)
+    waveform(samples, top)
+    mel(log_mel, bottom, f0)
+    highest = 1.1 * (peak or float(np.abs(samples).max(initial=1e-3)))
+    top.set(xlabel="", xlim=(0, seconds or len(samples) / SAMPLE_RATE), ylim=(-highest, highest))
+    heading = " · ".join(part for part in (title, text) if part)
+    if heading:
+        figure.suptitle(heading, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
+    """F0 `(f,)` as a line with gaps."""
+    hertz = np.asarray(f0, dtype=np.float64)
+    times = np.arange(len(hertz)) / features.FRAME_RATE
+    ax.plot(times, np.where(hertz > 0, hertz, np.nan), **look)
+
+
+def _bin(hertz: float, n_mels: int) -> float:
+    """Where a frequency lies among mel bins: Slaney's scale, linear to 1 kHz, logarithmic above."""
+    return float(_slaney(hertz) / _slaney(features.MAX_HZ) * (n_mels + 1) - 1)
+
+
+def _slaney(hertz: float) -> float:
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * float(np.log(hertz / 1000)) / float(np.log(6.4))
+
+
+def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) -> None:
+    """Draw where the symbols `(n,)` of a text stand on the language model's clock, above the speech tokens.
+
+    Args:
+        symbols: as they are written.
+        places: `(n,)` in speech tokens.
+        n_tokens: how many tokens are marked below.
+        ax: where.
+    """
+    previous, height = -np.inf, 0.5
+    for symbol, place in zip(symbols, np.asarray(places, dtype=np.float64), strict=True):
+        height = 0.5 if place - previous > 1 or height > 0.5 else 0.75
+        previous = place
+        ax.plot([place, place], [0.08, height], color=COLOURS[0], linewidth=1)
+        ax.text(place, height + 0.05, symbol if symbol.strip() else "␣", ha="center", color=COLOURS[0])
+    ax.plot(np.arange(n_tokens) + 2, np.zeros(n_tokens), "s", color=COLOURS[3], markersize=4)
+    ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 1.15))
+    ax.set_yticks([0, 0.6], ["speech", "text"])
+
+
+def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike | None = None) -> None:
+    """Draw how strongly each speech token `(t, n)` looks at each symbol of the text.
+
+    Args:
+        weights: 0 to 1.
+        symbols: the text's, as they are written; they stand on the vertical axis.
+        ax: where.
+        places: `(n,)` on the clock, in speech tokens: a line where each symbol is expected to sound.
+    """
+    looks = np.asarray(weights, dtype=np.float64)
+    image = ax.imshow(looks.T, aspect="auto", cmap=COLOUR_MAP, interpolation="nearest", vmin=0)
+    ax.set_yticks(range(len(symbols)), [symbol if symbol.strip() else "␣" for symbol in symbols], fontsize=9)
+    ax.set(xlabel="speech token", ylabel="text, from top to bottom")
+    if places is not None:
+        outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
+        line = np.asarray(places, dtype=np.float64) - 2
+        ax.plot(
+            line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock"
+        )
+        ax.set_xlim(-0.5, len(looks) - 0.5)
+        ax.legend(loc="lower left", labelcolor="white", frameon=False)
+    ax.figure.colorbar(image, ax=ax, label="share of attention")
+
+
+def bins(
+    values: ArrayLike, ax: Axes, label: str, limits: tuple[float, float], colours: str = COLOUR_MAP
+) -> None:
+    """Draw something `(k, f)` that each frequency bin from 0 to 8 kHz has in each frame of 20 ms.
+
+    Args:
+        values: such as levels in dB, or phases.
+        ax: where.
+        label: what they are, with the unit.
+        limits: lowest and highest value of the colours.
+        colours: a cyclic map such as `twilight` for angles.
+    """
+    frames = np.asarray(values, dtype=np.float32)
+    seconds = frames.shape[1] / features.FRAME_RATE
+    image = ax.imshow(
+        frames,
+        origin="lower",
+        aspect="auto",
+        cmap=colours,
+        extent=(0.0, seconds, 0.0, features.MAX_HZ / 1000),
+        interpolation="nearest",
+        vmin=limits[0],
+        vmax=limits[1],
+    )
+    ax.set(xlabel="seconds", ylabel="kHz")
+    ax.figure.colorbar(image, ax=ax, label=label)

@@ -1,0 +1,1 @@
+"""People as judges: the page, votes that are never lost, ranking, export."""

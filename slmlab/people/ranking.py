@@ -1,0 +1,352 @@
+"""What the votes say, and how surely: Bradley-Terry strengths, agreement, consistency, mean scores.
+
+People differ, so a listener's votes are not independent: every interval here resamples listeners, never
+single votes. Exclusions follow the rules fixed in the study. Functions take the store's `votes` and
+`sessions` tables, so that votes of any other origin can be ranked too.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import evalica
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from slmlab.errors import LabError
+from slmlab.metrics.statistics import holm, varies
+from slmlab.people.design import Rules, Study
+from slmlab.people.schedule import GOLD, HIGH, MAIN, REPEAT
+from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, Store
+
+WIN, LOSS, DRAW = 0, 1, 2
+HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
+OUTCOMES = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Systems ranked."""
+
+    table: pd.DataFrame
+    """system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings."""
+    listeners: int
+    """How many listeners' votes it rests on."""
+    level: float
+    """Of the intervals."""
+
+
+def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
+    """All votes of a task with who cast them and which systems were shown.
+
+    Columns are those of the `votes` table and: listener, first_system, second_system, sentence, and the
+    system that was rated.
+    """
+    votes = store.table("votes").merge(store.table("sessions")[["session", "listener", "task"]], on="session")
+    clips = store.study.by_name
+    votes = votes[votes["task"] == task].sort_values(["session", "trial"]).reset_index(drop=True)
+    for side in ("first", "second"):
+        votes[f"{side}_system"] = [clips[name].system if name else "" for name in votes[side]]
+    last = votes["second"].where(votes["second"] != "", votes["first"])
+    votes["sentence"] = [clips[name].sentence for name in last]
+    votes["system"] = [clips[name].system if task != "pair" else "" for name in last]
+    return votes
+
+
+def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFrame:
+    """The votes that count: main trials of listeners not excluded, without skips."""
+    keep = (votes["kind"] == MAIN) & (votes["decision"] != SKIP) & ~votes["listener"].isin(list(excluded))
+    return votes[keep].reset_index(drop=True)
+
+
+def listeners(votes: pd.DataFrame) -> pd.DataFrame:
+    """How each listener did: gold right, repeats the same, share of the left side, hearing, one score.
+
+    Columns: listener, trials, gold, gold_right, repeats, repeats_same, decided, left, left_p (two-sided
+    binomial), same_score (share of the commonest answer in main trials), unheard (share).
+    """
+    rows = []
+    for name, of_one in votes.groupby("listener", sort=True):
+        gold = of_one[(of_one["kind"] == GOLD) & (of_one["decision"] != SKIP)]
+        main = of_one[(of_one["kind"] == MAIN) & (of_one["decision"] != SKIP)]
+        decided = main[main["decision"].isin([LEFT, RIGHT])]
+        left = int((decided["decision"] == LEFT).sum())
+        same = _repeats_same(of_one)
+        rows.append(
+            {
+                "listener": name,
+                "trials": len(of_one),
+                "gold": len(gold),
+                "gold_right": int(sum(map(_is_right, gold["answer"], gold["decision"]))),
+                "repeats": len(same),
+                "repeats_same": sum(same),
+                "decided": len(decided),
+                "left": left,
+                "left_p": stats.binomtest(left, len(decided)).pvalue if len(decided) else 1.0,
+                "same_score": float(main["decision"].value_counts(normalize=True).max())
+                if len(main)
+                else 0.0,
+                "unheard": float((of_one["heard"] == 0).mean()),
+            }
+        )
+    return pd.DataFrame(rows, columns=LISTENER_COLUMNS)
+
+
+LISTENER_COLUMNS = (
+    *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left", "left_p"),
+    *("same_score", "unheard"),
+)
+
+
+def exclusions(votes: pd.DataFrame, rules: Rules, task: str = "pair") -> dict[str, str]:
+    """Listeners whose votes do not count, each with the rule broken and the figures."""
+    reasons = {}
+    for row in listeners(votes).itertuples():
+        broken = []
+        if row.gold >= rules.gold_least and row.gold_right < rules.gold_share * row.gold:
+            broken.append(
+                f"gold {row.gold_right} of {row.gold} right, at least {rules.gold_share:.0%} needed"
+            )
+        if task == "pair" and row.left_p < rules.side_p:
+            broken.append(f"left {row.left} of {row.decided} times, p = {row.left_p:.1g}")
+        if task != "pair" and row.trials >= 2 * rules.gold_least and row.same_score > rules.same_score:
+            broken.append(f"one score in {row.same_score:.0%} of trials")
+        if row.unheard > rules.unheard_share:
+            broken.append(f"voted without hearing in {row.unheard:.0%} of trials")
+        if broken:
+            reasons[str(row.listener)] = "; ".join(broken)
+    return reasons
+
+
+def leaderboard(
+    votes: pd.DataFrame, systems: Sequence[str], resamples: int = 500, level: float = 0.95, seed: int = 0
+) -> Leaderboard:
+    """Bradley-Terry strengths with intervals of a bootstrap over listeners.
+
+    A tie counts as half a win for either, "both bad" likewise (it says nothing of which is better); the two
+    stay apart in the tables. So ties draw the strengths together, as
+    they should. Fitted by evalica (Newman 2023), centred; intervals are percentiles.
+
+    Args:
+        votes: from `counting`.
+        systems: those to be ranked.
+        resamples: of the listeners, with replacement.
+        level: of the intervals.
+        seed: of the resampling.
+
+    Raises:
+        LabError: there is no vote yet.
+    """
+    if votes.empty:
+        raise LabError("there is no vote to rank yet: let somebody compare at least one pair")
+    counts, pairs = _counts(votes, systems)
+    fitted = strengths(counts.sum(axis=0), pairs, systems)
+    rng = np.random.default_rng(seed)
+    n = len(counts)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+    again = np.array([strengths(w @ counts, pairs, systems) for w in weights.astype(float)])
+    low, high = _widened(fitted, again, n, level)
+    table = pd.DataFrame({"system": list(systems), "strength": fitted, "low": low, "high": high})
+    table["votes"] = [
+        int(((votes["first_system"] == s) | (votes["second_system"] == s)).sum()) for s in systems
+    ]
+    first = again.argmax(axis=1)
+    table["best"] = [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))]
+    ranked = table.sort_values("strength", ascending=False, ignore_index=True)
+    return Leaderboard(ranked, n, level)
+
+
+def strengths(
+    counts: NDArray[np.float64], pairs: Sequence[tuple[str, str]], systems: Sequence[str]
+) -> NDArray[np.float64]:
+    """Bradley-Terry log-strengths, mean 0.
+
+    Args:
+        counts: (pairs · 3) wins of the first, wins of the second, ties, of each pair of systems in turn.
+        pairs: of systems.
+        systems: in the order of the result.
+    """
+    prior = np.tile([0.0, 0.0, HALF_A_TIE], len(pairs))
+    fitted = evalica.bradley_terry(
+        [one for one, _ in pairs for _ in OUTCOMES],
+        [other for _, other in pairs for _ in OUTCOMES],
+        [outcome for _ in pairs for outcome in OUTCOMES],
+        weights=list(counts + prior),
+        tolerance=1e-8,
+        limit=5000,
+    )
+    logs = np.log(fitted.scores.reindex(list(systems)).to_numpy(dtype=float))
+    return logs - np.nanmean(logs)
+
+
+def agreement(
+    votes: pd.DataFrame, task: str = "pair", resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Krippendorff's α over items that at least two listeners judged, with its bootstrap interval.
+
+    1 is perfect, 0 is what listeners who click anywhere reach. Pairs are nominal (one clip, the other, in an
+    order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
+
+    Returns:
+        alpha, low, high, units (items judged by two or more); NaN where fewer than two items were, or where
+        all answers are one, so that nobody can tell agreement from habit.
+    """
+    judged = votes.assign(said=_coded(votes) if task == "pair" else votes["decision"].astype(float))
+    grid = judged.pivot_table(index="listener", columns="item", values="said", aggfunc="first")
+    grid = grid.loc[:, grid.notna().sum() >= 2]
+    empty = {"alpha": np.nan, "low": np.nan, "high": np.nan, "units": float(grid.shape[1])}
+    if grid.shape[1] < 2 or np.unique(grid.to_numpy()[grid.notna().to_numpy()]).size < 2:
+        return empty
+    distance: Literal["nominal", "ordinal"] = "nominal" if task == "pair" else "ordinal"
+    found = evalica.alpha_bootstrap(grid, distance, n_resamples=resamples, random_state=seed)
+    return empty | {"alpha": float(found.alpha), "low": float(found.low), "high": float(found.high)}
+
+
+def oriented(item: str, one: str, other: str) -> tuple[str, str]:
+    """The two clips of an item in an order that neither side nor system decides, but a hash of the item.
+
+    Chance needs answers that mean the same over all items: names of clips would never meet twice, so that
+    all agreement seemed beyond chance, and an order by system would take a shared taste for a habit.
+    """
+    low, high = sorted((one, other))
+    turned = hashlib.blake2b(str(item).encode(), digest_size=1).digest()[0] % 2
+    return (high, low) if turned else (low, high)
+
+
+def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
+    """Mean opinion scores of the systems.
+
+    Columns: system, n, mean, half (1.96 σ/√N over all scores, as the paper reports), low and high (of a
+    t-interval over listeners' means, which is wider and the honest one).
+    """
+    rows = []
+    for system, said in _scored(votes).groupby("system", sort=True):
+        scores = said["score"].to_numpy()
+        half = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
+        by_listener = said.groupby("listener")["score"].mean().to_numpy()
+        low, high = _t_interval(by_listener)
+        rows.append(
+            {"system": system, "n": len(said), "mean": scores.mean(), "half": half, "low": low, "high": high}
+        )
+    return pd.DataFrame(rows, columns=["system", "n", "mean", "half", "low", "high"])
+
+
+def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
+    """Paired t-tests between all systems, over listeners' means, with Holm's correction.
+
+    Columns: one, other, difference, low, high, t, p, p_holm, n (listeners who rated both).
+    """
+    means = _scored(votes).pivot_table(index="listener", columns="system", values="score")
+    rows = []
+    for one, other in combinations(means.columns, 2):
+        both = (means[one] - means[other]).dropna().to_numpy()
+        t, p = stats.ttest_1samp(both, 0.0) if varies(both) else (np.nan, np.nan)
+        low, high = _t_interval(both)
+        rows.append((one, other, both.mean() if len(both) else np.nan, low, high, t, p, np.nan, len(both)))
+    columns = ["one", "other", "difference", "low", "high", "t", "p", "p_holm", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    tested = table["p"].notna()
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].tolist())
+    return table
+
+
+def progress(store: Store, task: str = "pair") -> dict[str, float]:
+    """How far the study is: sessions, done, votes, items with `overlap` votes, items."""
+    sessions = store.table("sessions").query("task == @task")
+    votes = store.table("votes").merge(sessions[["session"]], on="session").query("kind == @MAIN")
+    study = store.study
+    n_items = len(study.pairs) if task == "pair" else _n_rated(study, task)
+    per_item = votes.groupby("item").size()
+    return {
+        "sessions": len(sessions),
+        "done": int((sessions["done"] == sessions["trials"]).sum()),
+        "votes": len(votes),
+        "enough": int((per_item >= study.overlap).sum()),
+        "items": n_items,
+    }
+
+
+def _n_rated(study: Study, task: str) -> int:
+    return sum(
+        c.system in study.systems and (task == "nmos" or c.sentence in study.references) for c in study.clips
+    )
+
+
+def _counts(votes: pd.DataFrame, systems: Sequence[str]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
+    """Wins, losses and ties of each pair of systems that met, by listener (listeners, pairs · 3)."""
+    rank = {name: i for i, name in enumerate(systems)}
+    first, second = (votes[side].map(rank).to_numpy() for side in ("first_system", "second_system"))
+    turned = first > second
+    low, high = np.where(turned, second, first).astype(int), np.where(turned, first, second).astype(int)
+    outcome = np.select([votes["decision"] == LEFT, votes["decision"] == RIGHT], [WIN, LOSS], DRAW)
+    outcome = np.where(turned & (outcome != DRAW), 1 - outcome, outcome)
+    met, cell = np.unique(low * len(systems) + high, return_inverse=True)
+    who = pd.factorize(votes["listener"], sort=True)[0]
+    counts = np.zeros((who.max() + 1, len(met) * 3))
+    np.add.at(counts, (who, cell * 3 + outcome), 1.0)
+    return counts, [(systems[m // len(systems)], systems[m % len(systems)]) for m in met]
+
+
+def _widened(
+    fitted: NDArray[np.float64], again: NDArray[np.float64], n: int, level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentiles around the estimate, stretched for few listeners (n): a bootstrap of n clusters is too
+    narrow by √(n / (n − 1)), and knows nothing of the tails that Student's t has at n − 1 degrees of freedom
+    (the expanded percentile interval of Hesterberg 2015).
+    """
+    tail = (1 - level) / 2
+    stretch = np.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1) / stats.norm.isf(tail) if n > 1 else np.nan
+    low, high = np.quantile(again, [tail, 1 - tail], axis=0)
+    return fitted + (low - fitted) * stretch, fitted + (high - fitted) * stretch
+
+
+def _coded(votes: pd.DataFrame) -> NDArray[np.float64]:
+    """Each answer to a pair (votes): 0 or 1 for its clips as `oriented`, 2 a tie, 3 both bad, NaN a skip."""
+    codes = votes["decision"].map({LEFT: 0.0, RIGHT: 1.0, TIE: 2.0, BOTH_BAD: 3.0}).to_numpy(float)
+    shown = zip(votes["item"], votes["first"], votes["second"], strict=True)
+    turned = np.array([oriented(item, one, other)[0] != one for item, one, other in shown], dtype=bool)
+    return np.where(turned & (codes < 2), 1 - codes, codes)
+
+
+def _scored(votes: pd.DataFrame) -> pd.DataFrame:
+    return votes.assign(score=votes["decision"].astype(float))
+
+
+def _t_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _is_right(answer: str, decision: str) -> bool:
+    if answer in (LEFT, RIGHT):
+        return decision == answer
+    return int(decision) >= 4 if answer == HIGH else int(decision) <= 2
+
+
+def _repeats_same(of_one: pd.DataFrame) -> list[bool]:
+    """Whether each repeated trial got the same answer: the same clip, a tie, a score at most 1 apart."""
+    by_place = {(row.session, row.trial): row for row in of_one.itertuples()}
+    same = []
+    for again in of_one[of_one["kind"] == REPEAT].itertuples():
+        before = by_place.get((again.session, again.repeats))
+        if before is None or SKIP in (again.decision, before.decision):
+            continue
+        if again.decision.isdigit():
+            same.append(abs(int(again.decision) - int(before.decision)) <= 1)
+        else:
+            same.append(
+                _meant(again.decision, again.first, again.second)
+                == _meant(before.decision, before.first, before.second)
+            )
+    return same
+
+
+def _meant(decision: str, first: str, second: str) -> str:
+    """The clip preferred, or the word itself."""
+    return {LEFT: first, RIGHT: second}.get(decision, decision)

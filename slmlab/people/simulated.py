@@ -1,0 +1,153 @@
+"""Simulated listeners, with a preference and a carelessness that are known: for tests, benches and lessons.
+
+They are programs and no people, and whatever they produce says so: their names begin with "simulated".
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from slmlab.errors import LabError
+from slmlab.people import schedule, simulated
+from slmlab.people.design import DISTORTED, GAP, Clip, Pair, Study
+from slmlab.people.schedule import HIGH, Trial
+from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SIMULATED, TIE, Store, Vote
+
+KINDS = ("honest", "lazy", "left")
+
+
+@dataclass(frozen=True)
+class SimulatedListener:
+    """One made-up listener."""
+
+    name: str
+    """Beginning with "simulated"."""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    """System → log-strength: A is preferred to B with probability 1 / (1 + exp(B − A)); scores lie around
+    3 + strength."""
+    kind: str = "honest"
+    """honest; lazy: clicks anywhere; left: takes the left of nine pairs in ten."""
+    lapse: float = 0.03
+    """How often an honest listener does not attend at all."""
+    ties: float = 0.1
+    """How often an honest listener cannot decide."""
+    noise: float = 0.8
+    """Spread of an honest listener's scores."""
+    seed: int = 0
+    """Of all their choices."""
+
+    def answers(self, study: Study, trials: tuple[Trial, ...], task: str) -> list[Vote]:
+        """Their vote on each trial."""
+        if self.kind not in KINDS:
+            raise LabError(f"no listener is '{self.kind}': expected one of {', '.join(KINDS)}")
+        rng = np.random.default_rng([self.seed, 7])
+        systems = {clip.name: clip.system for clip in study.clips}
+        choose = self._pair if task == "pair" else self._score
+        return [
+            Vote(choose(t, [systems[name] for name in t.shown], rng), ms=int(rng.integers(2000, 9000)))
+            for t in trials
+        ]
+
+    def _pair(self, trial: Trial, shown: list[str], rng: np.random.Generator) -> str:
+        if self.kind == "left":
+            return LEFT if rng.random() < 0.9 else RIGHT
+        if self.kind == "lazy" or rng.random() < self.lapse:
+            return str(rng.choice((LEFT, RIGHT)))
+        if trial.answer:
+            return trial.answer
+        if rng.random() < self.ties:
+            return str(rng.choice((TIE, TIE, BOTH_BAD)))
+        apart = self.strengths.get(shown[1], 0.0) - self.strengths.get(shown[0], 0.0)
+        return LEFT if rng.random() < 1 / (1 + math.exp(apart)) else RIGHT
+
+    def _score(self, trial: Trial, shown: list[str], rng: np.random.Generator) -> str:
+        if self.kind == "left":
+            return "1"
+        if self.kind == "lazy" or rng.random() < self.lapse:
+            return str(rng.integers(1, 6))
+        middle = 3 + self.strengths.get(shown[-1], 0.0)
+        if trial.answer:
+            middle = 4.9 if trial.answer == HIGH else 1.1
+        return str(int(np.clip(round(rng.normal(middle, self.noise if not trial.answer else 0.3)), 1, 5)))
+
+
+def listen(store: Store, listener: SimulatedListener, task: str = "pair") -> str:
+    """Let a simulated listener do a whole session; its public name is returned."""
+    if not listener.name.startswith(SIMULATED):
+        raise LabError(f"call '{listener.name}' '{SIMULATED} …': nobody shall take a program for a person")
+    token = store.open_session(listener.name, task)
+    place = store.place(token)
+    for vote in listener.answers(store.study, place.trials, task):
+        place = store.vote(token, place.trial, place.attempt, vote)
+    return place.session
+
+
+def crowd(
+    n: int,
+    strengths: Mapping[str, float],
+    kind: str = "honest",
+    seed: int = 0,
+    lapse: float = SimulatedListener.lapse,
+    ties: float = SimulatedListener.ties,
+) -> list[SimulatedListener]:
+    """Several simulated listeners of one mind and one kind."""
+    return [
+        SimulatedListener(f"{SIMULATED} {kind} {i + 1}", strengths, kind, lapse, ties, seed=seed * 1000 + i)
+        for i in range(n)
+    ]
+
+
+def paper_study(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> Study:
+    """A study without sounds: names of clips, all pairs of systems at every sentence, and gold pairs."""
+
+    def clip(system: str, sentence: int) -> Clip:
+        return Clip(
+            f"{system}-{sentence:03d}",
+            system,
+            f"{sentence:03d}",
+            f"Sentence {sentence}.",
+            "",
+            "",
+            "",
+            0.0,
+            1.0,
+        )
+
+    names = [chr(ord("a") + i) for i in range(n_systems)]
+    clips = [clip(name, s) for name in names for s in range(n_sentences)]
+    clips += [clip(DISTORTED, s) for s in range(n_gold)]
+    pairs = [
+        Pair(f"{s:03d}{GAP}{one}{GAP}{other}", f"{one}-{s:03d}", f"{other}-{s:03d}")
+        for s in range(n_sentences)
+        for i, one in enumerate(names)
+        for other in names[i + 1 :]
+    ]
+    gold = [
+        Pair(f"gold{GAP}{s}", right := f"a-{s % n_sentences:03d}", f"{DISTORTED}-{s:03d}", right)
+        for s in range(n_gold)
+    ]
+    return Study("bench", tuple(clips), tuple(pairs), tuple(gold), n_main=min(40, len(pairs)))
+
+
+def simulated_votes(study: Study, crowd: list[simulated.SimulatedListener], first: int = 0) -> pd.DataFrame:
+    """What a crowd of simulated listeners says, without a store, in the columns of `ranking.votes_of`."""
+    coverage: dict[str, int] = {}
+    rows = []
+    clips = study.by_name
+    for number, listener in enumerate(crowd, start=first):
+        trials = schedule.schedule(study, "pair", number, coverage)
+        for i, (trial, vote) in enumerate(zip(trials, listener.answers(study, trials, "pair"), strict=True)):
+            coverage[trial.item] = coverage.get(trial.item, 0) + (trial.kind == schedule.MAIN)
+            one, other = (clips[name] for name in trial.shown)
+            rows.append(
+                {
+                    "session": listener.name, "listener": listener.name, "trial": i, "kind": trial.kind,
+                    "item": trial.item, "first": one.name, "second": other.name, "answer": trial.answer,
+                    "repeats": trial.of, "decision": vote.decision, "heard": 1,
+                    "first_system": one.system, "second_system": other.system, "sentence": one.sentence,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)

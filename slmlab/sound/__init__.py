@@ -1,0 +1,1 @@
+"""Sound files, and what is taken from them: mel, pitch, energy."""

@@ -1,0 +1,1 @@
+"""Text to wave: sampling, the chain, its score."""

@@ -1,0 +1,258 @@
+"""Text to wave: the trained parts composed for use, without anything of training.
+
+Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre numbers, s samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from slmlab import files
+from slmlab.errors import LabError
+from slmlab.language.text import Alphabet
+from slmlab.models.decoder import FlowDecoder
+from slmlab.models.fsq import codes_to_digits, digits_to_codes
+from slmlab.models.judges import (
+    AttentiveJudge,
+    ConvolutionalJudge,
+    transcribe,
+)
+from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, prompt
+from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
+from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
+from slmlab.models.vocoder import Vocoder
+from slmlab.sound import features
+from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound.features import register
+from slmlab.speech.sampling import SamplingConfig, generate
+from slmlab.training import checkpoints
+from slmlab.training.shelf import KINDS, VOICES
+
+NOISE = 0.1  # of the decoder's training noise; see `Chain.to_mels`
+DECODED = 4  # utterances of like lengths that are decoded at a time: more leave a processor's cache
+SMOOTHING = 5  # mel bins over which the vocoder trusts the mel of a network; see `Vocoder.forward`
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What the chain said."""
+
+    wave: Tensor
+    """`(s,)` at 16 kHz."""
+    mel: Tensor
+    """`(f m)` log-mel from the decoder."""
+    codes: list[int]
+    """25 a second."""
+
+
+def _terms(network: nn.Module) -> dict[str, int]:
+    """Numbers that the parts of a chain must agree on, as far as one of them has them."""
+    config: Any = network.config
+    if isinstance(config, SpeakerConfig):
+        return {"timbre_width": config.width_out + 1}
+    if isinstance(config, LMConfig):
+        return {"alphabet_size": config.alphabet_size, "dims": config.code_dims}
+    shared = ("alphabet_size", "timbre_width", "dims")
+    return {name: getattr(config, name) for name in shared if hasattr(config, name)}
+
+
+class Chain:
+    """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
+
+    def __init__(self, folder: Path, lm: Path | None = None) -> None:
+        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json; `lm` is a
+        language model to speak with in place of those, such as one that was tuned.
+        """
+        self.folder, self.own_lm = folder, lm
+        tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
+        self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
+        self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
+        voices = folder / VOICES
+        named = files.read_json(voices) if voices.exists() else {}
+        self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
+
+    def _network(self, name: str) -> nn.Module:
+        if name not in self._networks:
+            kind, _, language = name.partition(".")
+            place = self.own_lm if kind == "lm" and self.own_lm else self.folder / name
+            network, card = checkpoints.load(place, *KINDS[kind])
+            if card.facts.get("language", language) != language:
+                raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
+            shared, found = _terms(self.tokenizer), _terms(network)
+            if unlike := checkpoints.differences(found, {term: shared[term] for term in found}):
+                raise LabError(
+                    f"{place} was not made for the tokenizer of {self.folder} ({unlike}): use parts of one "
+                    "chain, or train it again."
+                )
+            self._networks[name] = network
+        return self._networks[name]
+
+    @property
+    def tokenizer(self) -> SpeechTokenizer:
+        """Sound to codes, and back to a blurred mel."""
+        return cast(SpeechTokenizer, self._network("tokenizer"))
+
+    @property
+    def decoder(self) -> FlowDecoder:
+        """Codes to mel."""
+        return cast(FlowDecoder, self._network("decoder"))
+
+    @property
+    def vocoder(self) -> Vocoder:
+        """Mel to wave."""
+        return cast(Vocoder, self._network("vocoder"))
+
+    @property
+    def speaker(self) -> SpeakerEncoder:
+        """Sound to voice."""
+        return cast(SpeakerEncoder, self._network("speaker"))
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages that a checkpoint exists for."""
+        return sorted(path.name.split(".")[1] for path in self.folder.glob("lm.??.safetensors"))
+
+    def lm(self, language: str) -> SpeechLM:
+        """The language model of a language."""
+        if language not in self.languages:
+            known = ", ".join(self.languages) or "none"
+            raise LabError(
+                f"there is no language model for {language!r} in {self.folder}: languages here are {known}"
+            )
+        return cast(SpeechLM, self._network(f"lm.{language}"))
+
+    def judge(self, which: str) -> AttentiveJudge | ConvolutionalJudge:
+        """Judge `a`, who filters, or `b`, who scores."""
+        return cast("AttentiveJudge | ConvolutionalJudge", self._network(f"judge_{which}"))
+
+    def named_timbre(self, name: str) -> Tensor:
+        """`(c,)` of a voice that came with the checkpoints."""
+        if name not in self.voices:
+            raise LabError(
+                f"there is no voice {name!r}: give a sound file, or one of {', '.join(sorted(self.voices))}"
+            )
+        return self.voices[name]
+
+    @torch.inference_mode()
+    def timbre(self, wave: Tensor) -> Tensor:
+        """`(c,)` of a recording `(s,)`: the speaker embedding and the register."""
+        mel, f0, _ = features.extract(wave)
+        embedding = self.speaker(rearrange(mel, "f m -> 1 f m"), torch.tensor([len(mel)]))[0]
+        return torch.cat([embedding, register(f0)])
+
+    @torch.inference_mode()
+    def encode(self, wave: Tensor) -> list[int]:
+        """Speech tokens of a recording `(s,)`."""
+        mel, f0, energy = features.extract(wave)
+        n = len(mel) // 2 * 2
+        if n == 0:
+            raise LabError(
+                f"the sound lasts {len(wave) / SAMPLE_RATE:.2f} s, shorter than one token: give at least "
+                f"0.1 s"
+            )
+        prosody = prosody_features(f0[:n], energy[:n])
+        digits = self.tokenizer.encode(mel[None, :n], prosody[None], torch.tensor([n]))
+        codes: list[int] = digits_to_codes(digits)[0].tolist()
+        return codes
+
+    @torch.inference_mode()
+    def to_mels(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
+        """Codes in the voices `(b c)` to log-mels `(f m)`; the noise of each comes from its own seed.
+
+        Noise is drawn at `NOISE` times its size in training, as Matcha-TTS does (Mehta et al. 2024): at full
+        size, or with guidance, the small decoder's details are its own and judges misread words.
+        """
+        mels: list[Tensor] = [torch.empty(0)] * len(codes)
+        order = sorted(range(len(codes)), key=lambda i: len(codes[i]))
+        for start in range(0, len(order), DECODED):
+            places = order[start : start + DECODED]
+            spoken = self._decode([codes[i] for i in places], timbres[places], [seeds[i] for i in places])
+            for i, mel in zip(places, spoken, strict=True):
+                mels[i] = mel
+        return mels
+
+    def _decode(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
+        """`to_mels` of utterances that are decoded as one batch."""
+        rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
+        frames = torch.tensor([2 * len(row) for row in rows])
+        digits = pad_sequence(rows, batch_first=True)
+        prior = self.tokenizer.to_mel(digits, timbres, frames)
+        noise = torch.zeros_like(prior)
+        for row, n, seed in zip(noise, frames.tolist(), seeds, strict=True):
+            row[:n] = NOISE * torch.randn(n, prior.shape[-1], generator=torch.Generator().manual_seed(seed))
+        mels = self.decoder.decode(digits, prior, timbres, frames, noise=noise)[-1]
+        return [mel[:n] for mel, n in zip(mels, frames.tolist(), strict=True)]
+
+    @torch.inference_mode()
+    def to_wave(self, mel: Tensor, codes: Sequence[int] = (), timbre: Tensor | None = None) -> Tensor:
+        """A mel of the decoder `(f m)` to `(s,)`.
+
+        With the codes that it was made from and its timbre `(c,)`, pitch and voicing are what the codes say.
+        Without, the vocoder reads them off the mel; but a decoder blurs harmonics, and much of what was
+        voiced comes out as a whisper.
+        """
+        mels = rearrange(mel, "f m -> 1 f m")
+        if timbre is None or not codes:
+            wave: Tensor = self.vocoder(mels, smoothing=SMOOTHING)[0]
+        else:
+            wave = self.vocoder.synthesise(mels, *self.melody(codes, timbre), smoothing=SMOOTHING)[0][0]
+        return wave.clamp(-1, 1)
+
+    def to_sounds(
+        self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]
+    ) -> list[Tensor]:
+        """Codes in the voices `(b c)` to sounds `(s,)`."""
+        mels = self.to_mels(codes, timbres, seeds)
+        return [self.to_wave(*each) for each in zip(mels, codes, timbres, strict=True)]
+
+    @torch.inference_mode()
+    def melody(self, codes: Sequence[int], timbre: Tensor) -> tuple[Tensor, Tensor]:
+        """F0 in Hz and logits of voicing, each `(1 f)`: what codes say, in the register of a voice `(c,)`."""
+        digits = codes_to_digits(torch.tensor([list(codes)]), self.tokenizer.config.dims)
+        said = self.tokenizer.read(digits, torch.tensor([2 * len(codes)])).prosody
+        octaves = timbre[-1] + said[..., 0] * SEMITONES_UNIT / 12
+        limits = self.vocoder.config
+        return (150 * octaves.exp2()).clamp(limits.lowest, limits.highest), said[..., 1]
+
+    def say(
+        self,
+        texts: Sequence[str],
+        language: str,
+        timbres: Tensor,
+        sampling: SamplingConfig | None = None,
+        styles: Sequence[Sequence[int]] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Speech]:
+        """Speak texts, each in its voice `(b c)` and manner (up to 40 style tokens each; none is the plain
+        manner).
+        """
+        lm = self.lm(language)
+        seeds = seeds or list(range(len(texts)))
+        prompts = [
+            prompt(lm.config, self.alphabet.encode(text), language, list(style)[:STYLE_TOKENS])
+            for text, style in zip(texts, styles or [[]] * len(texts), strict=True)
+        ]
+        codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)
+        mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
+        return [
+            Speech(self.to_wave(mel, row, timbre), mel, row)
+            for mel, row, timbre in zip(mels, codes, timbres, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def hear(self, waves: Sequence[Tensor], which: str = "b") -> list[str]:
+        """What a judge understands of sounds `(s,)`."""
+        return [self.read_mel(features.log_mel(wave)[0], which) for wave in waves]
+
+    @torch.inference_mode()
+    def read_mel(self, mel: Tensor, which: str) -> str:
+        """What a judge understands of a log-mel `(f m)`."""
+        frames = torch.tensor([len(mel)])
+        log_probs = self.judge(which)(rearrange(mel, "f m -> 1 f m"), frames)
+        return transcribe(log_probs, frames, self.alphabet)[0]

@@ -1,0 +1,162 @@
+"""What `slmlab speak` and `slmlab measure` do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slmlab import files, metrics
+from slmlab.errors import LabError
+from slmlab.files import write_json
+from slmlab.language.text import LANGUAGE_NAMES, TARGET_LANGUAGES
+from slmlab.sound import audio
+from slmlab.speech import score
+from slmlab.speech.chain import Chain, Speech
+from slmlab.speech.sampling import SamplingConfig
+from slmlab.training import shelf
+
+SHORTEST_REFERENCE = 0.5
+"""Seconds of the least sound that a voice or a manner is taken from."""
+
+LONGEST_TEXT = 500
+"""Characters of the longest text that is said in one go: the language models learnt single sentences."""
+
+SHORTEST_MEASURED = 0.04
+"""Seconds of the shortest sound that is measured: one speech token."""
+
+LONGEST_MEASURED = 120.0
+"""Seconds of the longest sound that is measured: aligning two sounds takes the product of their lengths."""
+
+
+def speak(
+    texts: Sequence[str],
+    language: str,
+    voice: str,
+    style: Path | None = None,
+    seed: int = 0,
+    temperature: float | None = None,
+    folder: Path | None = None,
+    lm: Path | None = None,
+) -> list[Speech]:
+    """Say texts, each from the same seed.
+
+    Args:
+        voice: a shipped voice's name, or a sound file of a voice never heard before.
+        style: a sound file whose manner is taken.
+        temperature: None keeps the preset's.
+        folder: of checkpoints; what is at hand unless given.
+        lm: a tuned language model to speak with, in place of the folder's.
+
+    Raises:
+        LabError: a text, the language, voice or style cannot be used.
+    """
+    if language not in LANGUAGE_NAMES:
+        raise LabError(f"language {language!r} is unknown: choose one of {', '.join(TARGET_LANGUAGES)}")
+    for text in texts:
+        if len(text) > LONGEST_TEXT:
+            raise LabError(
+                f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
+                "go: cut it into sentences."
+            )
+    chain = Chain(folder or shelf.checkpoint_folder(), lm)
+    timbre = _timbre(chain, voice)
+    sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
+    manner = chain.encode(_read(style)) if style else []
+    n = len(texts)
+    return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
+
+
+def keep_spoken(folder: Path, texts: Sequence[str], said: Sequence[Speech], seed: int) -> None:
+    """Write `001.wav`, marked as generated, `001.txt` and `001.json` (tokens, seed), and so on: a folder of
+    one system, as a listening test takes it.
+    """
+    for i, (text, speech) in enumerate(zip(texts, said, strict=True), start=1):
+        audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
+        files.replace_text(folder / f"{i:03d}.txt", text + "\n")
+        write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
+
+
+def _read(path: Path) -> torch.Tensor:
+    wave, info = audio.read(path, max_seconds=30)
+    if info.seconds < SHORTEST_REFERENCE:
+        raise LabError(
+            f"{path} lasts {info.seconds:.2f} s, too short to take a voice or a manner from: give at least "
+            f"{SHORTEST_REFERENCE} s, better 3 s or more."
+        )
+    return torch.as_tensor(wave)
+
+
+def _timbre(chain: Chain, voice: str) -> torch.Tensor:
+    path = Path(voice)
+    if voice not in chain.voices and (path.suffix or path.exists()):
+        return chain.timbre(_read(path))
+    return chain.named_timbre(voice)
+
+
+def measure(
+    sounds: Sequence[Path], texts: Sequence[str], references: Sequence[Path], folder: Path | None = None
+) -> list[dict[str, Any]]:
+    """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
+
+    Args:
+        sounds: files of 40 ms to two minutes.
+        texts: what each says, or none; with them come error rates and the speaking rate.
+        references: a recording of each text, or none; with them come SIM and what compares melodies.
+        folder: of checkpoints; None takes what `checkpoint_folder` finds.
+
+    Returns:
+        For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
+        windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
+        `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
+    """
+    chain = Chain(folder or shelf.checkpoint_folder())
+    rows = []
+    for i, path in enumerate(sounds):
+        wave, reference = _measurable(path), _measurable(references[i]) if references else None
+        heard = chain.hear([torch.as_tensor(wave)])[0]
+        figures = metrics.describe(
+            wave,
+            text=texts[i] if texts else None,
+            reference=reference,
+            heard=heard,
+            embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
+        )
+        codes = chain.encode(torch.as_tensor(wave))
+        figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
+        figures["repetition"] = metrics.repetition_rate(codes)
+        repeats = metrics.where_repeats(codes)
+        figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
+        if texts and reference is not None:
+            recorded = metrics.cer(texts[i], chain.hear([torch.as_tensor(reference)])[0])
+            figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
+        rows.append({"sound": str(path), "heard": heard, **files.plain(figures)})
+    return rows
+
+
+def _measurable(path: Path) -> audio.Wave:
+    wave, info = audio.read(path, LONGEST_MEASURED)
+    if len(wave) < SHORTEST_MEASURED * audio.SAMPLE_RATE:
+        raise LabError(
+            f"{path} lasts {info.seconds:.3f} s, too short to be measured: give at least "
+            f"{SHORTEST_MEASURED} s."
+        )
+    return wave
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a metric with what it is counted in, one column a sound."""
+
+    def shown(value: Any) -> str:
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    titles = {name: f"{name} ({metrics.UNITS[name]})" if name in metrics.UNITS else name for name in names}
+    cells = [[titles[name], *(shown(row.get(name)) for row in rows)] for name in names]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )

@@ -1,0 +1,300 @@
+"""The report of a run: one HTML page that plays and shows what was said, from the rows and sounds the run
+left.
+"""
+
+import base64
+import html
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slmlab import __version__, files
+from slmlab.corpus.build import Corpus
+from slmlab.errors import LabError
+from slmlab.files import plain, read_json, replace_text, write_json
+from slmlab.language.text import LANGUAGE_NAMES, TARGET_LANGUAGES
+from slmlab.metrics.statistics import average
+from slmlab.notebook import plots
+from slmlab.sound import audio
+from slmlab.speech import score
+from slmlab.speech.chain import Chain
+from slmlab.study import alignment, alignment_claims, alignment_sections, claims, sweep, tables
+from slmlab.training import checkpoints, shelf
+from slmlab.training.cache import memory_mib
+from slmlab.training.presets import preset
+
+STYLE = """
+body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1.5rem;
+  color: #1d2733; }
+h1, h2 { line-height: 1.2; font-weight: 600; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; width: 100%; } th, td { padding: .4rem .8rem .4rem 0; text-align: left; }
+th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; }
+td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; }
+audio { width: 100%; }
+.note { color: #55626f; }
+.wide { overflow-x: auto; font-size: 15px; }
+"""
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run left there what the page is made from."""
+    return all((folder / name).exists() for name in ("report.json", "rows.json"))
+
+
+def write(folder: Path) -> Path:
+    """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing
+    else.
+    """
+    if not has_run(folder):
+        raise LabError(f"there is no run in {folder}: shelf.make one with `slmlab run`")
+    plots.use_style()
+    summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
+    results, aligned, ledger = _judged(summary["preset"])
+    premises = claims.premises(results) if results else []
+    whole = plain(summary | {"claims": ledger, "premises": premises})
+    replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    page = "\n".join(
+        [
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
+            f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
+            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, "
+            f"commit {_safe(summary['commit'])}, {_safe(summary['machine'])}. {_minutes(summary)}</p>",
+            "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
+            "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
+            "added.</p>",
+            "<h2>How well it is understood</h2>",
+            _rates(summary),
+            "<h2>Listen and look</h2>",
+            *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
+            "<h2>Where it went wrong</h2>",
+            _worst(rows),
+            "<h2>The notebooks, executed</h2>",
+            _notebooks(summary),
+            "<h2>What was trained</h2>",
+            _networks(summary),
+            *_study(results, aligned, ledger, premises, summary["preset"]),
+            "</html>",
+        ]
+    )
+    replace_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _judged(
+    preset: str,
+) -> tuple[sweep.Results | None, alignment.Aligned | None, list[dict[str, Any]]]:
+    """The rows of both studies, and every claim's verdict."""
+    results, aligned = sweep.read_results(preset), alignment.read_results(preset)
+    return results, aligned, claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
+
+
+def claims_table(preset: str) -> str:
+    """The claims that have a verdict, as a Markdown table: what the README shows."""
+    table = tables.ledger(row for row in _judged(preset)[2] if "estimate" in row)
+    shown = [0, 1, 3, 5, 7]
+    lines = [table.head, ["---"] * len(table.head), *table.lines]
+    return "\n".join("| " + " | ".join(line[i] for i in shown) + " |" for line in lines)
+
+
+def picture(preset: str, file: Path) -> None:
+    """Draw stability against expressivity, what the README shows, as a PNG; LabError if no arm was run."""
+    results = sweep.read_results(preset)
+    found = claims.arms_of(results) if results else []
+    if not found:
+        raise LabError(f"no arm of the scaling study is there at preset {preset}: `slmlab sweep` runs it")
+    plots.use_style()
+    shown = tables.gap(found).picture
+    assert shown
+    file.write_bytes(shown.png())
+
+
+def _safe(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _minutes(summary: dict[str, Any]) -> str:
+    done = (
+        "trained anew, spoken and scored"
+        if summary["fresh"]
+        else "spoken and scored with checkpoints at hand"
+    )
+    return f"Everything was {done} in {summary['seconds'] / 60:.1f} minutes."
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    top = "".join(f"<th>{_safe(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _rates(summary: dict[str, Any]) -> str:
+    lines = []
+    for name, stage in summary["stages"].items():
+        if name.startswith("speak."):
+            figures = stage["metrics"]
+            rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
+            sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
+            lines.append([LANGUAGE_NAMES[name.split(".")[1]], *rates, sim])
+    return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
+
+
+def _worst(rows: list[dict[str, Any]], n: int = 6) -> str:
+    worst = sorted(rows, key=lambda row: -row["cer"])[:n]
+    lines = [[row["text"], row["heard"], f"{100 * row['cer']:.0f} %"] for row in worst]
+    return _table(["To be said", "Understood", "CER"], lines)
+
+
+def _networks(summary: dict[str, Any]) -> str:
+    lines = [
+        [name.removeprefix("train."), f"{stage['seconds'] / 60:.1f}"]
+        for name, stage in summary["stages"].items()
+        if name.startswith("train.")
+    ]
+    return _table(["Network", "Minutes of training"], lines)
+
+
+def _study(
+    results: sweep.Results | None,
+    aligned: alignment.Aligned | None,
+    ledger: list[dict[str, Any]],
+    premises: list[dict[str, Any]],
+    preset: str,
+) -> list[str]:
+    """The studies, as far as they have been run."""
+    plots.use_style()
+    parts = [tables.ledger(ledger)]
+    if results:
+        parts = tables.sections(results, ledger, premises, tables.sounds_of(preset))
+    if aligned:
+        parts += alignment_sections.sections(aligned, alignment_sections.sounds_of(preset))
+    missing = {"scaling": (results, "sweep"), "alignment": (aligned, "align core --seed 0 1 2")}
+    return [_section(part) for part in parts if results or aligned] + [
+        f"<h2>The {study} study</h2><p>It has not been run at this preset: <code>slmlab {command}</code>.</p>"
+        for study, (found, command) in missing.items()
+        if found is None
+    ]
+
+
+def _section(part: tables.Section) -> str:
+    parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
+    if part.picture:
+        image = base64.b64encode(part.picture.png()).decode()
+        parts.append(f"<img alt='{_safe(part.picture.alt)}' src='data:image/png;base64,{image}'>")
+    if part.lines:
+        parts.append(
+            f"<div class='wide'>{_table(list(part.head), [list(line) for line in part.lines])}</div>"
+        )
+    for name, path in part.sounds:
+        sound = base64.b64encode(path.read_bytes()).decode()
+        player = f"<audio controls src='data:audio/flac;base64,{sound}'></audio>"
+        parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")
+    return "\n".join(parts)
+
+
+def _notebooks(summary: dict[str, Any]) -> str:
+    """Links to the executed series, with the time that each took."""
+    taken = {
+        name.removeprefix("notebook."): stage["seconds"]
+        for name, stage in summary["stages"].items()
+        if name.startswith("notebook.")
+    }
+    if not taken:
+        return "<p class='note'>None was executed in this run.</p>"
+    lines = "".join(
+        f"<li><a href='notebooks/{_safe(name)}.html'>{_safe(name)}</a>, {seconds:.0f} s</li>"
+        for name, seconds in taken.items()
+    )
+    return f"<ul>{lines}</ul>"
+
+
+def _sound(path: Path) -> str:
+    """A player and the picture of one sound."""
+    image = base64.b64encode(plots.as_png(plots.speech(audio.read(path)[0]))).decode()
+    sound = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls "
+        f"src='data:audio/wav;base64,{sound}'></audio>"
+        f"<img alt='waveform, mel spectrogram and F0 of {_safe(path.stem)}' "
+        f"src='data:image/png;base64,{image}'></figure>"
+    )
+
+
+def run(preset_name: str, fresh: bool = False) -> None:
+    """Have the chain (trained anew if asked), let it say the test sentences, score them, keep rows, figures
+    and sounds.
+    """
+    started = time.monotonic()
+    chain = Chain(shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name))
+    recordings = shelf.held_out_folder(preset_name)
+    folder = files.RUNS / preset_name
+    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    stages, rows = {}, []
+    for language in TARGET_LANGUAGES:
+        began = time.monotonic()
+        test = score.held_out(recordings, "test", language)
+        said = score.speak_test(chain, language, test, preset(preset_name).n_test)
+        rows += score.as_dicts(said)
+        figures = score.corpus_rates(said) | {"sim": float(average([row.sim for row in said]))}
+        stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
+        _keep_sounds(chain, language, test, folder / "sounds")
+    for name, card in checkpoints.list_checkpoints(chain.folder).items():
+        stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
+    write_json(folder / "rows.json", rows)
+    summary = {
+        "preset": preset_name,
+        "seeds": [preset(preset_name).lm.train.seed],
+        "machine": machine(),
+        "commit": commit(),
+        "fresh": fresh,
+        "seconds": time.monotonic() - started,
+        "peak_memory_gib": peak_memory(),
+        "stages": stages,
+        "claims": [],
+    }
+    write_json(folder / "report.json", summary)
+
+
+def add_stages(folder: Path, seconds: dict[str, float]) -> None:
+    """Put further stages, seconds by name, into the report.json of a run."""
+    report = files.read_json(folder / "report.json")
+    report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
+    write_json(folder / "report.json", report)
+
+
+def _keep_sounds(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
+    texts = list(test.rows["spoken"])[:n]
+    timbres = torch.stack(
+        [chain.named_timbre(name) for name in shelf.VOICE_NAMES[:: len(shelf.VOICE_NAMES) // n][:n]]
+    )
+    for i, speech in enumerate(chain.say(texts, language, timbres[: len(texts)])):
+        audio.write(folder / f"{language}-{i + 1}.wav", speech.wave.numpy())
+
+
+def machine() -> str:
+    """What this was measured on, in words."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def commit() -> str:
+    """The commit of the code, or the version where there is no git."""
+    command = ["git", "-C", str(files.ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+
+
+def peak_memory() -> float:
+    """GiB that the largest process of this run has held so far: this one or a worker of it."""
+    return memory_mib() / 2**10

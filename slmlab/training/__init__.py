@@ -1,0 +1,1 @@
+"""One loop, its recipes, sizes, checkpoints and cache."""

@@ -1,0 +1,304 @@
+"""What was learned, on disk: `name.safetensors` holds weights and card, `name.json` is the card for people.
+
+The card inside the weights' file is the one that counts: a file is replaced whole or not at all, two files
+are not. No pickle: a checkpoint is numbers and JSON, and opening one runs nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slmlab import __version__
+from slmlab.errors import LabError
+from slmlab.files import digest, plain, replace_text, whole
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
+SUFFIX = ".safetensors"
+LICENCE = "Apache-2.0; trained on synthetic speech of espeak-ng; not for passing off as a person's voice"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself; `save` fills the last five fields."""
+
+    config: Any
+    """The model's frozen config dataclass; after loading, the same as plain JSON values."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What other rooms need to know: alphabet, languages, voices, seed, what it was trained on."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Figures measured on dev, by name; empty where none were."""
+    seconds: float = 0.0
+    """Time that its training took."""
+    licence: str = LICENCE
+    """Under what terms the weights may be used, and what they were made from."""
+    kind: str = ""
+    """Class of the model."""
+    parameters: int = 0
+    """Numbers it holds."""
+    precision: str = ""
+    """What floats are stored as."""
+    version: str = ""
+    """Version of this package that wrote it."""
+    sha256: str = ""
+    """Digest of the tensors and of the rest of this card; checked on loading."""
+
+
+def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) -> Card:
+    """Write `path.safetensors` and `path.json`, each whole or not at all.
+
+    Args:
+        path: folder and name, without suffix.
+        model: the network; tied weights are stored once.
+        card: what is known about it.
+        small: store learnt matrices as int8 with a scale for each row, other learnt numbers as float16, about
+            a quarter of the size; they load as float32. Buffers are kept as they are.
+
+    Returns:
+        The card as written.
+    """
+    tensors = weights(model)
+    learnt = {name for name, _ in model.named_parameters()}
+    stored = _shrunk(tensors, learnt) if small else tensors
+    everything = [*tensors.items(), *stored.items()]
+    broken = [name for name, tensor in everything if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise LabError(
+            f"{path} was not written: {broken[0]} of the model is not finite; train again at a lower rate."
+        )
+    card = dataclasses.replace(
+        card,
+        config=plain(card.config),
+        kind=type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        precision="int8 and float16" if small else "float32",
+        version=__version__,
+    )
+    card = Card(**write(_file(path), stored, plain(card)))
+    replace_text(
+        _file(path).with_suffix(".json"), json.dumps(plain(card), indent=2, ensure_ascii=False) + "\n"
+    )
+    return card
+
+
+def load(
+    path: str | Path, model_class: type[M], config_class: type[C], expected: C | None = None
+) -> tuple[M, Card]:
+    """Build a model from its checkpoint, in float32, on the CPU, ready for inference.
+
+    Args:
+        path: as given to `save`; the suffix may be written out.
+        model_class: is called with the config alone.
+        config_class: the frozen dataclass that the card's config must fit.
+        expected: refuse a checkpoint of any other config than this.
+
+    Raises:
+        LabError: it is missing, damaged, of another kind or of another config.
+    """
+    file = _file(path)
+    tensors, written = read(file)
+    card = _card(file, written)
+    if card.kind != model_class.__name__:
+        raise LabError(
+            f"{file} holds a {card.kind}, not the expected {model_class.__name__}; give another path."
+        )
+    config = from_plain(config_class, card.config, str(file))
+    if expected is not None and (unlike := differences(card.config, plain(expected))):
+        raise LabError(
+            f"{file} has another config than asked for ({unlike}); train it again or ask for its own."
+        )
+    model = model_class(config)
+    put(model, _grown(tensors), file)
+    return model.eval(), card
+
+
+def list_checkpoints(folder: str | Path) -> dict[str, Card]:
+    """Every checkpoint of a folder by name, in order of names; weights are not read."""
+    files = sorted(file for file in Path(folder).glob("*" + SUFFIX) if not file.name.startswith("."))
+    headers = {file: read_header(file) for file in files}
+    return {
+        file.name.removesuffix(SUFFIX): _card(file, card) for file, card in headers.items() if "kind" in card
+    }
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name, each once: what is tied goes by its first name."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            own[name] = tensor.detach()
+    return own
+
+
+SCALE = ".scale"
+
+
+def _shrunk(tensors: Mapping[str, Tensor], learnt: set[str]) -> dict[str, Tensor]:
+    """Learnt matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other learnt
+    numbers as float16; what is not learnt as it is.
+    """
+    small = {}
+    for name, tensor in tensors.items():
+        if name in learnt and tensor.ndim == 2:
+            scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-24).half()
+            small[name + SCALE] = scale
+            small[name] = (tensor / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        else:
+            small[name] = tensor.half() if name in learnt else tensor
+    return small
+
+
+def _grown(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_shrunk`, up to rounding."""
+    return {
+        name: tensor * tensors[name + SCALE].float() if name + SCALE in tensors else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(SCALE)
+    }
+
+
+@torch.no_grad()
+def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors into a model in place; names and shapes must be the model's own."""
+    own = weights(model)
+    if unlike := differences(_shapes(tensors), _shapes(own)):
+        raise LabError(
+            f"{source} does not fit a {type(model).__name__} ({unlike}); use the config it was trained with."
+        )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+
+
+def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write tensors and a card of JSON values as one file, whole or not at all; return the written card."""
+    card = {**card, "sha256": digest_of(tensors, card)}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole(file) as part:
+        save_file(ready, part, metadata={"card": json.dumps(card, ensure_ascii=False)})
+    return card
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The card inside a file of tensors, without its tensors."""
+    with _opened(file) as (_, card):
+        return card
+
+
+def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and card of a file, if both are what was written."""
+    with _opened(file) as (tensors, card):
+        names = list(tensors.keys())
+        held = {name: tensors.get_tensor(name).clone() for name in names}
+    if card.get("sha256") != digest_of(held, card):
+        raise LabError(f"{file} is damaged (its digest is not the one it was written with); {RECOVER}.")
+    return held, card
+
+
+RECOVER = "delete it and train again, or take it from where it came"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An open file of tensors with its card; every way of being unreadable is one sentence."""
+    if not file.is_file():
+        near = (
+            ", ".join(sorted(p.name.removesuffix(SUFFIX) for p in file.parent.glob("*" + SUFFIX))) or "none"
+        )
+        raise LabError(
+            f"There is no checkpoint {file} (in that folder: {near}); train it first or give another path."
+        )
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            card = json.loads((tensors.metadata() or {})["card"])
+            if not isinstance(card, dict):
+                raise KeyError("card")
+            yield tensors, card
+    except KeyError as error:
+        raise LabError(
+            f"{file} carries no card: another program wrote it; give a checkpoint of slmlab."
+        ) from error
+    except (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabError(f"{file} is damaged or half-written ({error}); {RECOVER}.") from error
+
+
+def _file(path: str | Path) -> Path:
+    """`folder/name` or `folder/name.safetensors` → the latter; a dot in a name is no suffix."""
+    path = Path(path)
+    return path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+
+
+def _card(file: Path, written: dict[str, Any]) -> Card:
+    if unlike := set(written) ^ {f.name for f in dataclasses.fields(Card)}:
+        raise LabError(
+            f"{file} has a card of another version ({', '.join(sorted(unlike))} differ); {RECOVER}."
+        )
+    return Card(**written)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def digest_of(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+    """sha256 over a card without its own digest, and over every tensor's name, type, shape and bytes."""
+    total = hashlib.sha256(digest({name: item for name, item in card.items() if name != "sha256"}).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def from_plain(cls: type[C], values: Any, source: str) -> C:
+    """JSON values → a frozen dataclass: list → tuple, object → dataclass; fields must match exactly."""
+    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found = set(values) if isinstance(values, dict) else set()
+    if found != fields:
+        unlike = ", ".join(sorted(found ^ fields))
+        raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); train it again.")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
+
+
+def _typed(hint: Any, value: Any, source: str) -> Any:
+    """One JSON value as its field's type; of a union, the first part that fits."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return (
+            None
+            if value is None
+            else _typed(next(a for a in arguments if a is not type(None)), value, source)
+        )
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast("type[Any]", hint), value, source)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        inner = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
+        return tuple(_typed(part, item, source) for part, item in zip(inner, value, strict=True))
+    return value
+
+
+def differences(found: Any, expected: Any, name: str = "") -> str:
+    """What differs between plain values, as `name: found 3, expected 4; …`, at most four; empty if none."""
+    return "; ".join(list(_differences(found, expected, name))[:4])
+
+
+def _differences(found: Any, expected: Any, name: str) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}".lstrip("."))
+    elif found != expected:
+        yield f"{name}: found {json.dumps(found)}, expected {json.dumps(expected)}"

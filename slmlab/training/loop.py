@@ -1,0 +1,350 @@
+"""One training loop for every network: what differs between them is a loss and a way to draw batches.
+
+Everything random at a step follows from the seed and the step alone: batches are a pure function of the step,
+and torch's generators are seeded anew before each. So weights, optimiser, running average and the step's
+number are the whole state of a run, and a run killed anywhere and started again ends, on the CPU, with the
+very bits of one that was not.
+
+A run lives in a folder: `training.safetensors` is its state, `log.jsonl` has a row for every step and
+validation.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from slmlab import files
+from slmlab.errors import LabError
+from slmlab.training import checkpoints
+from slmlab.training.optim import optimisers
+
+M = TypeVar("M", bound=nn.Module)
+Loss = Callable[[M, Any], tuple[Tensor, Mapping[str, float | Tensor]]]
+STATE = "training.safetensors"
+LOG = "log.jsonl"
+WATCH_EVERY = 10  # steps between looks at the losses: each look makes an accelerator wait
+HABITS = ("save_every", "validate_every")  # settings that do not change what is learned
+JITTER = 0.1  # utterances whose lengths differ by less than this share may meet in a batch
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast a network learns."""
+
+    steps: int
+    """Optimiser steps."""
+    lr: float = 3e-3
+    """Peak rate of AdamW."""
+    muon_lr: float = 0.02
+    """Peak rate of Muon, which has the hidden matrices; 0 gives those to AdamW too."""
+    warmup: int = 20
+    """Steps until the peak rate is reached."""
+    decay: str = "linear"
+    """What the rate does after warm-up: `linear` or `cosine` to 0, or `constant`."""
+    weight_decay: float = 0.01
+    """Share of a matrix taken off per step and unit of rate."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 leaves it alone."""
+    ema: float = 0.0
+    """Share of the weights' running average kept at each step; the average is what is returned. 0: none."""
+    seed: int = 0
+    """Seed of everything drawn in the loop."""
+    save_every: float = 30.0
+    """Seconds between two savings of the state: what a kill may cost."""
+    validate_every: int = 0
+    """Steps between validations; there is always one at the end."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.ema < 1 or self.decay not in ("linear", "cosine", "constant"):
+            raise LabError(
+                f"Training refuses steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be "
+                "at least 1, ema at least 0 and below 1, decay one of linear, cosine, constant."
+            )
+
+
+def train(
+    model: M,
+    loss: Loss[M],
+    batches: Callable[[int], Any],
+    config: TrainConfig,
+    folder: str | Path,
+    validate: Callable[[M], Mapping[str, float]] | None = None,
+) -> M:
+    """Train a network, or go on where its folder stopped, or return at once what it finished.
+
+    Args:
+        model: the network; it is trained in place and stays on the machine's best device.
+        loss: `(model, batch) → (scalar, figures to log)`; it may draw from torch's global generators.
+        batches: step (0, 1, …) → batch, a pure function; tensors inside tuples, lists, dictionaries or
+            dataclasses are moved to the device.
+        config: how.
+        folder: where state and log live; its name is the stage's name in messages.
+        validate: model → figures by name; sees the average if there is one, in `eval`, without gradients.
+
+    Returns:
+        The model with its final weights (the running average, if asked for), in `eval`.
+
+    Raises:
+        LabError: a loss is not finite, the folder is another config's, its state is damaged, the disk full.
+    """
+    device = pick_device()
+    run = _Run(model.to(device), config, Path(folder))
+    bar = tqdm(
+        total=config.steps, initial=run.step, desc=run.folder.name, unit="step", disable=None, mininterval=0.2
+    )
+    with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        model.train()
+        saved = time.monotonic()
+        while run.step < config.steps:
+            seed_everything(config.seed, run.step)
+            started = time.perf_counter()
+            batch = to_device(batches(run.step), device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                value, figures = loss(model, batch)
+            run.update(value, figures)
+            run.seconds += time.perf_counter() - started
+            last = run.step == config.steps
+            if last or run.step % WATCH_EVERY == 0:
+                bar.set_postfix_str(f"loss {run.flush():.3f}", refresh=False)
+            if validate and (last or (config.validate_every and run.step % config.validate_every == 0)):
+                run.validate(validate)
+            if last or time.monotonic() - saved > config.save_every:
+                run.save()
+                saved = time.monotonic()
+            bar.update()
+    return run.finished()
+
+
+class _Run:
+    """The state of one training: model, optimisers, average, step, seconds, and rows not yet in the log."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path) -> None:
+        self.model, self.config, self.folder = model, config, folder
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimisers = optimisers(model, config.lr, config.muon_lr, config.weight_decay)
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else []
+        self.step, self.seconds = 0, 0.0
+        self.rows: list[dict[str, Any]] = []
+        if (folder / STATE).exists():
+            self._restore()
+        else:
+            with files.writing(folder / LOG):
+                folder.mkdir(parents=True, exist_ok=True)
+        self._trim_log()
+
+    def update(self, loss: Tensor, figures: Mapping[str, float | Tensor]) -> None:
+        """One step of all optimisers and of the average; what it saw waits for `flush`."""
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
+        rate = schedule(self.step, self.config)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        if self.average:
+            kept = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - kept)
+        seen = {"loss": loss, **figures, "gradient": norm}
+        self.step += 1
+        self.rows.append(
+            {"step": self.step, "rate": rate}
+            | {name: value.detach() if isinstance(value, Tensor) else value for name, value in seen.items()}
+        )
+
+    def flush(self) -> float:
+        """Bring waiting rows into the log, return the last loss; stop if a loss or gradient is not finite."""
+        rows = [
+            {name: float(value) for name, value in row.items()} | {"step": row["step"]} for row in self.rows
+        ]
+        self.rows = []
+        broken = [row for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"]))]
+        if broken:
+            raise LabError(
+                f"Training of {self.folder.name} stopped: at step {broken[0]['step']} the loss is "
+                f"{broken[0]['loss']} and its gradient {broken[0]['gradient']}; {self.folder} is intact. "
+                f"Look at that batch, or lower the rates lr={self.config.lr}, muon_lr={self.config.muon_lr}."
+            )
+        self._log(rows)
+        return rows[-1]["loss"] if rows else math.nan
+
+    def validate(self, measure: Callable[[Any], Mapping[str, float]]) -> None:
+        """Measure what would be returned now, and log it; its time is not counted as training."""
+        with self._averaged(), torch.no_grad():
+            self.model.eval()
+            figures = measure(self.model)
+            self.model.train()
+        self._log([{"step": self.step, "validation": files.plain(figures)}])
+
+    def save(self) -> None:
+        """Write the state, whole or not at all; a finished run keeps no optimiser."""
+        if self.rows:
+            self.flush()
+        tensors = {f"model/{name}": tensor for name, tensor in checkpoints.weights(self.model).items()}
+        tensors |= {f"average/{i}": tensor for i, tensor in enumerate(self.average)}
+        if self.step < self.config.steps:
+            tensors |= {
+                f"optimiser/{i}/{j}/{name}": tensor
+                for i, optimiser in enumerate(self.optimisers)
+                for j, state in optimiser.state_dict()["state"].items()
+                for name, tensor in state.items()
+            }
+        card = {"step": self.step, "seconds": self.seconds, "config": _identity(self.model, self.config)}
+        checkpoints.write(self.folder / STATE, tensors, card)
+
+    def finished(self) -> Any:
+        """The model as trained: the average takes the place of the weights."""
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.average, strict=bool(self.average)):
+                parameter.copy_(average)
+        return self.model.eval()
+
+    def _restore(self) -> None:
+        file = self.folder / STATE
+        tensors, card = checkpoints.read(file)
+        if unlike := checkpoints.differences(card.get("config"), _identity(self.model, self.config)):
+            raise LabError(
+                f"{self.folder} holds a training with another config ({unlike}); use that config to go on, "
+                "another folder to train this one, or delete it."
+            )
+        self.step, self.seconds = card["step"], card["seconds"]
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+        for path, tensor in tensors.items():
+            part, name = path.split("/", 1)
+            parts[part][name] = tensor
+        checkpoints.put(self.model, parts["model"], file)
+        self.average = [parts["average"][str(i)].to(average) for i, average in enumerate(self.average)]
+        for i, optimiser in enumerate(self.optimisers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for path, tensor in parts["optimiser"].items():
+                which, index, name = path.split("/")
+                if int(which) == i:
+                    state.setdefault(int(index), {})[name] = tensor
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the running average in place of its weights, if there is one."""
+        own = [p.data for p in self.parameters] if self.average else []
+        for parameter, average in zip(self.parameters, self.average, strict=bool(self.average)):
+            parameter.data = average
+        try:
+            yield
+        finally:
+            for parameter, data in zip(self.parameters, own, strict=bool(own)):
+                parameter.data = data
+
+    def _log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        file = self.folder / LOG
+        with files.writing(file), open(file, "a", encoding="utf-8") as log:
+            log.writelines(json.dumps(dict(row) | {"seconds": round(self.seconds, 3)}) + "\n" for row in rows)
+
+    def _trim_log(self) -> None:
+        """Drop what was logged after the state was saved: those steps come again."""
+        if (self.folder / LOG).exists():
+            kept = [row for row in read_log(self.folder) if row["step"] <= self.step]
+            files.replace_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """Rows of a run's log; a last line cut off by a kill is left out.
+
+    A step's row has `step`, `loss`, `rate` (share of the peak), `gradient` (norm before clipping), the loss's
+    own figures and `seconds` of training so far; a validation's row has `step`, `validation` and `seconds`.
+    """
+    lines = (Path(folder) / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """The rate at a step as a share of its peak: a line up in the warm-up, then the decay, to 0 at last."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    left = (config.steps - step) / max(1, config.steps - config.warmup)
+    return {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "constant": 1.0}[config.decay]
+
+
+def frame_batches(lengths: Sequence[int], max_frames: int, seed: int) -> Callable[[int], list[int]]:
+    """Which utterances make the batch of a step: similar lengths together, as many as fit, endlessly.
+
+    Every epoch holds each utterance once and has the same number of batches, so that a step alone says which
+    batch it is. Utterances are sorted by their length times a random factor of up to 1.1 and cut where a plan
+    for the undisturbed lengths, with room for that factor, says: who meets whom changes, the size of a batch
+    does not.
+
+    Args:
+        lengths: frames (or tokens) of each utterance.
+        max_frames: most frames of a padded batch: its size times its longest utterance.
+        seed: another seed, another order.
+
+    Returns:
+        step → indices into `lengths`.
+    """
+    frames = np.asarray(lengths, dtype=np.int64)
+    if frames.size == 0 or frames.min() < 1 or frames.max() > max_frames:
+        found = f"from {frames.min()} to {frames.max()}" if frames.size else "of no utterance at all"
+        raise LabError(
+            f"Batches of {max_frames} frames need lengths from 1 to {max_frames}, found lengths {found}."
+        )
+    descending = np.sort(frames)[::-1]
+    cuts = [0]
+    while cuts[-1] < len(frames):
+        cuts.append(cuts[-1] + max(1, int(max_frames / ((1 + JITTER) * descending[cuts[-1]]))))
+
+    @lru_cache(maxsize=2)
+    def epoch(number: int) -> list[list[int]]:
+        draw = np.random.default_rng((seed, number))
+        order = np.argsort(-frames * draw.uniform(1, 1 + JITTER, len(frames)), kind="stable")
+        drawn = [order[start:end].tolist() for start, end in pairwise(cuts)]
+        return [drawn[i] for i in draw.permutation(len(drawn))]
+
+    return lambda step: list(epoch(step // (len(cuts) - 1))[step % (len(cuts) - 1)])
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device if there is one (losses then run in bfloat16), else the CPU (float32)."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors on a device; tuples, lists, dictionaries and dataclasses keep their form."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: to_device(item, device) for name, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(item, device) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(item, device) for item in batch)
+    if hasattr(batch, "__dataclass_fields__"):
+        return type(batch)(
+            **{name: to_device(getattr(batch, name), device) for name in batch.__dataclass_fields__}
+        )
+    return batch
+
+
+def seed_everything(seed: int, step: int) -> None:
+    """Seed torch's generators, on every device, from a seed and a step."""
+    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "little"))
+
+
+def _identity(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
+    """What must be equal for a run to go on: how it is trained, the model's config, its weights' shapes."""
+    how = {name: value for name, value in files.plain(config).items() if name not in HABITS}
+    shapes = {name: list(tensor.shape) for name, tensor in checkpoints.weights(model).items()}
+    return {"training": how, "model": files.plain(getattr(model, "config", None)), "weights": shapes}

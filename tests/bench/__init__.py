@@ -1,0 +1,1 @@
+"""Every bar measured, and the browser that tries the course: `make bench`."""

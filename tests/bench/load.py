@@ -1,0 +1,235 @@
+"""The server under load and under kill -9: what a hundred listeners wait for, and what a crash costs them."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench.listeners import Row, audit
+from slmlab.errors import LabError
+from slmlab.people.simulated import paper_study
+from slmlab.people.store import LEFT, RIGHT, Store, session_of
+
+START_SECONDS = 180.0
+SHOWN = re.compile(r"data-trial='(\d+)' data-attempt='(\d+)'")
+CLIP = re.compile(r"src='([^']+)'")
+
+
+@dataclass
+class Client:
+    """A browser as far as the server can tell: a token, and the trial on its page."""
+
+    http: httpx.AsyncClient
+    """Connection to whatever server runs now."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """What the browser keeps."""
+    page: str = ""
+    """The trial last shown."""
+
+    async def start(self, name: str) -> None:
+        """Open a session."""
+        self.tokens, self.page = await self.call("start_pair", [None, "Naturalness", name])
+
+    async def vote(self, decision: str) -> None:
+        """Vote on the trial shown and receive the next."""
+        report = {"decision": decision, "trial": self.at[0], "attempt": self.at[1], "heard": True}
+        data = [self.tokens, json.dumps(report | {"plays": [1, 1], "ms": 3000}), [], ""]
+        self.page = (await self.call("vote_pair", data))[0]
+
+    async def resume(self) -> None:
+        """Load the page again, with nothing but the tokens."""
+        self.page = (await self.call("resume", [self.tokens]))[0]
+
+    async def call(self, name: str, data: list[Any]) -> list[Any]:
+        """The outputs of one of the page's functions."""
+        answer = await self.http.post(f"/gradio_api/run/{name}", json={"data": data, "session_hash": "bench"})
+        answer.raise_for_status()
+        return list(answer.json()["data"])
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Trial and attempt shown."""
+        found = SHOWN.search(self.page)
+        if found is None:
+            raise LabError(f"no trial is shown: {self.page[:200]}")
+        return int(found[1]), int(found[2])
+
+    @property
+    def clips(self) -> list[str]:
+        """Addresses of the clips shown, in order."""
+        return CLIP.findall(self.page)
+
+
+class Server:
+    """`slmlab app` as a process of its own.
+
+    Args:
+        folder: of the study.
+        flags: more of the command line.
+        core: the one core it may use; None for all.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str] = (), core: int | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/"
+        command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(port), *flags]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self.process.pid, {core})
+        self._wait()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                httpx.get(self.url, timeout=5)
+                return
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        raise LabError(f"the server did not start within {START_SECONDS:g} s: run `slmlab app` and see why")
+
+
+def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
+    """Run a measurement on a study of names without sounds, in a folder of its own."""
+    with TemporaryDirectory() as folder:
+        Store(Path(folder) / "votes.db").set_study(paper_study())
+        return measure(Path(folder))
+
+
+def waiting(folder: Path, clients: int = 100, seconds: float = 60.0, pause: float = 3.0) -> list[Row]:
+    """How long listeners wait between click and the next pair's clip addresses."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    server = Server(folder, core=cores[0] if len(cores) > 1 else None)
+    before = set(cores)
+    try:
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {cores[1]})
+        waits = asyncio.run(_crowd(server.url, clients, seconds, pause))
+    finally:
+        server.kill()
+        if len(cores) > 1:
+            os.sched_setaffinity(0, before)
+    how = f"{clients} clients, a vote every {pause:g} s each, {seconds:g} s: {len(waits)} votes, median "
+    how += f"{1000 * float(np.median(waits)):.0f} ms; server and clients on a core each"
+    p95 = 1000 * float(np.quantile(waits, 0.95))
+    return [{"id": "votes.p95", "value": p95, "unit": "ms", "bar": 500, "better": "lower", "how": how}]
+
+
+async def _crowd(url: str, clients: int, seconds: float, pause: float) -> list[float]:
+    waits: list[float] = []
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
+        crowd = [Client(http) for _ in range(clients)]
+        for i, client in enumerate(crowd):
+            await client.start(f"simulated client {i}")
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(_steady(client, i, end, pause, waits) for i, client in enumerate(crowd)))
+    return waits
+
+
+async def _steady(client: Client, i: int, end: float, pause: float, waits: list[float]) -> None:
+    rng = random.Random(i)
+    await asyncio.sleep(rng.uniform(0, pause))
+    while (clicked := time.monotonic()) < end:
+        before = client.clips
+        await client.vote(rng.choice((LEFT, RIGHT)))
+        waits.append(time.monotonic() - clicked)
+        if client.clips == before:
+            raise LabError("the same pair came again: the vote was not taken")
+        await asyncio.sleep(max(0.0, clicked + pause - time.monotonic()))
+
+
+def resuming(folder: Path, trials: int = 50) -> list[Row]:
+    """Whether a page loaded anew shows the pair and sides that were left."""
+    server = Server(folder)
+    try:
+        share = 100 * asyncio.run(_resumed(server.url, trials))
+    finally:
+        server.kill()
+    how = f"{trials} sessions left at a random trial and loaded again by token over HTTP"
+    return [{"id": "votes.resume", "value": share, "unit": "%", "bar": 100, "better": "higher", "how": how}]
+
+
+async def _resumed(url: str, trials: int) -> float:
+    same = 0
+    for i in range(trials):
+        rng = random.Random(i)
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            left = Client(http)
+            await left.start(f"simulated client {i}")
+            for _ in range(rng.randrange(5)):
+                await left.vote(rng.choice((LEFT, RIGHT)))
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            back = Client(http, left.tokens)
+            await back.resume()
+        same += (back.at, back.clips) == (left.at, left.clips)
+    return same / trials
+
+
+def killed_servers(folder: Path, kills: int = 20, clients: int = 10) -> list[Row]:
+    """The whole server is killed under voting load; listeners press again until they are answered."""
+    acknowledged: list[tuple[str, int]] = []
+    crowd: list[Client] = []
+    rng = random.Random(0)
+    for _ in range(kills):
+        server = Server(folder)
+        try:
+            asyncio.run(_until_killed(server, crowd, clients, rng.uniform(0.5, 2.5), acknowledged))
+        finally:
+            server.kill()
+    lost, doubled = audit(Store(folder / "votes.db"), acknowledged)
+    how = f"{kills} kill -9 of the server, {clients} clients, {len(acknowledged)} votes acknowledged"
+    return [
+        {"id": "votes.lost", "value": lost, "unit": "votes", "bar": 0, "better": "lower", "how": how},
+        {"id": "votes.doubled", "value": doubled, "unit": "votes", "bar": 0, "better": "lower", "how": how},
+    ]
+
+
+async def _until_killed(
+    server: Server, crowd: list[Client], clients: int, after: float, acknowledged: list[tuple[str, int]]
+) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        while len(crowd) < clients:
+            crowd.append(Client(http))
+            await crowd[-1].start(f"simulated client {len(crowd)}")
+        for client in crowd:
+            client.http = http
+        voting = [asyncio.create_task(_hasty(client, acknowledged)) for client in crowd]
+        await asyncio.sleep(after)
+        server.process.send_signal(signal.SIGKILL)
+        await asyncio.gather(*voting)
+
+
+async def _hasty(client: Client, acknowledged: list[tuple[str, int]]) -> None:
+    """Vote without pause until the server is gone; what was not answered is sent again to the next one."""
+    while True:
+        at = client.at[0]
+        try:
+            if "trial done" in client.page:
+                await client.start("simulated client")
+                continue
+            await client.vote(LEFT if at % 2 else RIGHT)
+        except httpx.HTTPError:
+            return
+        acknowledged.append((session_of(client.tokens["pair"]), at))
