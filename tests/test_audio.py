@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from slmlab import files
 from slmlab.errors import LabError
 from slmlab.sound import audio
 
@@ -163,8 +164,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audio.os, "fsync", full_disk)
-    with pytest.raises(LabError, match=r"cannot write .*a\.wav \(No space left on device\)"):
+    monkeypatch.setattr(files.os, "fsync", full_disk)
+    with pytest.raises(LabError, match=r"a\.wav could not be written \(.*No space left on device"):
         audio.write(path, tone(2.0))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -7,8 +7,7 @@ import torch
 from slmlab.errors import LabError
 from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.notebook import damage
-from slmlab.sound import audio, features
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE, audio, features
 
 SECONDS = np.arange(SAMPLE_RATE) / SAMPLE_RATE
 TONE = (0.3 * np.sin(2 * np.pi * 200 * SECONDS) + 0.1 * np.sin(2 * np.pi * 5000 * SECONDS)).astype(np.float32)

@@ -9,6 +9,8 @@ import torch
 
 from slmlab.errors import LabError
 from slmlab.sound import features
+from slmlab.sound.mel import mel_bin, mel_filters, mel_interpolation, mel_peaks
+from slmlab.sound.pitch import semitones
 
 torch.set_num_threads(1)
 
@@ -57,6 +59,23 @@ def test_mel_equals_nnaudio_own_spectrogram():
     wave = torch.as_tensor(noise(1.0))
     theirs = layer(wave)[0].T[:50]
     torch.testing.assert_close(features.log_mel(wave)[0].exp(), theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_mel_filters_are_librosas():
+    theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=80)
+    np.testing.assert_allclose(mel_filters().numpy(), theirs, atol=1e-7)
+
+
+def test_a_filters_peak_is_its_own_bin():
+    peaks = mel_peaks()
+    assert peaks[[0, 1]].tolist() == pytest.approx([37.24, 74.47], abs=0.01)
+    assert [mel_bin(peaks[m].item()) for m in (0, 40, 79)] == pytest.approx([0, 40, 79], abs=1e-4)
+
+
+def test_a_line_over_the_mel_bins_is_read_as_that_line():
+    centres = mel_filters() @ torch.linspace(0, 8000, 513) / mel_filters().sum(1)
+    hertz = torch.tensor([100.0, 440.0, 1234.5, 6000.0])
+    torch.testing.assert_close(mel_interpolation(hertz) @ centres, hertz, rtol=1e-4, atol=0)
 
 
 def test_shapes_and_floor():
@@ -132,10 +151,10 @@ def test_f0_knows_voice_from_noise_and_silence():
 def test_semitones_forget_the_register():
     melody = torch.tensor([0.0, 100, 200, 400, 0])
     torch.testing.assert_close(
-        features.semitones(melody), torch.tensor([torch.nan, -12, 0, 12, torch.nan]), equal_nan=True
+        semitones(melody), torch.tensor([torch.nan, -12, 0, 12, torch.nan]), equal_nan=True
     )
-    torch.testing.assert_close(features.semitones(melody), features.semitones(1.7 * melody), equal_nan=True)
-    assert features.semitones(torch.zeros(3)).isnan().all()
+    torch.testing.assert_close(semitones(melody), semitones(1.7 * melody), equal_nan=True)
+    assert semitones(torch.zeros(3)).isnan().all()
 
 
 @pytest.mark.parametrize(

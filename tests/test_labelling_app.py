@@ -17,7 +17,7 @@ from slmlab.cli import main
 from slmlab.errors import LabError
 from slmlab.people import page as app
 from slmlab.people import simulated as listeners
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 
 ANSWERED = {"heard": True, "plays": [1, 1], "ms": 2000}
 EVIL = "<script>document.title='run'</script>${1+1}{{7*7}}"
@@ -28,7 +28,7 @@ def make_systems(root: Path, sentences: int = 4) -> Path:
     rng = np.random.default_rng(0)
     for name, roughness in (("smooth", 0.0), ("rough", 0.3), ("references", 0.05)):
         for n in range(sentences):
-            t = np.arange(int(0.4 * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE
+            t = np.arange(int(0.4 * SAMPLE_RATE)) / SAMPLE_RATE
             wave = np.sin(2 * np.pi * (150 + 30 * n) * t) + roughness * rng.standard_normal(len(t))
             audio.write(root / name / f"{n:02d}.wav", 0.2 * wave)
             (root / name / f"{n:02d}.txt").write_text(f"Sentence {n}. {EVIL if n == 0 else ''}")
@@ -322,7 +322,7 @@ def test_recording_over_the_page(lab: app.Lab) -> None:
     with pytest.raises(LabError, match="record or upload"):
         app._recorded(lab, None, "Habari.", "Ana", True)
     source = lab.folder.parent / "in.wav"
-    t = np.arange(24000) / audio.SAMPLE_RATE
+    t = np.arange(24000) / SAMPLE_RATE
     audio.write(source, 0.3 * np.sin(2 * np.pi * 150 * t), generated=False)
     assert "Saved: 1.5 s" in app._recorded(lab, str(source), "Habari.", "Ana", True)
     said = [e["body"] for e in lab.store.events() if e["kind"] == "recording"][-1]

@@ -9,7 +9,7 @@ import pytest
 from slmlab.corpus import imports
 from slmlab.errors import LabError
 from slmlab.people import recordings
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 
 
 def sound(tmp_path: Path, wave: np.ndarray) -> Path:
@@ -19,7 +19,7 @@ def sound(tmp_path: Path, wave: np.ndarray) -> Path:
 
 
 def speechlike(seconds: float = 1.5, level: float = 0.3) -> np.ndarray:
-    t = np.arange(int(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return level * np.sin(2 * np.pi * 150 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))
 
 

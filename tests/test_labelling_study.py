@@ -11,11 +11,11 @@ import soundfile
 from slmlab.errors import LabError
 from slmlab.people import design as studies
 from slmlab.people.design import DISTORTED, REFERENCE_SECONDS, REFERENCES, Study
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 
 
 def tone(seconds: float, level: float, hertz: float = 200.0) -> np.ndarray:
-    return level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE)
+    return level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
 
 
 @pytest.fixture

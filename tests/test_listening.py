@@ -16,8 +16,8 @@ import torch
 
 from slmlab.errors import LabError
 from slmlab.notebook import players
-from slmlab.sound import audio, features
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE, audio, features
+from slmlab.sound.mel import HOP
 
 TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 
@@ -117,10 +117,10 @@ def test_words_share_the_frames_that_are_no_pause() -> None:
 def test_a_hum_has_the_melody_and_its_gaps() -> None:
     f0 = np.concatenate([np.zeros(10), np.linspace(150, 220, 40), np.zeros(10)])
     hummed = players.hum(f0)
-    assert len(hummed) == 60 * features.HOP
+    assert len(hummed) == 60 * HOP
     found = features.f0(hummed).numpy()
     assert np.allclose(found[14:46], f0[14:46], rtol=0.03)
-    assert np.abs(hummed[: 8 * features.HOP]).max() == 0
+    assert np.abs(hummed[: 8 * HOP]).max() == 0
 
 
 @pytest.mark.parametrize("wave", [np.zeros(10, np.float32), np.zeros((2, 9000)), np.full(9000, np.nan)])

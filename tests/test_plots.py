@@ -8,8 +8,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from slmlab.notebook import plots
-from slmlab.sound import features
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE, features
+from slmlab.sound.mel import mel_bin
 
 TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 
@@ -18,7 +18,7 @@ def test_the_axis_in_hz_stands_where_the_mel_has_the_tone() -> None:
     for hertz in (250.0, 1000.0, 4000.0):
         wave = np.sin(2 * np.pi * hertz * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
         loudest = int(features.log_mel(wave)[0, 20].argmax())
-        assert plots._bin(hertz, 80) == pytest.approx(loudest, abs=1)
+        assert mel_bin(hertz) == pytest.approx(loudest, abs=1)
 
 
 def test_a_waveform_keeps_its_highest_and_lowest_sample() -> None:

@@ -26,6 +26,7 @@ from slmlab.corpus.voices import voice_pool
 from slmlab.errors import LabError
 from slmlab.language.sentences import focus_words, sentences
 from slmlab.sound import features
+from slmlab.sound.pitch import semitones
 
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.float32)
 
@@ -35,7 +36,7 @@ def spread(language: str, kind: str) -> float:
     voices = voice_pool("parts", 6)
     found = []
     for i, text in enumerate(sentences(language, "parts", 18, 0)):
-        melody = features.semitones(features.f0(speak(text, language, voices[i % 6], KINDS[kind], i)))
+        melody = semitones(features.f0(speak(text, language, voices[i % 6], KINDS[kind], i)))
         found.append(float(melody[~melody.isnan()].std()))
     return float(np.median(found))
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -13,26 +12,24 @@ from torch import Tensor
 from slmlab.models import vocoder
 from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.vocoder import (
-    HOP,
     Vocoder,
     VocoderConfig,
-    band_interpolation,
     energy_distance,
     glide,
-    mel_filters,
     pitch_loss,
     pulse_train,
     spectral_distance,
     vocoder_loss,
 )
-from slmlab.sound import features
+from slmlab.sound import SAMPLE_RATE, features
+from slmlab.sound.mel import HOP, LOG_FLOOR, stft
 
 SMALL = VocoderConfig(width=32, layers=2, pitch_width=32, pitch_layers=2)
 
 
 def hum(hertz: float = 150.0, frames: int = 24) -> dict[str, Tensor]:
     """A segment of steady voice: ten harmonics falling by half, in the form of a batch of one."""
-    time = torch.arange(frames * HOP) / vocoder.SAMPLE_RATE
+    time = torch.arange(frames * HOP) / SAMPLE_RATE
     wave = sum(0.2 * 0.5**k * torch.cos(2 * math.pi * hertz * (k + 1) * time) for k in range(10))
     wave = torch.as_tensor(wave)[None]
     return {"wave": wave, "mel": features.log_mel(wave), "f0": torch.full((1, frames), hertz)}
@@ -52,29 +49,6 @@ def learnt() -> tuple[Vocoder, list[float]]:
         optimiser.step()
         losses.append(loss.item())
     return model.eval(), losses
-
-
-def test_front_end_is_that_of_features() -> None:
-    assert (vocoder.SAMPLE_RATE, vocoder.N_FFT, vocoder.HOP, vocoder.LOG_FLOOR) == (
-        features.SAMPLE_RATE,
-        features.N_FFT,
-        features.HOP,
-        features.LOG_FLOOR,
-    )
-    wave = hum()["wave"]
-    mel = vocoder.log_mel(vocoder.stft(wave, vocoder.N_FFT, HOP)[..., :-1], mel_filters(80))
-    torch.testing.assert_close(mel, features.log_mel(wave), atol=1e-3, rtol=0)
-
-
-def test_mel_filters_are_librosas() -> None:
-    theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=80)
-    np.testing.assert_allclose(mel_filters(80).numpy(), theirs, atol=1e-7)
-
-
-def test_a_line_over_the_mel_bins_is_read_as_that_line() -> None:
-    centres = mel_filters(80) @ torch.linspace(0, 8000, 513) / mel_filters(80).sum(1)
-    hertz = torch.tensor([100.0, 440.0, 1234.5, 6000.0])
-    torch.testing.assert_close(band_interpolation(hertz, 80) @ centres, hertz, rtol=1e-4, atol=0)
 
 
 def test_glide_draws_straight_lines_and_holds_the_end() -> None:
@@ -111,7 +85,7 @@ def test_pulses_follow_a_moving_pitch() -> None:
 def test_unshaped_short_time_spectrum_gives_the_wave_back() -> None:
     model, wave = Vocoder(SMALL), torch.randn(2, 7 * HOP)
     back = torch.istft(
-        vocoder.stft(wave, SMALL.window, SMALL.step),
+        stft(wave, SMALL.window, SMALL.step),
         SMALL.window,
         SMALL.step,
         window=model.window,
@@ -173,7 +147,7 @@ def test_smoothing_closes_the_loop_on_the_envelope_alone() -> None:
 
 
 def test_silence_stays_silent(learnt: tuple[Vocoder, list[float]]) -> None:
-    silence = torch.full((1, 40, 80), math.log(vocoder.LOG_FLOOR))
+    silence = torch.full((1, 40, 80), math.log(LOG_FLOOR))
     with torch.no_grad():
         assert Vocoder(SMALL).eval()(silence).abs().max() < 1e-3
         assert learnt[0](silence).abs().max() < 1e-3

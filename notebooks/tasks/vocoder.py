@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slmlab.models import griffin_lim, vocoder
 from slmlab.notebook.exercises import Exercise, like
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE
 
 SPECTRUM = torch.tensor([1 + 1j, -2j, -0.5 + 0j, 3 - 4j])
 LENGTHS = torch.tensor([2.0, 1.0, 3.0, 0.5])

@@ -40,8 +40,8 @@ from slmlab.corpus.prosody import Prosody, Recording, of_kind, transcribe
 from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.errors import LabError
 from slmlab.language.sentences import from_file, sentences
-from slmlab.sound import audio, features
-from slmlab.sound.audio import SAMPLE_RATE, Wave
+from slmlab.sound import SAMPLE_RATE, audio, features
+from slmlab.sound.audio import Wave
 
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""
@@ -282,7 +282,7 @@ def save(
 
 def sound_of(wave: Wave, engine: str) -> Sound:
     """Samples as they are stored, and the features of these: what is made again tomorrow has the same."""
-    samples = _integers(wave)
+    samples = audio.to_pcm(wave)
     mel, f0, energy = features.extract(_floats(samples))
     return Sound(samples, mel.half().numpy(), f0.float().numpy(), energy.float().numpy(), engine)
 
@@ -448,7 +448,7 @@ def _again(row: pd.Series, folder: Path) -> NDArray[np.int16]:
         wave = recorded_wave(row["file"])
     else:
         wave, _ = _say(_utterance_of(row))
-    samples = _integers(wave)
+    samples = audio.to_pcm(wave)
     if checksum(samples) != row["sha256"]:
         raise LabError(
             f"{folder / MANIFEST}, row '{row['id']}': the sound differs from the one recorded in the ledger "
@@ -474,10 +474,6 @@ def _utterance_of(row: pd.Series) -> Utterance:
         seed=int(row["seed"]),
         engine=params["engine"],
     )
-
-
-def _integers(wave: Wave) -> NDArray[np.int16]:
-    return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
 
 
 def _floats(samples: NDArray[np.int16]) -> Wave:

@@ -27,7 +27,8 @@ from slmlab.corpus.prosody import PlannedWord, Prosody, plan, record
 from slmlab.corpus.voices import Voice
 from slmlab.errors import LabError
 from slmlab.language.pinyin import numbered_pinyin
-from slmlab.sound.audio import SAMPLE_RATE, Wave, resample, with_loudness
+from slmlab.sound import SAMPLE_RATE
+from slmlab.sound.audio import Wave, resample, with_loudness
 
 LOUDNESS = -23.0
 """Level of clean speech, dB of full scale."""

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from slmlab.errors import LabError
 from slmlab.language.sentences import focus_words
 from slmlab.language.text import LANGUAGES, for_scoring
-from slmlab.sound.audio import SAMPLE_RATE, Wave
+from slmlab.sound import SAMPLE_RATE
+from slmlab.sound.audio import Wave
 
 MELODY, CHANNEL, TRANSCRIPT = range(3)  # streams of random numbers of one utterance
 

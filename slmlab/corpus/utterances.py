@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.corpus.build import Corpus
 from slmlab.models.tokenizer import prosody_features
-from slmlab.sound.features import HOP
+from slmlab.sound.mel import HOP
 
 Batch = dict[str, Tensor]
 

@@ -23,7 +23,7 @@ from slmlab.metrics.prosody import (
 )
 from slmlab.metrics.tokens import length_ratio
 from slmlab.metrics.words import cer, wer
-from slmlab.sound import audio, features
+from slmlab.sound import SAMPLE_RATE, audio, features
 
 UNITS = {
     "seconds": "s",
@@ -97,7 +97,7 @@ def describe(
 def _describe_alone(wave: audio.Wave, f0: ArrayLike, energy: ArrayLike) -> dict[str, float]:
     """What a sound says of itself."""
     return {
-        "seconds": len(wave) / audio.SAMPLE_RATE,
+        "seconds": len(wave) / SAMPLE_RATE,
         "loudness": audio.loudness(wave),
         "clipped": float((np.abs(wave) >= audio.CLIPPED_LEVEL).mean()),
         "speech_share": float(speech_frames(energy).mean()),

@@ -13,7 +13,7 @@ from scipy.signal import find_peaks
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
 from slmlab.metrics.tokens import QUIET, Floats, _counts, _entropy
-from slmlab.sound import features
+from slmlab.sound.mel import FRAME_RATE
 
 DB_PER_NEPER = 20 / math.log(10)
 
@@ -111,7 +111,7 @@ def energy_std(energy: ArrayLike) -> float:
 def speaking_rate(text: str, energy: ArrayLike) -> float:
     """Letters and digits (NFC) said in a second of speech, pauses left out."""
     n_characters = len(for_scoring(text).replace(" ", ""))
-    return n_characters / (speech_frames(energy).sum() / features.FRAME_RATE)
+    return n_characters / (speech_frames(energy).sum() / FRAME_RATE)
 
 
 def rate_variation(energy: ArrayLike) -> float:

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from slmlab.models.vocoder import HOP, N_FFT, mel_filters, stft
+from slmlab.sound.mel import HOP, N_FFT, mel_filters, stft
 
 
 def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
@@ -14,7 +14,7 @@ def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
 
     From the clipped pseudo-inverse by the multiplicative rule of Lee & Seung (2001), which stays positive.
     """
-    filters = mel_filters(mel.shape[-1]).to(mel.device)
+    filters = mel_filters(mel.device)
     target = rearrange(mel.exp(), "b f m -> b m f")
     found = (torch.linalg.pinv(filters) @ target).clamp(min=0) + 1e-8
     wanted = filters.T @ target
@@ -43,7 +43,7 @@ def griffin_lim(mel: Tensor, iterations: int = 60, momentum: float = 0.99) -> Te
     previous = torch.zeros_like(phase)
     for _ in range(iterations):
         wave = torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)
-        spectrum = stft(wave, N_FFT, HOP)
+        spectrum = stft(wave)
         ahead = spectrum - momentum / (1 + momentum) * previous
         phase, previous = ahead / (ahead.abs() + 1e-12), spectrum
     return torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)

@@ -31,6 +31,7 @@ from torch.nn import functional
 from slmlab.language.text import Alphabet
 from slmlab.models.augmentation import Augmentation, augment, masked_mean
 from slmlab.models.blocks import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
+from slmlab.sound.mel import mel_peaks
 
 BLANK = 0
 FLOOR = 7.0  # nats (61 dB) under the utterance's peak: what silence is deeper than this means nothing
@@ -103,14 +104,13 @@ class Melody(nn.Module):
     SHARPNESS = 6.0  # of the choice between teeth
     VOICED = 1.5  # salience, in nats, at which a frame is as likely voiced as not
 
-    def __init__(self, mels: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        linear, octaves = 15.0, math.log2(self.HIGHEST / self.LOWEST)
-        top = linear + 27 * math.log(8) / math.log(6.4)  # 8 kHz on the Slaney scale
+        n_teeth = int(math.log2(self.HIGHEST / self.LOWEST) * self.PER_OCTAVE) + 1
         with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
-            bins = torch.linspace(0, top, mels + 2)[1:-1]
-            hertz = bins[bins < linear] * 200 / 3
-            teeth = torch.arange(int(octaves * self.PER_OCTAVE) + 1) / self.PER_OCTAVE
+            hertz = mel_peaks()
+            hertz = hertz[hertz < 1000]
+            teeth = torch.arange(n_teeth) / self.PER_OCTAVE
             comb = torch.cos(2 * math.pi * rearrange(hertz, "m -> m 1") / (self.LOWEST * 2**teeth))
             comb = comb - comb.mean(0)
         self.register_buffer("comb", comb / comb.norm(dim=0), persistent=False)
@@ -215,7 +215,7 @@ class AttentiveJudge(nn.Module):
     def __init__(self, config: AttentiveConfig) -> None:
         super().__init__()
         self.config = config
-        self.melody = Melody(config.mels)
+        self.melody = Melody()
         self.stem = PictureStem(config.mels, config.sketch, config.width)
         self.blocks = nn.ModuleList(
             AttentiveBlock(config.width, config.heads, config.kernel, config.expansion)
@@ -243,7 +243,7 @@ class ConvolutionalJudge(nn.Module):
     def __init__(self, config: ConvolutionalConfig) -> None:
         super().__init__()
         self.config = config
-        self.melody = Melody(config.mels)
+        self.melody = Melody()
         self.stem = RowStem(config.mels * 3 // 4 + 2, config.width)
         self.blocks = nn.ModuleList(ConvolutionalBlock(config, kernel) for kernel in config.kernels)
         self.out = Outwards(config.width, config.alphabet_size)

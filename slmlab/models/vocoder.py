@@ -20,7 +20,6 @@ frame), k frequency bins, g grid of possible F0, h multiples of one, c the three
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from einops import einsum, rearrange, reduce, repeat
@@ -28,11 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models.blocks import ConvNeXt, standardise
+from slmlab.sound import SAMPLE_RATE
+from slmlab.sound.mel import HOP, N_FFT, frequencies, log_mel, mel_filters, mel_interpolation, stft
 
-SAMPLE_RATE = 16_000
-N_FFT = 1024
-HOP = 320
-LOG_FLOOR = 1e-5
 SIZES = (256, 512, 1024, 2048)
 """Windows of the loss: the short ones hear pulses and bursts, the long ones harmonics."""
 GATE = 4.0  # sharpness of voicing: pulses are either there or not, but come and go softly
@@ -113,7 +110,7 @@ class PitchReader(nn.Module):
             grid = torch.linspace(math.log2(config.lowest), math.log2(config.highest), config.pitch_bins)
             multiples = torch.arange(1, 2 * config.harmonics + 1) / 2
             hertz = einsum(grid.exp2(), multiples, "g, h -> g h")
-            comb = band_interpolation(rearrange(hertz, "g h -> (g h)"), config.n_mels)
+            comb = mel_interpolation(rearrange(hertz, "g h -> (g h)"))
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer(
             "at_harmonics", rearrange(comb, "(g h) m -> g h m", g=config.pitch_bins), persistent=False
@@ -146,8 +143,6 @@ class Vocoder(nn.Module):
 
     envelope: Tensor
     """Log-mel of white noise of variance 1 `(m)`: what the mel is measured against."""
-    filters: Tensor
-    """Mel filters `(m k)`."""
     to_bins: Tensor
     """Interpolates from mel bins to the bins of the short-time spectrum `(k m)`."""
     to_fine_bins: Tensor
@@ -171,13 +166,11 @@ class Vocoder(nn.Module):
         nn.init.normal_(self.gains.head.weight, std=1e-3)
         nn.init.zeros_(self.gains.head.bias)
         with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
-            filters = mel_filters(config.n_mels)
             rayleigh = math.sqrt(math.pi / 4 * torch.hann_window(N_FFT).square().sum())
             constants = {
-                "envelope": (filters.sum(1) * rayleigh).log(),
-                "filters": filters,
-                "to_bins": band_interpolation(_bins(config.window), config.n_mels),
-                "to_fine_bins": band_interpolation(_bins(N_FFT), config.n_mels),
+                "envelope": (mel_filters().sum(1) * rayleigh).log(),
+                "to_bins": mel_interpolation(frequencies(config.window)),
+                "to_fine_bins": mel_interpolation(frequencies(N_FFT)),
                 "window": torch.hann_window(config.window),
             }
         for name, constant in constants.items():
@@ -234,8 +227,8 @@ class Vocoder(nn.Module):
         """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays
         lacking.
         """
-        spectrum = stft(wave, N_FFT, HOP)
-        lack = (mel - log_mel(spectrum[..., :-1], self.filters)).clamp(max=3)
+        spectrum = stft(wave)
+        lack = (mel - log_mel(spectrum[..., :-1])).clamp(max=3)
         if smoothing > 1:
             beside = functional.pad(lack, (smoothing // 2, smoothing // 2), mode="replicate")
             lack = functional.avg_pool1d(beside, smoothing, 1)
@@ -385,52 +378,6 @@ def glide(x: Tensor, steps: int) -> Tensor:
     )
 
 
-def stft(wave: Tensor, size: int, hop: int) -> Tensor:
-    """Centred short-time spectrum with a Hann window and zeros around: `(b s)` → complex `(b k j)`."""
-    window = torch.hann_window(size, device=wave.device)
-    return torch.stft(wave, size, hop, window=window, pad_mode="constant", return_complex=True)
-
-
-def log_mel(spectrum: Tensor, filters: Tensor) -> Tensor:
-    """The mel spectrogram of `features`, from a complex spectrum `(b k f)` and filters `(m k)`: `(b f m)`."""
-    magnitude = _magnitude(spectrum, 1e-12)
-    return einsum(filters, magnitude, "m k, b k f -> b f m").clamp(min=LOG_FLOOR).log()
-
-
-@cache
-@torch.inference_mode(False)  # kept for later calls, which may want gradients
-def mel_filters(n_mels: int) -> Tensor:
-    """Triangles on Slaney's mel scale, each of area 1, from 0 Hz to half the sample rate: `(m k)`.
-
-    The scale is linear below 1 kHz, 200/3 Hz a mel, and logarithmic above, 27 mels to a factor of 6.4.
-    """
-    top = 15 + 27 * math.log(SAMPLE_RATE / 2 / 1000) / math.log(6.4)
-    mels = torch.linspace(0, top, n_mels + 2, dtype=torch.float64)
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * math.log(6.4) / 27))
-    hertz = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
-    low, middle, high = (rearrange(edges[i : i + n_mels], "m -> m 1") for i in range(3))
-    triangles = torch.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)).clamp(min=0)
-    return (triangles * 2 / (high - low)).float()
-
-
-def band_interpolation(hertz: Tensor, n_mels: int) -> Tensor:
-    """Straight lines between the centres of mel filters, read at any frequencies: `(k)` in Hz → `(k m)`."""
-    filters = mel_filters(n_mels)
-    centres = einsum(filters, _bins(N_FFT), "m k, k -> m") / filters.sum(1)
-    above = torch.searchsorted(centres, hertz).clamp(1, n_mels - 1)
-    share = ((hertz - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
-    rows = torch.arange(len(hertz))
-    matrix = torch.zeros(len(hertz), n_mels)
-    matrix[rows, above - 1] = 1 - share
-    matrix[rows, above] = share
-    return matrix
-
-
 def _magnitude(spectrum: Tensor, floor: float) -> Tensor:
     """`|X|`, with a gradient where X is 0."""
     return (spectrum.real.square() + spectrum.imag.square() + floor).sqrt()
-
-
-def _bins(size: int) -> Tensor:
-    """Hz of each bin of a spectrum: `(k)`."""
-    return torch.arange(size // 2 + 1) * SAMPLE_RATE / size

@@ -13,8 +13,8 @@ from scipy.signal import butter, sosfiltfilt
 
 from slmlab.errors import LabError
 from slmlab.models.vocoder import Vocoder
-from slmlab.sound import audio, features
-from slmlab.sound.audio import SAMPLE_RATE, Wave
+from slmlab.sound import SAMPLE_RATE, audio, features
+from slmlab.sound.audio import Wave
 
 CLEAN = 80.0
 """dB of speech over noise from which `noisy` adds none."""

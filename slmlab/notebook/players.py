@@ -14,7 +14,6 @@ Axis legend: s samples, f mel frames.
 import asyncio
 import base64
 import html
-import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
-import soundfile
 from IPython.display import display
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -30,8 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 from slmlab import metrics
 from slmlab.errors import LabError
 from slmlab.notebook import plots
-from slmlab.sound import audio, features
-from slmlab.sound.audio import SAMPLE_RATE, Wave
+from slmlab.sound import SAMPLE_RATE, audio, features
+from slmlab.sound.audio import Wave
+from slmlab.sound.mel import FRAME_RATE, HOP
 
 PAUSE = 0.03
 """Seconds that a control waits whether another move follows."""
@@ -200,7 +199,7 @@ def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
         level: amplitude of the tone.
     """
     hertz = np.asarray(f0, dtype=np.float64)
-    frames = np.arange(len(hertz) * features.HOP) / features.HOP
+    frames = np.arange(len(hertz) * HOP) / HOP
     voiced = hertz > 0
     places = np.flatnonzero(voiced)
     pitch = np.interp(frames, places, hertz[voiced]) if len(places) else np.full(len(frames), 100.0)
@@ -225,24 +224,15 @@ def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
         return []
     letters = np.cumsum([0, *(len(word) for word in words)])
     frames = np.interp(letters / letters[-1], np.linspace(0, 1, len(sounding)), sounding)
-    ends = itertools.pairwise((frames / features.FRAME_RATE).tolist())
+    ends = itertools.pairwise((frames / FRAME_RATE).tolist())
     return [(word, start, end) for word, (start, end) in zip(words, ends, strict=True)]
-
-
-def _wav(wave: Wave) -> bytes:
-    """A WAV file of 16-bit samples, with the mark of generated speech."""
-    content = io.BytesIO()
-    with soundfile.SoundFile(content, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
-        file.comment = audio.GENERATED
-        file.write(np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16))
-    return content.getvalue()
 
 
 def _checked(wave: ArrayLike, name: str) -> Wave:
     samples = np.asarray(wave, dtype=np.float32)
-    if samples.ndim != 1 or len(samples) < features.HOP or not np.isfinite(samples).all():
+    if samples.ndim != 1 or len(samples) < HOP or not np.isfinite(samples).all():
         raise LabError(
-            f"{name or 'the sound'} cannot be played: expected one row of at least {features.HOP} finite "
+            f"{name or 'the sound'} cannot be played: expected one row of at least {HOP} finite "
             f"samples at 16 kHz, found shape {samples.shape}."
         )
     return samples
@@ -270,7 +260,7 @@ def _section(wave: Wave, title: str, text: str, figure: Figure) -> str:
     The browser's own buttons are for the mouse: with them a keyboard would need seven Tabs to pass a player.
     """
     image = base64.b64encode(plots.as_png(figure)).decode()
-    sound = base64.b64encode(_wav(wave)).decode()
+    sound = base64.b64encode(audio.wav(wave)).decode()
     (top, place), seconds = (ax.get_position() for ax in figure.axes[:2]), figure.axes[0].get_xlim()[1]
     alt = f"waveform, spectrogram and F0 of {title or 'the sound'}, {len(wave) / SAMPLE_RATE:.1f} s"
     words = " ".join(

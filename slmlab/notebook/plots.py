@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import ArrayLike, NDArray
 
-from slmlab.sound import features
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE, features
+from slmlab.sound.mel import FRAME_RATE, mel_bin
 
 COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
 """Told apart by all eyes; lines that mean different things take them in this order."""
 INK = "#1d2733"
 TOKEN_RATE = 25
-HALF_FRAME = 0.5 / features.FRAME_RATE
+HALF_FRAME = 0.5 / FRAME_RATE
 """Seconds; frame i of a mel is centred on i / 50 s, so it is drawn half a frame to both sides of that."""
 F0_LIMITS = (50.0, 450.0)
 """Hz; of an axis for F0 where nothing is voiced."""
@@ -127,7 +127,7 @@ def waveform(wave: ArrayLike, ax: Axes) -> None:
 def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
     """Draw a log-mel `(f m)` at 50 Hz over seconds and Hz, with F0 `(f,)` over it on a scale of its own."""
     frames = np.asarray(log_mel, dtype=np.float32)
-    seconds = len(frames) / features.FRAME_RATE
+    seconds = len(frames) / FRAME_RATE
     ax.imshow(
         frames.T,
         origin="lower",
@@ -136,7 +136,7 @@ def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
         extent=(-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5),
         interpolation="nearest",
     )
-    ax.set_yticks([_bin(hz, frames.shape[1]) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
+    ax.set_yticks([mel_bin(hz) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
     ax.set(xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds))
     if f0 is not None:
         right = ax.twinx()
@@ -251,17 +251,8 @@ def speech(
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
     """F0 `(f,)` as a line with gaps."""
     hertz = np.asarray(f0, dtype=np.float64)
-    times = np.arange(len(hertz)) / features.FRAME_RATE
+    times = np.arange(len(hertz)) / FRAME_RATE
     ax.plot(times, np.where(hertz > 0, hertz, np.nan), **look)
-
-
-def _bin(hertz: float, n_mels: int) -> float:
-    """Where a frequency lies among mel bins: Slaney's scale, linear to 1 kHz, logarithmic above."""
-    return float(_slaney(hertz) / _slaney(features.MAX_HZ) * (n_mels + 1) - 1)
-
-
-def _slaney(hertz: float) -> float:
-    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * float(np.log(hertz / 1000)) / float(np.log(6.4))
 
 
 def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) -> None:
@@ -321,13 +312,13 @@ def bins(
         colours: a cyclic map such as `twilight` for angles.
     """
     frames = np.asarray(values, dtype=np.float32)
-    seconds = frames.shape[1] / features.FRAME_RATE
+    seconds = frames.shape[1] / FRAME_RATE
     image = ax.imshow(
         frames,
         origin="lower",
         aspect="auto",
         cmap=colours,
-        extent=(0.0, seconds, 0.0, features.MAX_HZ / 1000),
+        extent=(0.0, seconds, 0.0, SAMPLE_RATE / 2000),
         interpolation="nearest",
         vmin=limits[0],
         vmax=limits[1],

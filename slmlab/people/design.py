@@ -24,8 +24,8 @@ import pyloudnorm
 from scipy import signal
 
 from slmlab.errors import LabError
-from slmlab.sound import audio
-from slmlab.sound.audio import SAMPLE_RATE, SOUNDS, Wave
+from slmlab.sound import SAMPLE_RATE, audio
+from slmlab.sound.audio import SOUNDS, Wave
 
 REFERENCES = "references"
 DISTORTED = "distorted"

@@ -15,7 +15,7 @@ import numpy as np
 from slmlab.errors import LabError
 from slmlab.people.design import sha256_of
 from slmlab.people.store import NAME_LENGTH, clean
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 
 CONSENT = (
     "This is my own voice. It may be used to train and test speech systems of this project, "
@@ -59,12 +59,12 @@ def keep(source: str | Path, text: str, speaker: str, agreed: bool, folder: str 
     path = place / f"{secrets.token_hex(6)}.wav"
     audio.write(path, wave, generated=False)
     path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
-    return Recording(path, text, len(wave) / audio.SAMPLE_RATE, sha256_of(path), place.name)
+    return Recording(path, text, len(wave) / SAMPLE_RATE, sha256_of(path), place.name)
 
 
 def check(wave: audio.Wave, clipped: float) -> None:
     """LabError, saying what to do, unless a wave (s) is long, loud and clean enough."""
-    seconds = len(wave) / audio.SAMPLE_RATE
+    seconds = len(wave) / SAMPLE_RATE
     if seconds < SHORTEST:
         raise LabError(
             f"this lasts {seconds:.1f} s, at least {SHORTEST} s is needed: read the whole sentence"

@@ -22,6 +22,7 @@ from slmlab.people.ranking import Leaderboard
 from slmlab.people.schedule import GOLD, PRACTICE, REPEAT, schedule
 from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, Place, Store
 from slmlab.sound import audio, features
+from slmlab.sound.mel import FRAME_RATE
 
 BLUE = "#2f5d8a"
 PAIR_KEYS: Mapping[str, str | int] = {
@@ -109,12 +110,12 @@ def spectrogram(path: str) -> str:
     mel, f0, _ = features.extract(audio.read(path)[0])
     figure = Figure(figsize=(5, 2.6), layout="constrained")
     axes = figure.subplots()
-    seconds = len(mel) / features.FRAME_RATE
+    seconds = len(mel) / FRAME_RATE
     axes.imshow(mel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, mel.shape[1]))
     axes.set(xlabel="seconds", yticks=[])
     pitch = axes.twinx()
     hertz = np.where(f0.numpy() > 0, f0.numpy(), np.nan)
-    pitch.plot(np.arange(len(hertz)) / features.FRAME_RATE, hertz, color="#d1495b", linewidth=2.5)
+    pitch.plot(np.arange(len(hertz)) / FRAME_RATE, hertz, color="#d1495b", linewidth=2.5)
     pitch.set(ylim=(50, 450), ylabel="F0 in Hz")
     return _picture(figure)
 

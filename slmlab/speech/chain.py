@@ -27,9 +27,8 @@ from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, prompt
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
 from slmlab.models.vocoder import Vocoder
-from slmlab.sound import features
-from slmlab.sound.audio import SAMPLE_RATE
-from slmlab.sound.features import register
+from slmlab.sound import SAMPLE_RATE, features
+from slmlab.sound.pitch import register
 from slmlab.speech.sampling import SamplingConfig, generate
 from slmlab.training import checkpoints
 from slmlab.training.shelf import KINDS, VOICES

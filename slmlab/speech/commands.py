@@ -12,7 +12,7 @@ from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.files import write_json
 from slmlab.language.text import LANGUAGE_NAMES, TARGET_LANGUAGES
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
 from slmlab.speech.sampling import SamplingConfig
@@ -138,7 +138,7 @@ def measure(
 
 def _measurable(path: Path) -> audio.Wave:
     wave, info = audio.read(path, LONGEST_MEASURED)
-    if len(wave) < SHORTEST_MEASURED * audio.SAMPLE_RATE:
+    if len(wave) < SHORTEST_MEASURED * SAMPLE_RATE:
         raise LabError(
             f"{path} lasts {info.seconds:.3f} s, too short to be measured: give at least "
             f"{SHORTEST_MEASURED} s."

@@ -21,8 +21,7 @@ from torch import Tensor
 from slmlab import metrics
 from slmlab.corpus.build import Corpus
 from slmlab.models.lm import STYLE_TOKENS
-from slmlab.sound import features
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE, features
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig
 

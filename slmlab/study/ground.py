@@ -20,6 +20,7 @@ from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.judges import transcribe
 from slmlab.models.vocoder import spectral_distance
 from slmlab.sound import audio, features
+from slmlab.sound.pitch import semitones
 from slmlab.speech.chain import Chain
 from slmlab.speech.score import (
     ENTROPY_WINDOW,
@@ -184,7 +185,7 @@ def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
         for i in range(len(corpus)):
             digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
             said = chain.tokenizer.read(digits, torch.tensor([2 * digits.shape[1]])).prosody[0, :, 0]
-            true = features.semitones(corpus.f0(i))[: len(said)]
+            true = semitones(corpus.f0(i))[: len(said)]
             voiced = ~torch.isnan(true)
             if int(voiced.sum()) >= 10 and varies(true[voiced]):
                 correlations.append(correlation(said[: len(true)][voiced], true[voiced]))

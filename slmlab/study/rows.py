@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from slmlab import files
-from slmlab.sound import audio
+from slmlab.sound import SAMPLE_RATE, audio
 
 RESULTS = files.ROOT / "data" / "results"
 
@@ -33,8 +33,6 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 
 def write_flac(path: Path, wave: audio.Wave) -> None:
     """A generated sound, half as large as WAV and marked like it."""
-    with soundfile.SoundFile(
-        path, "w", audio.SAMPLE_RATE, channels=1, subtype="PCM_16", format="FLAC"
-    ) as file:
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, channels=1, subtype="PCM_16", format="FLAC") as file:
         file.comment = audio.GENERATED
         file.write(wave)

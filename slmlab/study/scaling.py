@@ -33,7 +33,7 @@ from slmlab.corpus.utterances import Utterances, another
 from slmlab.language.text import TINY, for_scoring
 from slmlab.metrics.statistics import draws_of
 from slmlab.models.lm import LMConfig, SpeechLM, lm_loss, prompt
-from slmlab.sound import audio, features
+from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig, generate
@@ -429,7 +429,7 @@ def _measured(
         "words": words,
         "letter_errors": round(metrics.cer(text, heard) * letters),
         "letters": letters,
-        "seconds": len(wave) / audio.SAMPLE_RATE,
+        "seconds": len(wave) / SAMPLE_RATE,
         "repetition": metrics.repetition_rate(codes),
         "repetition_spoken": metrics.repetition_rate(codes, exclude=silence),
         "h_window": metrics.window_entropy(codes, WINDOW),

@@ -31,7 +31,8 @@ from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, tokenizer_loss
 from slmlab.models.vocoder import Vocoder, vocoder_loss
-from slmlab.sound.features import HOP, register
+from slmlab.sound.mel import HOP
+from slmlab.sound.pitch import register
 from slmlab.training import checkpoints
 from slmlab.training.cache import Stage
 from slmlab.training.checkpoints import Card

@@ -27,7 +27,7 @@ from slmlab.errors import LabError
 from slmlab.files import read_json, replace_text
 from slmlab.language.text import TARGET_LANGUAGES
 from slmlab.notebook import series
-from slmlab.sound.audio import SAMPLE_RATE
+from slmlab.sound import SAMPLE_RATE
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig, generate
