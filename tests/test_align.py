@@ -13,6 +13,7 @@ import torch
 from slmlab import files
 from slmlab.cli import main
 from slmlab.corpus import manifest
+from slmlab.corpus.pairs import read
 from slmlab.errors import LabError
 from slmlab.language.text import LANGUAGES, TINY
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge
@@ -21,7 +22,6 @@ from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.preference import methods, tdsc
 from slmlab.preference.dgsa import Recording
 from slmlab.preference.jury import CodeJudge
-from slmlab.preference.pairs import read
 from slmlab.preference.tune import monitor
 from slmlab.speech.chain import Chain
 from slmlab.training import checkpoints, shelf
@@ -120,7 +120,7 @@ def test_dgsa_learns_from_people_s_recordings(
     given = ["align", "dgsa", "--preset", "smoke", "--recordings", str(brought)]
     assert main([*given, "--language", "sw"]) == 0
     folder = Path(capsys.readouterr().out.split("aligned: ")[1].strip()).parent
-    learned = {pair.text for pair in read(folder / "pairs.parquet", "sw")}
+    learned = {pair.prompt for pair in read(folder / "pairs.parquet", "sw")}
     assert 0 < len(learned) <= (splits == "lm").sum()
     assert main([*given, "--language", "vi"]) == 2
     assert "no authentic speech of 'vi'" in capsys.readouterr().err

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from slmlab.corpus import pairs as table
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa
-from slmlab.preference import pairs as table
 from slmlab.preference.dgsa import DGSAConfig, Recording, weigh
 from slmlab.preference.jury import Hearing, Jury
-from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PairBatches, PreferenceConfig, fingerprint
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training.loop import TrainConfig
@@ -150,7 +150,7 @@ def test_recordings_win_in_the_mode_that_made_the_loser(tmp_path: Path) -> None:
     assert {pair.origin for pair in pairs} == {"real"}
     for pair in pairs:
         place = int(pair.id[-1])
-        assert (pair.text, pair.chosen) == (SPEECH[place].text, SPEECH[place].tokens)
+        assert (pair.prompt, pair.chosen_tokens) == (SPEECH[place].text, SPEECH[place].tokens)
         other = {0: 1, 1: 0, 2: 3}[place]
         assert pair.style == (SPEECH[other].tokens if pair.group == "stability" else ())
 
@@ -160,7 +160,7 @@ def test_styles_of_random_speakers_and_scores_without_style(tmp_path: Path) -> N
     voices = {recording.tokens: recording.voice for recording in SPEECH}
     for pair in strange:
         if pair.group == "stability":
-            assert voices[pair.style] != voices[pair.chosen]
+            assert voices[pair.style] != voices[pair.chosen_tokens]
     plain = made(tmp_path / "b", dataclasses.replace(HOW, score_in_mode=False))
     assert {pair.style for pair in plain} == {()}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from slmlab.corpus import pairs
 from slmlab.errors import LabError
 from slmlab.people import export, ranking, simulated, views
 from slmlab.people import store as events
@@ -61,6 +62,20 @@ def test_importing_gives_the_same_table_from_either_file(store: Store, tmp_path:
     table = export.preferences(store)
     for name in ("preferences.parquet", "preferences.jsonl"):
         pd.testing.assert_frame_equal(export.read(tmp_path / name), table)
+
+
+def test_the_export_is_a_table_of_pairs(store: Store, tmp_path: Path) -> None:
+    export.write(store, tmp_path)
+    table, either = (
+        export.preferences(store),
+        [pairs.read(tmp_path / f"preferences.{ending}", "sw") for ending in ("parquet", "jsonl")],
+    )
+    assert either[0] == either[1]
+    apart = table[table["chosen"] != table["rejected"]]
+    assert [pair.id for pair in either[0]] == list(apart["id"])
+    for pair, row in zip(either[0], apart.itertuples(), strict=True):
+        assert (pair.language, pair.origin, pair.group) == ("sw", "people", export.split_of(row.prompt))
+        assert (pair.chosen_tokens, pair.rejected_sha256) == (tuple(row.chosen_tokens), row.rejected_sha256)
 
 
 def numbered(store: Store) -> dict[str, list[list[object]]]:
@@ -215,7 +230,7 @@ def test_trl_takes_a_dpo_step_on_the_export(
 
 def export_rows(store: Store) -> list[dict[str, object]]:
     table = export.preferences(store)
-    for name in ("chosen_tokens", "rejected_tokens"):
+    for name in ("chosen_tokens", "rejected_tokens", "style"):
         table[name] = [list(map(int, ids)) for ids in table[name]]
     return table.to_dict("records")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slmlab.corpus import pairs as table
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.preference import pairs as table
-from slmlab.preference.pairs import Pair
+from slmlab.preference.tune import held_out
 
 REAL = Pair("a", "vi", "Chị Hà ơi", (1, 2, 6560), (1, 2), "real", (7,), "stability", 0.5)
 JUDGED = Pair("b", "sw", "moja mbili", (3,), (4, 4), "judge")
@@ -22,13 +23,16 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_tokens_may_be_numbers_of_numpy(tmp_path: Path) -> None:
-    table.write([dataclasses.replace(REAL, chosen=tuple(np.array(REAL.chosen)))], tmp_path / "pairs.parquet")
+    table.write(
+        [dataclasses.replace(REAL, chosen_tokens=tuple(np.array(REAL.chosen_tokens)))],
+        tmp_path / "pairs.parquet",
+    )
     assert table.read(tmp_path / "pairs.parquet") == [REAL]
 
 
 def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
     table.write([REAL], tmp_path / "pairs.parquet")
-    row = table._rows(tmp_path / "pairs.parquet")[0]
+    row = table.read_rows(tmp_path / "pairs.parquet")[0]
     assert (row["prompt"], row["chosen"], row["rejected"]) == (
         "Chị Hà ơi", "<|s_1|><|s_2|><|s_6560|>", "<|s_1|><|s_2|>",
     )  # fmt: skip
@@ -37,10 +41,10 @@ def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rejected": REAL.chosen}, r"pair 1 \('a2'\) has two equal sides"),
-        ({"rejected": ()}, "has a side without tokens"),
-        ({"chosen": (6561,)}, "has a code outside 0 to 6560"),
-        ({"text": " ?!"}, "has a text without a word"),
+        ({"rejected_tokens": REAL.chosen_tokens}, r"pair 1 \('a2'\) has two equal sides"),
+        ({"rejected_tokens": ()}, "has a side without tokens"),
+        ({"chosen_tokens": (6561,)}, "has a code outside 0 to 6560"),
+        ({"prompt": " ?!"}, "has a text without a word"),
         ({"origin": "chance"}, "has the origin 'chance', expected one of real, judge, people"),
         ({"weight": float("nan")}, "has the weight nan, expected a number above 0"),
         ({"weight": "much"}, "has the weight much, expected a number above 0"),
@@ -80,7 +84,7 @@ def test_votes_between_equal_tokens_are_left_out_and_counted(
     vote = {"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_3|>"}
     file = tmp_path / "votes.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in (vote, vote | {"rejected": "<|s_1|>"})))
-    assert [(pair.chosen, pair.rejected) for pair in table.read(file, "sw")] == [((1,), (3,))]
+    assert [(pair.chosen_tokens, pair.rejected_tokens) for pair in table.read(file, "sw")] == [((1,), (3,))]
     assert (
         "1 votes left out, between sounds that are the same row of speech tokens" in capsys.readouterr().out
     )
@@ -116,15 +120,15 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"row 0, chosen names a sound .sha256:ab.*with --clips"):
         table.read(tmp_path / "votes.jsonl", language="sw")
     heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
-    assert heard[0].chosen == (8, 8)
+    assert heard[0].chosen_tokens == (8, 8)
     for change, said in (
         ({"chosen_tokens": ["a"]}, "has a speech token that is no whole number"),
         ({"chosen_tokens": [1.5]}, "has a speech token that is no whole number"),
         ({"chosen_tokens": [[1]]}, "has a speech token that is no whole number"),
-        ({"chosen_tokens": 5}, "row 0: chosen is 5, expected a list"),
+        ({"chosen_tokens": 5}, "row 0: chosen_tokens is 5, expected a list"),
         ({"style": 7}, "row 0: style is 7, expected a list"),
-        ({"id": ["a"], "language": 7}, "row 0: id, language should be text"),
-        ({"chosen_sound": 3}, "row 0: chosen_sound should be text"),
+        ({"id": ["a"], "language": 7}, r"row 0: id is \['a'\], language is 7, expected text"),
+        ({"chosen_sound": 3}, "row 0: chosen_sound is 3, expected text"),
     ):
         (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | change) + "\n")
         with pytest.raises(LabError, match=said):
@@ -135,8 +139,8 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
 
 
 def test_no_text_is_both_learned_and_looked_at() -> None:
-    many = [dataclasses.replace(JUDGED, id=str(i), text=f"moja {'a' * (i // 2)}") for i in range(200)]
-    learned, watched = table.held_out(many)
+    many = [dataclasses.replace(JUDGED, id=str(i), prompt=f"moja {'a' * (i // 2)}") for i in range(200)]
+    learned, watched = held_out(many)
     assert len(learned) + len(watched) == 200
     assert 4 <= len(watched) <= 40
-    assert not {pair.text for pair in learned} & {pair.text for pair in watched}
+    assert not {pair.prompt for pair in learned} & {pair.prompt for pair in watched}

@@ -11,17 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
 from slmlab.notebook import live, plots
 from slmlab.preference.jury import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
-from slmlab.preference.pairs import Pair, held_out
 from slmlab.preference.tune import (
     PairBatches,
     PreferenceConfig,
     fine_tune,
     fingerprint,
+    held_out,
     monitor,
     preference_loss,
     tune,
@@ -105,7 +106,7 @@ def test_ipo_is_of_margins_a_token_and_smoothing_reaches_the_loss() -> None:
 
 def test_beta_0_prefers_nothing(tmp_path: Path) -> None:
     """What is left is the SFT term: both sides of other pairs with the same chosen sides teach the same."""
-    swapped = [dataclasses.replace(pair, rejected=pair.rejected[::-1]) for pair in PAIRS]
+    swapped = [dataclasses.replace(pair, rejected_tokens=pair.rejected_tokens[::-1]) for pair in PAIRS]
     how = dataclasses.replace(HOW, beta=0.0, sft=1.0)
     one, other = (
         tune(a_model(), pairs, how, tmp_path / name) for name, pairs in (("a", PAIRS), ("b", swapped))
@@ -168,7 +169,7 @@ def test_what_is_looked_at_is_not_learned_from(tmp_path: Path) -> None:
     """Another rejected side in a pair that is looked at: other figures, the very same model."""
     _, watched = held_out(PAIRS)
     assert watched
-    changed = [dataclasses.replace(p, rejected=(9, 9)) if p in watched else p for p in PAIRS]
+    changed = [dataclasses.replace(p, rejected_tokens=(9, 9)) if p in watched else p for p in PAIRS]
     how = dataclasses.replace(HOW, choose="last")
     one, other = (tune(a_model(), p, how, tmp_path / str(k), JURY) for k, p in enumerate((PAIRS, changed)))
     assert fingerprint(one) == fingerprint(other)
@@ -252,8 +253,8 @@ def test_a_loss_that_is_not_finite_stops_in_a_sentence(tmp_path: Path) -> None:
 
 def test_fine_tuning_learns_to_say_it(tmp_path: Path) -> None:
     model = a_model()
-    codes = [list(pair.chosen) for pair in PAIRS]
-    tuned = fine_tune(model, "sw", [p.text for p in PAIRS], codes, TRAIN, 200, tmp_path / "sft")
+    codes = [list(pair.chosen_tokens) for pair in PAIRS]
+    tuned = fine_tune(model, "sw", [p.prompt for p in PAIRS], codes, TRAIN, 200, tmp_path / "sft")
     batch = PairBatches(model, PAIRS, 200, 0).of(range(12)).sequences
     gained = (log_probs(tuned, batch) - log_probs(model, batch))[:12]
     assert bool((gained > 0).all())

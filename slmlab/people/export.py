@@ -1,8 +1,7 @@
-"""Votes as tables that other programs read: a preference table for training, all votes, and the events.
+"""Votes as tables that other programs read: preferences for training, all votes, and the events.
 
-`prompt`, `chosen` and `rejected` are the columns that TRL's preference trainers take. Speech tokens stand in
-them as `<|s_12|>`, since TRL tokenises strings, and as numbers in columns beside. A sound whose tokens are
-not known is named by its hash instead.
+The table of preferences is one of pairs (`slmlab.corpus.pairs`), which `slmlab align people` and TRL's
+trainers take; columns of the vote stand beside.
 """
 
 import hashlib
@@ -15,26 +14,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slmlab.corpus import pairs
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.language.text import as_string
 from slmlab.people import ranking
-from slmlab.people.design import TASKS, Clip, Study
+from slmlab.people.design import TASKS, Study
 from slmlab.people.store import LEFT, RIGHT, SIMULATED, Store
 
 TEST_SHARE = 0.1
-TEXT, IDS = pa.string(), pa.list_(pa.int64())
+TEXT = pa.string()
 SCHEMA = pa.schema(
     [
-        *((name, TEXT) for name in ("prompt", "chosen", "rejected")),
-        *((name, IDS) for name in ("chosen_tokens", "rejected_tokens")),
-        *(
-            (name, TEXT)
-            for name in ("split", "pair", "sentence", "annotator", "side", "decision", "reasons", "note")
-        ),
-        *((name, TEXT) for name in ("chosen_system", "rejected_system", "chosen_sha256", "rejected_sha256")),
+        *pairs.SCHEMA,
+        *((name, TEXT) for name in ("pair", "sentence", "annotator", "side", "decision", "reasons", "note")),
+        *((name, TEXT) for name in ("chosen_system", "rejected_system", "plays")),
         *((name, pa.float64()) for name in ("chosen_gain_db", "rejected_gain_db")),
         *((name, pa.int64()) for name in ("chosen_seed", "rejected_seed", "ms")),
-        ("plays", TEXT),
     ]
 )
 
@@ -54,7 +49,8 @@ def preferences(store: Store) -> pd.DataFrame:
     votes = ranking.votes_of(store)
     kept = ranking.counting(votes, ranking.exclusions(votes, study.rules))
     people = annotators(store)
-    rows = [_row(study, vote, people) for vote in kept[kept["decision"].isin([LEFT, RIGHT])].itertuples()]
+    votes = kept[kept["decision"].isin([LEFT, RIGHT])].itertuples()
+    rows = [_row(f"vote-{i}", study, vote, people) for i, vote in enumerate(votes)]
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
 
 
@@ -99,16 +95,10 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises:
         LabError: the file is not there or is no preference table.
     """
-    path = Path(path)
     try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-        else:
-            table = pa.Table.from_pylist(_lines(path), schema=SCHEMA)
-        return table.select(SCHEMA.names).cast(SCHEMA).to_pandas()
-    except FileNotFoundError:
-        raise LabError(f"{path} does not exist: export the votes first") from None
-    except (KeyError, ValueError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        rows = [{"group": row.get("split"), **row} for row in pairs.read_rows(Path(path))]
+        return pa.Table.from_pylist(rows, SCHEMA).to_pandas()
+    except (AttributeError, ValueError, pa.ArrowTypeError) as error:
         raise LabError(f"{path} is no preference table ({error}): export the votes again") from error
 
 
@@ -129,39 +119,42 @@ def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any
     return event | {"body": event["body"] | named}
 
 
-def _row(study: Study, vote: Any, people: dict[str, str]) -> dict[str, Any]:
+def _row(name: str, study: Study, vote: Any, people: dict[str, str]) -> dict[str, Any]:
+    """A vote as a pair, with the columns of the vote."""
     first, second = study.by_name[vote.first], study.by_name[vote.second]
     chosen, rejected = (first, second) if vote.decision == LEFT else (second, first)
     prompt = chosen.text or chosen.sentence
-    both = {
-        f"{name}{suffix}": value
-        for name, clip in (("chosen", chosen), ("rejected", rejected))
-        for suffix, value in _of_clip(clip).items()
+    pair = Pair(
+        name,
+        "",
+        prompt,
+        chosen.tokens,
+        rejected.tokens,
+        "people",
+        group=split_of(prompt),
+        chosen_sha256=chosen.sha256,
+        rejected_sha256=rejected.sha256,
+    )
+    sides = {
+        f"{side}_{of}": getattr(clip, of)
+        for side, clip in (("chosen", chosen), ("rejected", rejected))
+        for of in ("system", "gain_db", "seed")
     }
-    return both | {
-        "prompt": prompt,
-        "split": split_of(prompt),
-        "pair": vote.item,
-        "sentence": vote.sentence,
-        "annotator": people[vote.listener],
-        "side": vote.decision,
-        "decision": vote.decision,
-        "reasons": vote.tags,
-        "note": vote.note,
-        "ms": vote.ms,
-        "plays": vote.plays,
-    }
-
-
-def _of_clip(clip: Clip) -> dict[str, Any]:
-    return {
-        "": as_string(clip.tokens) or f"sha256:{clip.sha256}",
-        "_tokens": list(clip.tokens),
-        "_system": clip.system,
-        "_sha256": clip.sha256,
-        "_gain_db": clip.gain_db,
-        "_seed": clip.seed,
-    }
+    return (
+        pairs.as_row(pair)
+        | sides
+        | {
+            "pair": vote.item,
+            "sentence": vote.sentence,
+            "annotator": people[vote.listener],
+            "side": vote.decision,
+            "decision": vote.decision,
+            "reasons": vote.tags,
+            "note": vote.note,
+            "ms": vote.ms,
+            "plays": vote.plays,
+        }
+    )
 
 
 def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

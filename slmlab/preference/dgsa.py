@@ -24,11 +24,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from slmlab import metrics
+from slmlab.corpus import pairs as table
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.models.lm import STYLE_TOKENS, SpeechLM
-from slmlab.preference import pairs as table
 from slmlab.preference.jury import Jury, kept, seed_of, speak
-from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PreferenceConfig, fingerprint, own, tune
 from slmlab.speech.sampling import SamplingConfig
 

@@ -21,13 +21,13 @@ from slmlab import files
 from slmlab.corpus import utterances
 from slmlab.corpus.build import MANIFEST
 from slmlab.corpus.manifest import RECORDED
+from slmlab.corpus.pairs import Pair, read
 from slmlab.errors import LabError
 from slmlab.language.sentences import sentences
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
 from slmlab.preference.jury import CodeJudge, Jury, Limits, measure
-from slmlab.preference.pairs import Pair, read
 from slmlab.preference.tdsc import TDSCConfig
 from slmlab.preference.tune import PreferenceConfig, tune
 from slmlab.sound import audio

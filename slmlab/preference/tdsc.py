@@ -21,11 +21,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from slmlab import files, metrics
+from slmlab.corpus import pairs as table
+from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.preference import pairs as table
 from slmlab.preference.jury import Jury, expected_lengths, kept, measure, seed_of, speak
-from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PreferenceConfig, fine_tune, fingerprint, own, tune
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training import checkpoints

@@ -11,9 +11,10 @@ Axis legend: b pairs; 2b utterances, chosen ones first.
 
 import copy
 import functools
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from slmlab import files
+from slmlab.corpus.pairs import Pair, check
 from slmlab.errors import LabError
-from slmlab.language.text import TINY
+from slmlab.language.text import TINY, for_scoring
 from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
 from slmlab.preference import losses
 from slmlab.preference.jury import Jury, Limits, measure, signs
-from slmlab.preference.pairs import Pair, check, held_out
 from slmlab.training import checkpoints
 from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
@@ -90,8 +91,8 @@ class PairBatch:
 
 def assemble_pairs(model: SpeechLM, pairs: Sequence[Pair]) -> Batch:
     """Both sides of pairs as one batch of sequences: all chosen, then all rejected, with equal prompts."""
-    texts = [TINY.encode(pair.text) for pair in pairs]
-    sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    texts = [TINY.encode(pair.prompt) for pair in pairs]
+    sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
     languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
     return assemble(model.config, texts * 2, sides, languages * 2, styles * 2)
 
@@ -119,8 +120,8 @@ class PairBatches:
 
     def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
         self.reference, self.pairs = reference, pairs
-        prompts = [len(TINY.encode(pair.text)) + 4 for pair in pairs]
-        spoken = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+        prompts = [len(TINY.encode(pair.prompt)) + 4 for pair in pairs]
+        spoken = [max(len(pair.chosen_tokens), len(pair.rejected_tokens)) for pair in pairs]
         sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
         per = max(1, batch // max(sizes))
@@ -146,7 +147,7 @@ class PairBatches:
     def of(self, rows: Sequence[int]) -> PairBatch:
         """Some pairs as a batch."""
         pairs = [self.pairs[i] for i in rows]
-        sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
         return PairBatch(
             assemble_pairs(self.reference, pairs),
             torch.cat(self.log_probs[list(rows)].unbind(1)),
@@ -190,6 +191,19 @@ def tune(
         checkpoints.put(policy, checkpoints.read(folder / BEST)[0], folder / BEST)
         validate.tell()
     return policy.to(model.pace.device)
+
+
+def held_out(pairs: Iterable[Pair], one_in: int = 10) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to learn from and pairs to look at, split by text: no text is on both sides.
+
+    Every tenth text by the hash of its spelling; a table of one text has nothing to look at.
+    """
+    learned: list[Pair] = []
+    watched: list[Pair] = []
+    for pair in pairs:
+        point = hashlib.sha256(for_scoring(pair.prompt).encode()).digest()[0]
+        (watched if point % one_in == 0 else learned).append(pair)
+    return (learned, watched) if learned else (watched, [])
 
 
 class _Monitor:

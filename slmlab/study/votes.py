@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slmlab.corpus.pairs import Pair, read
 from slmlab.models.lm import SpeechLM
 from slmlab.people import export
 from slmlab.people import simulated as listeners
@@ -16,7 +17,6 @@ from slmlab.people.design import GAP, Clip, Study
 from slmlab.people.design import Pair as Trial
 from slmlab.people.store import Store
 from slmlab.preference.jury import Jury, seed_of, speak
-from slmlab.preference.pairs import Pair, read
 from slmlab.speech.sampling import SamplingConfig
 
 FREE = SamplingConfig(temperature=1.0, top_k=200)

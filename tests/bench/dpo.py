@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from slmlab.corpus.pairs import Pair
 from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.qwen import from_qwen, to_qwen
-from slmlab.preference.pairs import Pair
 from slmlab.preference.tune import PairBatch, PairBatches, PreferenceConfig, preference_loss
 from slmlab.training.loop import TrainConfig, read_log, train
 from slmlab.training.optim import BETAS
@@ -138,8 +138,8 @@ def run_trl(model: SpeechLM, pairs: Sequence[Pair], precomputed: bool) -> tuple[
 def _ids(model: SpeechLM, pair: Pair) -> dict[str, list[int]]:
     """A pair as TRL's collator takes it."""
     config = model.config
-    sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-    prompt = model.prompt(TINY.encode(pair.text), pair.language)
+    sides = {"chosen_ids": pair.chosen_tokens, "rejected_ids": pair.rejected_tokens}
+    prompt = model.prompt(TINY.encode(pair.prompt), pair.language)
     ends = {name: [*(config.first_code + code for code in side), config.end] for name, side in sides.items()}
     return {"prompt_ids": prompt} | ends
 

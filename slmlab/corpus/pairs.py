@@ -1,0 +1,213 @@
+"""Pairs: one text said twice, the better and the worse, and who thinks so. One table, from a vote to DPO.
+
+A table is a Parquet or a JSON Lines file. Its columns are the fields of `Pair` and two strings, `chosen` and
+`rejected`, which TRL's trainers take with `prompt`: speech tokens as `<|s_12|>`, or `sha256:…` of a sound
+whose tokens are not known. The votes of people (`slmlab.people.export`, which adds columns of its own), the
+verdicts of a judge, and recordings set against a model's samples are all such tables.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slmlab import files
+from slmlab.errors import LabError
+from slmlab.language.text import as_string, for_scoring
+
+ORIGINS = ("real", "judge", "people")
+SIDES = ("chosen", "rejected")
+N_CODES = 6561
+CODE = re.compile(r"<\|s_(\d+)\|>")
+Encode = Callable[[str], Sequence[int]]
+"""Gives the speech tokens of a sound by its sha256."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One text said twice: a row of the table."""
+
+    id: str
+    """Its name, unique in a table."""
+    language: str
+    """Of the text; empty in a file: whoever reads it tells."""
+    prompt: str
+    """The text that both sides should say."""
+    chosen_tokens: tuple[int, ...]
+    """Speech tokens of the better side, 0 to 6560."""
+    rejected_tokens: tuple[int, ...]
+    """Speech tokens of the worse side."""
+    origin: str
+    """Who prefers: `real` (a recording against an own sample), `judge` or `people`."""
+    style: tuple[int, ...] = ()
+    """Speech tokens in whose manner both sides are scored; none is the plain manner."""
+    group: str = ""
+    """Which of several sets it belongs to: `stability`, `expressivity`, or `train` and `test` of votes."""
+    weight: float = 1.0
+    """How much its loss counts."""
+    chosen_sound: str = ""
+    """File of the better side, if it was made to be listened to."""
+    rejected_sound: str = ""
+    """File of the worse side."""
+    chosen_sha256: str = ""
+    """Digest of that file when it was judged; empty: not checked."""
+    rejected_sha256: str = ""
+    """The same of the worse side."""
+
+
+TOKENS = tuple[int, ...]
+TYPES = {str: pa.string(), float: pa.float64(), TOKENS: pa.list_(pa.int32())}
+FIELDS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Pair)}
+SCHEMA = pa.schema(
+    [*((side, pa.string()) for side in SIDES), *((name, TYPES[kind]) for name, kind in FIELDS.items())]
+)
+
+
+def as_row(pair: Pair) -> dict[str, Any]:
+    """A pair with the columns of `SCHEMA`."""
+    row = dataclasses.asdict(pair)
+    return row | {
+        side: as_string(row[f"{side}_tokens"]) or f"sha256:{row[f'{side}_sha256']}" for side in SIDES
+    }
+
+
+def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequence[Pair]:
+    """The same pairs, if they can be learned from.
+
+    Args:
+        pairs: any number of them.
+        source: what they are called in messages: a file, or who made them.
+        sounds: folder that relative names of sounds begin at.
+
+    Raises:
+        LabError: there is none, or one has equal or empty sides, no text, a code that does not exist, a
+            weight that is no weight, the id of another, or a sound that is gone or not the one judged.
+    """
+    if not pairs:
+        raise LabError(f"{source} holds no pair: make or label some before tuning.")
+    ids: set[str] = set()
+    for i, pair in enumerate(pairs):
+        if fault := _fault(pair, ids) or _fault_of_sounds(pair, Path(sounds)):
+            raise LabError(f"{source}, pair {i} ('{pair.id}') {fault}: correct or remove it.")
+        ids.add(pair.id)
+    return pairs
+
+
+def _fault(pair: Pair, ids: set[str]) -> str:
+    """What is wrong with a pair in itself, or nothing."""
+    codes = (*pair.chosen_tokens, *pair.rejected_tokens, *pair.style)
+    if not all(isinstance(code, Integral) for code in codes):
+        return "has a speech token that is no whole number"
+    weight = pair.weight if isinstance(pair.weight, int | float) else math.nan
+    faults = {
+        "has an id that another one has too": pair.id in ids,
+        f"has the origin {pair.origin!r}, expected one of {', '.join(ORIGINS)}": pair.origin not in ORIGINS,
+        "has a text without a word": not for_scoring(pair.prompt),
+        "has a side without tokens": not (pair.chosen_tokens and pair.rejected_tokens),
+        "has two equal sides": pair.chosen_tokens == pair.rejected_tokens,
+        f"has a code outside 0 to {N_CODES - 1}": any(not 0 <= code < N_CODES for code in codes),
+        f"has the weight {pair.weight}, expected a number above 0": not 0 < weight < math.inf,
+    }
+    return next((fault for fault, wrong in faults.items() if wrong), "")
+
+
+def _fault_of_sounds(pair: Pair, folder: Path) -> str:
+    """What is wrong with the sounds of a pair, or nothing."""
+    sounds = ((pair.chosen_sound, pair.chosen_sha256), (pair.rejected_sound, pair.rejected_sha256))
+    for name, digest in sounds:
+        if name and not (folder / name).is_file():
+            return f"has a sound that is gone ({folder / name})"
+        if name and digest and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            return f"has a sound that is not the one that was judged ({folder / name})"
+    return ""
+
+
+def write(pairs: Sequence[Pair], path: str | Path) -> None:
+    """Write a checked table as Parquet, whole or not at all."""
+    path = Path(path)
+    check(pairs, str(path), path.parent)
+    with files.whole(path) as part:
+        pq.write_table(pa.Table.from_pylist([as_row(pair) for pair in pairs], SCHEMA), part)
+
+
+def read(path: str | Path, language: str = "", encode: Encode | None = None) -> list[Pair]:
+    """The checked pairs of a table.
+
+    A row needs `prompt`, `chosen` and `rejected`; columns that are no fields of a pair (listeners, sides,
+    latencies) stay where they are. A row that names no origin is a vote. Several votes on the same two sounds
+    are so many pairs: what many prefer weighs more. Votes between sounds that the tokenizer cannot tell apart
+    are left out, and counted.
+
+    Args:
+        path: `.parquet` or `.jsonl`; relative names of sounds begin at its folder.
+        language: of rows that do not name one.
+        encode: for sides that only name a sound.
+    """
+    path = Path(path)
+    rows = read_rows(path)
+    pairs = [
+        _pair(row, f"{path.stem}-{i}", language, encode, f"{path}, row {i}") for i, row in enumerate(rows)
+    ]
+    alike = [p for p in pairs if p.origin == "people" and p.chosen_tokens == p.rejected_tokens != ()]
+    if alike:
+        print(f"{path}: {len(alike)} votes left out, between sounds that are the same row of speech tokens")
+        pairs = [pair for pair in pairs if pair not in alike]
+    return list(check(pairs, str(path), path.parent))
+
+
+def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str) -> Pair:
+    """A row as a pair, in the language given unless it names one."""
+    cells = row if isinstance(row, dict) else {}
+    if missing := [key for key in ("prompt", *SIDES) if not isinstance(cells.get(key), str)]:
+        raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
+    values: dict[str, Any] = {"id": name, "language": language, "origin": "people"}
+    values["group"] = cells.get("split") or ""  # what exports called it before
+    values |= {key: cells[key] for key in FIELDS if cells.get(key) not in (None, "")}
+    for side in SIDES:
+        if not values.get(f"{side}_tokens"):
+            values[f"{side}_tokens"] = _tokens(cells[side], encode, f"{where}, {side}")
+    for kind, accepted, expected in ((str, str, "text"), (TOKENS, list | tuple, "a list of speech tokens")):
+        wrong = {key: value for key, value in values.items() if FIELDS[key] == kind}
+        wrong = {key: value for key, value in wrong.items() if not isinstance(value, accepted)}
+        if wrong:
+            cause = ", ".join(f"{key} is {value!r}" for key, value in wrong.items())
+            raise LabError(f"{where}: {cause}, expected {expected}.")
+        if kind == TOKENS:
+            values |= {key: tuple(values[key]) for key in values if FIELDS[key] == TOKENS}
+    return Pair(**values)
+
+
+def _tokens(text: str, encode: Encode | None, where: str) -> Sequence[int]:
+    """Speech tokens that a string spells, or those of the sound it names."""
+    if text.startswith("sha256:"):
+        if encode:
+            return encode(text.removeprefix("sha256:"))
+        raise LabError(
+            f"{where} names a sound ({text[:20]}…) whose tokens are not known: give the folder of the "
+            "systems' sounds with --clips."
+        )
+    if CODE.sub("", text).strip():
+        raise LabError(f"{where} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {text[:40]!r}.")
+    return [int(token) for token in CODE.findall(text)]
+
+
+def read_rows(path: Path) -> list[Any]:
+    """Rows of a Parquet or JSON Lines file as they are, each a dictionary if it is a table's."""
+    if not path.is_file():
+        raise LabError(f"{path} does not exist: export the votes, or make the pairs first.")
+    try:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        rows: list[Any] = pq.read_table(path).to_pylist()
+        return rows
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise LabError(f"{path} is no readable table ({error}): export it again.") from error
