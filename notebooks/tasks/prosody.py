@@ -53,7 +53,7 @@ entropy = Exercise(
             "The sign is turned: the logarithm of a share is negative, so the sum needs a minus.": _turned,
         },
     ),
-    solution=(_bits, metrics.prosodic_entropy, codes._entropy),
+    solution=(_bits, metrics.prosodic_entropy, codes.entropy),
     why="One code alone has no surprise in it; eight equally frequent ones have three bits.",
 )
 
@@ -106,7 +106,7 @@ spread = Exercise(
             ),
         },
     ),
-    solution=(_semitones, metrics.f0_spread, melody._voiced),
+    solution=(_semitones, metrics.f0_spread, melody.over_voiced),
     why="Semitones: the same melody counts the same in a low and in a high voice.",
 )
 
@@ -171,6 +171,6 @@ repetition = Exercise(
             ),
         },
     ),
-    solution=(_share_of_places, metrics.repetition_rate, codes._repeats),
+    solution=(_share_of_places, metrics.repetition_rate, codes.repeats),
     why="A model that has lost its way says one token again and again; silence does so too, beware.",
 )

@@ -5,22 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from slmlab.metrics.prosody import (
-    align,
-    energy_std,
-    f0_correlation,
-    f0_median,
-    f0_range,
-    f0_rmse,
-    f0_spread,
-    f0_std,
-    mel_distance,
-    rate_variation,
-    similarity,
-    speaking_rate,
-    speech_frames,
-    voiced_share,
-)
+from slmlab.metrics import prosody
 from slmlab.metrics.tokens import length_ratio
 from slmlab.metrics.words import cer, wer
 from slmlab.sound import SAMPLE_RATE, audio, features
@@ -74,38 +59,33 @@ def describe(
     """
     audio.check(wave, "the sound")
     mel, f0, energy = features.extract(wave)
-    found = _describe_alone(wave, f0.numpy(), energy.numpy())
-    if text is not None:
-        found["speaking_rate"] = speaking_rate(text, energy)
-        if heard is not None:
-            found |= {"cer": cer(text, heard), "wer": wer(text, heard)}
-    if reference is not None:
-        audio.check(reference, "the reference")
-        reference_mel, reference_f0, _ = features.extract(reference)
-        path = align(mel, reference_mel)
-        found |= {
-            "length_ratio": length_ratio(len(wave), len(reference)),
-            "f0_correlation": f0_correlation(f0, reference_f0, path),
-            "f0_rmse": f0_rmse(f0, reference_f0, path),
-            "mel_distance": mel_distance(mel, reference_mel, path),
-        }
-        if embed is not None:
-            found["similarity"] = similarity(embed(wave), embed(reference))
-    return found
-
-
-def _describe_alone(wave: audio.Wave, f0: ArrayLike, energy: ArrayLike) -> dict[str, float]:
-    """What a sound says of itself."""
-    return {
+    figures = {
         "seconds": len(wave) / SAMPLE_RATE,
         "loudness": audio.loudness(wave),
         "clipped": float((np.abs(wave) >= audio.CLIPPED_LEVEL).mean()),
-        "speech_share": float(speech_frames(energy).mean()),
-        "voiced_share": voiced_share(f0, energy),
-        "f0_median": f0_median(f0),
-        "f0_std": f0_std(f0),
-        "f0_range": f0_range(f0),
-        "f0_spread": f0_spread(f0),
-        "energy_std": energy_std(energy),
-        "rate_variation": rate_variation(energy),
+        "speech_share": float(prosody.speech_frames(energy).mean()),
+        "voiced_share": prosody.voiced_share(f0, energy),
+        "f0_median": prosody.f0_median(f0),
+        "f0_std": prosody.f0_std(f0),
+        "f0_range": prosody.f0_range(f0),
+        "f0_spread": prosody.f0_spread(f0),
+        "energy_std": prosody.energy_std(energy),
+        "rate_variation": prosody.rate_variation(energy),
     }
+    if text is not None:
+        figures["speaking_rate"] = prosody.speaking_rate(text, energy)
+        if heard is not None:
+            figures |= {"cer": cer(text, heard), "wer": wer(text, heard)}
+    if reference is not None:
+        audio.check(reference, "the reference")
+        reference_mel, reference_f0, _ = features.extract(reference)
+        path = prosody.align(mel, reference_mel)
+        figures |= {
+            "length_ratio": length_ratio(len(wave), len(reference)),
+            "f0_correlation": prosody.f0_correlation(f0, reference_f0, path),
+            "f0_rmse": prosody.f0_rmse(f0, reference_f0, path),
+            "mel_distance": prosody.mel_distance(mel, reference_mel, path),
+        }
+        if embed is not None:
+            figures["similarity"] = prosody.similarity(embed(wave), embed(reference))
+    return figures

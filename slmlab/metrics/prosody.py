@@ -1,8 +1,8 @@
 """Prosody: melody, loudness and pace of a sound, alone and against another."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from einops import rearrange
@@ -12,43 +12,41 @@ from scipy.signal import find_peaks
 
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
-from slmlab.metrics.tokens import QUIET, Floats, _counts, _entropy
+from slmlab.metrics.statistics import average, correlation
+from slmlab.metrics.tokens import QUIET, Floats, entropy
 from slmlab.sound.mel import FRAME_RATE
 
 DB_PER_NEPER = 20 / math.log(10)
-
-
 CLEAR = 0.2  # the most CER at which an utterance may be called lively: broken speech looks lively
-
-
 FEWEST_VOICED = 5  # frames: a tenth of a second can have a melody
-
-
 LARGEST_GRID = 40_000_000  # cells of an alignment: two sounds of two minutes
+
+
+def over_voiced(f0: ArrayLike, statistic: Callable[[Floats], float]) -> float:
+    """A statistic of F0 in Hz over the voiced frames; NaN when there are fewer than 5."""
+    hertz = np.asarray(f0, dtype=np.float64)
+    voiced = hertz[hertz > 0]
+    return float(statistic(voiced)) if len(voiced) >= FEWEST_VOICED else math.nan
 
 
 def f0_median(f0: ArrayLike) -> float:
     """Median F0 of the voiced frames in Hz: the speaker's register. NaN below 5 voiced frames."""
-    voiced = _voiced(f0)
-    return float(np.median(voiced)) if len(voiced) else math.nan
+    return over_voiced(f0, np.median)
 
 
 def f0_std(f0: ArrayLike) -> float:
     """Standard deviation of F0 over the voiced frames, in Hz (Table 2). NaN below 5 voiced frames."""
-    voiced = _voiced(f0)
-    return float(voiced.std()) if len(voiced) else math.nan
+    return over_voiced(f0, np.std)
 
 
 def f0_range(f0: ArrayLike) -> float:
     """95th less 5th percentile of F0 over the voiced frames, in Hz (Table 2). NaN below 5 voiced frames."""
-    voiced = _voiced(f0)
-    return float(np.subtract(*np.percentile(voiced, [95, 5]))) if len(voiced) else math.nan
+    return over_voiced(f0, lambda hertz: np.subtract(*np.percentile(hertz, [95, 5])))
 
 
 def f0_spread(f0: ArrayLike) -> float:
     """Standard deviation of F0 in semitones: alike for low and high voices. NaN below 5 voiced frames."""
-    voiced = _voiced(f0)
-    return float(12 * np.log2(voiced).std()) if len(voiced) else math.nan
+    return over_voiced(f0, lambda hertz: (12 * np.log2(hertz)).std())
 
 
 def f0_correlation(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -> float:
@@ -63,9 +61,7 @@ def f0_correlation(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64])
         −1 to 1; NaN when fewer than 5 steps are voiced in both or one melody does not move.
     """
     ours, theirs = _both_voiced(f0, reference, path)
-    if len(ours) < FEWEST_VOICED or ours.std() < 1e-9 or theirs.std() < 1e-9:
-        return math.nan
-    return float(np.corrcoef(ours, theirs)[0, 1])
+    return correlation(ours, theirs) if len(ours) >= FEWEST_VOICED else math.nan
 
 
 def f0_rmse(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -> float:
@@ -83,11 +79,12 @@ def melody_entropy(f0: ArrayLike, smoothing: int = 9) -> float:
     Returns:
         bits, 0 for a monotone; NaN below 5 voiced frames.
     """
-    voiced = _voiced(f0)
-    if not len(voiced):
-        return math.nan
-    smooth = median_filter(12 * np.log2(voiced / np.median(voiced)), smoothing, mode="nearest")
-    return _entropy(_counts(np.round(smooth).astype(np.int64)))
+
+    def bits(hertz: Floats) -> float:
+        smooth = median_filter(12 * np.log2(hertz / np.median(hertz)), smoothing, mode="nearest")
+        return entropy(np.round(smooth).astype(np.int64))
+
+    return over_voiced(f0, bits)
 
 
 def voiced_share(f0: ArrayLike, energy: ArrayLike) -> float:
@@ -95,12 +92,12 @@ def voiced_share(f0: ArrayLike, energy: ArrayLike) -> float:
     return float((np.asarray(f0)[speech_frames(energy)] > 0).mean())
 
 
-def speech_frames(energy: ArrayLike, quiet: float = QUIET) -> NDArray[np.bool_]:
-    """Which frames (f) are less than `quiet` dB below the loudest: all but the pauses."""
+def speech_frames(energy: ArrayLike) -> NDArray[np.bool_]:
+    """Which frames (f) are less than 35 dB below the loudest: all but the pauses."""
     level = np.asarray(energy, dtype=np.float64)
     if level.size == 0:
         raise LabError("energy has no frames: a sound of 20 ms or more is needed.")
-    return level > level.max() - quiet
+    return level > level.max() - QUIET
 
 
 def energy_std(energy: ArrayLike) -> float:
@@ -206,9 +203,8 @@ class Expressivity:
 
 def expressivity(f0: ArrayLike, energy: ArrayLike) -> Expressivity:
     """The four ingredients of liveliness of one utterance; each NaN where it is not defined."""
-    voiced = _voiced(f0)
-    pitch_range = 12 * np.log2(np.divide(*np.percentile(voiced, [95, 5]))) if len(voiced) else math.nan
-    return Expressivity(f0_spread(f0), float(pitch_range), energy_std(energy), rate_variation(energy))
+    octaves = over_voiced(f0, lambda hertz: np.log2(np.divide(*np.percentile(hertz, [95, 5]))))
+    return Expressivity(f0_spread(f0), 12 * octaves, energy_std(energy), rate_variation(energy))
 
 
 def expressivity_scores(
@@ -235,16 +231,7 @@ def expressivity_scores(
             "an ingredient of expressivity is undefined in the authentic speech: use longer speech."
         )
     z = (_table(utterances) - np.nanmean(scale, 0)) / np.nanstd(scale, 0).clip(min=1e-9)
-    defined = ~np.isnan(z)
-    sums = np.where(defined, z, 0).sum(1)
-    return np.where(defined.any(1), sums / defined.sum(1).clip(min=1), np.nan)
-
-
-def _voiced(f0: ArrayLike) -> Floats:
-    """F0 of the voiced frames; none at all when there are fewer than 5."""
-    hz = np.asarray(f0, dtype=np.float64)
-    voiced = hz[hz > 0]
-    return voiced if len(voiced) >= FEWEST_VOICED else voiced[:0]
+    return average(z, 1)
 
 
 def _both_voiced(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -257,5 +244,4 @@ def _both_voiced(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -
 
 def _table(utterances: Sequence[Expressivity]) -> Floats:
     """(n 4)"""
-    rows = [(u.f0_spread, u.f0_range, u.energy_std, u.rate_variation) for u in utterances]
-    return np.array(rows, dtype=np.float64) if rows else np.zeros((0, 4))
+    return np.array([astuple(utterance) for utterance in utterances], dtype=np.float64).reshape(-1, 4)

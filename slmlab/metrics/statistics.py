@@ -54,9 +54,9 @@ class Estimate:
         """
         return max(self.p_above(-margin), self.p_below(margin))
 
-    def detectable(self, level: float = LEVEL, power: float = POWER) -> float:
-        """How far from 0 the truth must be to be found with that power: (z_level + z_power) · SE."""
-        return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * self.draws.std())
+    def detectable(self) -> float:
+        """How far from 0 the truth must be to be found 4 times of 5: (z_level + z_power) · SE."""
+        return float((norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * self.draws.std())
 
     def _share(self, against: NDArray[np.bool_]) -> float:
         return float((1 + against.sum()) / (1 + len(against)))
@@ -80,19 +80,19 @@ def estimated(
     Args:
         value: of the sentences as they are.
         draws: of sentences drawn again.
-        moved: whether draws are moved so that their mean is `value`: for a statistic that draws have wrong by
-            nature, as they lack the rare tokens of an entropy and weaken a correlation. A mean needs it not,
-            and where it is nearly always 0 the move, small as it is, would make a difference of none.
+        moved: whether draws are moved so that their mean is `value`: for a statistic that draws get wrong by
+            nature, as they lack the rare tokens of an entropy and weaken a correlation. A mean does not need
+            it, and where a mean is nearly always 0 even a small move would look like a difference.
         limits: between which the statistic lies.
 
     Raises:
         LabError: there is no value, or none in any draw.
     """
-    found = np.asarray(draws, dtype=np.float64)
-    found = found[np.isfinite(found)]
-    if not (np.isfinite(value) and len(found)):
-        raise LabError(f"a statistic is {value} over all sentences, finite in {len(found)} draws: no test.")
-    return Estimate(float(value), np.clip(found - found.mean() + value, *limits) if moved else found)
+    finite = np.asarray(draws, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not (np.isfinite(value) and len(finite)):
+        raise LabError(f"a statistic is {value} over all sentences, finite in {len(finite)} draws: no test.")
+    return Estimate(float(value), np.clip(finite - finite.mean() + value, *limits) if moved else finite)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

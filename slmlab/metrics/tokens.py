@@ -11,13 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from slmlab.errors import LabError
 
 Tokens = Sequence[int] | NDArray[np.int64]
-
-
 Floats = NDArray[np.float64]
 QUIET = 35.0  # dB below the loudest frame, from there on it is a pause
 NOTHING: frozenset[int] = frozenset()
-
-
 NO_TOKENS = np.zeros(0, dtype=np.int64)
 
 
@@ -33,15 +29,15 @@ def prosodic_entropy(utterances: Sequence[Tokens], exclude: Collection[int] = NO
     Returns:
         bits; NaN when no token is left.
     """
-    return _entropy(_counts(_together(utterances, exclude)))
+    return entropy(_together(utterances, exclude))
 
 
 def prosodic_entropy_miller_madow(utterances: Sequence[Tokens], exclude: Collection[int] = NOTHING) -> float:
     """H_p with Miller's (1955) correction for codes not yet seen: + (codes seen − 1) / (2 N ln 2) bits."""
-    counts = _counts(_together(utterances, exclude))
-    if not len(counts):
+    tokens = _together(utterances, exclude)
+    if not len(tokens):
         return math.nan
-    return _entropy(counts) + (len(counts) - 1) / (2 * counts.sum() * math.log(2))
+    return entropy(tokens) + (len(np.unique(tokens)) - 1) / (2 * len(tokens) * math.log(2))
 
 
 def equal_count_entropies(
@@ -67,30 +63,24 @@ def equal_count_entropies(
     """
     if n_tokens < 1:
         raise LabError(f"an entropy needs tokens: n_tokens is {n_tokens}, expected 1 or more.")
-    kept = [utterance for utterance in (_together([u], exclude) for u in utterances) if len(utterance)]
-    if not kept:
+    rows = [row for row in (_together([utterance], exclude) for utterance in utterances) if len(row)]
+    if not rows:
         return np.full(n_draws, np.nan)
     random = np.random.default_rng(seed)
-    mean_length = sum(map(len, kept)) / len(kept)
+    mean_length = sum(map(len, rows)) / len(rows)
     entropies = np.empty(n_draws)
     for draw in range(n_draws):
         sample: list[NDArray[np.int64]] = []
-        found = 0
-        while found < n_tokens:
-            at_once = int((n_tokens - found) / mean_length) + 1
-            sample += [kept[i] for i in random.integers(len(kept), size=at_once)]
-            found = sum(map(len, sample))
-        entropies[draw] = _entropy(_counts(np.concatenate(sample)[:n_tokens]))
+        while (missing := n_tokens - sum(map(len, sample))) > 0:
+            sample += [rows[i] for i in random.integers(len(rows), size=int(missing / mean_length) + 1)]
+        entropies[draw] = entropy(np.concatenate(sample)[:n_tokens])
     return entropies
 
 
 def matched_entropies(systems: Sequence[Sequence[Tokens]]) -> list[float]:
-    """H_p in bits of each system, all counted over as many tokens as the least of them has: comparable.
-
-    NaN of one that said nothing.
-    """
-    fewest = min(filter(None, (sum(map(len, said)) for said in systems)), default=1)
-    return [float(equal_count_entropies(said, fewest, 20, seed=0).mean()) for said in systems]
+    """H_p in bits of each system, counted over as many tokens as the shortest has; NaN of an empty one."""
+    fewest = min(filter(None, (sum(map(len, utterances)) for utterances in systems)), default=1)
+    return [float(equal_count_entropies(utterances, fewest, 20, seed=0).mean()) for utterances in systems]
 
 
 def window_entropy(tokens: Tokens, window: int, exclude: Collection[int] = NOTHING) -> float:
@@ -99,31 +89,36 @@ def window_entropy(tokens: Tokens, window: int, exclude: Collection[int] = NOTHI
     Returns:
         bits, at most log2(window); NaN when fewer tokens than a window are left.
     """
-    kept = _together([tokens], exclude)
-    if len(kept) < window:
+    row = _together([tokens], exclude)
+    if len(row) < window:
         return math.nan
-    return float(np.mean([_entropy(_counts(part)) for part in sliding_window_view(kept, window)]))
+    return float(np.mean([entropy(part) for part in sliding_window_view(row, window)]))
 
 
-def silence_codes(
-    utterances: Sequence[Tokens], energies: Sequence[ArrayLike], quiet: float = QUIET
-) -> frozenset[int]:
+def entropy(tokens: NDArray[np.int64]) -> float:
+    """Bits in how often each code occurs; NaN of no tokens."""
+    if not len(tokens):
+        return math.nan
+    p = np.unique(tokens, return_counts=True)[1] / len(tokens)
+    return float(abs((p * np.log2(p)).sum()))
+
+
+def silence_codes(utterances: Sequence[Tokens], energies: Sequence[ArrayLike]) -> frozenset[int]:
     """The codes that mostly (more than half of the time) stand for pauses: what to `exclude` elsewhere.
 
     Args:
         utterances: token lists (t).
-        energies: energy (f) of each utterance, f ≥ 2 t: two frames a token.
-        quiet: dB below its utterance's loudest frame from which a token is a pause.
+        energies: energy (f) of each utterance in dB, f ≥ 2 t: two frames a token.
     """
-    pauses, seen = [NO_TOKENS], [NO_TOKENS]
+    pauses, rows = [NO_TOKENS], [NO_TOKENS]
     for tokens, energy in zip(utterances, energies, strict=True):
-        codes, level = np.asarray(tokens, dtype=np.int64), np.asarray(energy, dtype=np.float64)
-        if len(level) < 2 * len(codes):
-            raise LabError(f"{len(codes)} tokens need {2 * len(codes)} frames of energy, found {len(level)}.")
-        loudest = reduce(level[: 2 * len(codes)], "(t two) -> t", "max", two=2)
-        seen.append(codes)
-        pauses.append(codes[loudest < level.max(initial=-np.inf) - quiet])
-    codes, total = np.unique(np.concatenate(seen), return_counts=True)
+        row, level = np.asarray(tokens, dtype=np.int64), np.asarray(energy, dtype=np.float64)
+        if len(level) < 2 * len(row):
+            raise LabError(f"{len(row)} tokens need {2 * len(row)} frames of energy, found {len(level)}.")
+        loudest = reduce(level[: 2 * len(row)], "(t two) -> t", "max", two=2)
+        rows.append(row)
+        pauses.append(row[loudest < level.max(initial=-np.inf) - QUIET])
+    codes, total = np.unique(np.concatenate(rows), return_counts=True)
     quiet_codes, quiet_total = np.unique(np.concatenate(pauses), return_counts=True)
     share = quiet_total / total[np.searchsorted(codes, quiet_codes)]
     return frozenset(quiet_codes[share > 0.5].tolist())
@@ -140,16 +135,26 @@ def repetition_rate(tokens: Tokens, k: int = 4, exclude: Collection[int] = NOTHI
     Returns:
         0 to 1; NaN when there is no position (N ≤ k, or all excluded).
     """
-    starts = _repeats(tokens, k)
-    counted = ~np.isin(np.asarray(tokens)[: len(starts)], list(exclude))
+    starts, counted = repeats(tokens, k, exclude)
     return float(starts[counted].mean()) if counted.any() else math.nan
 
 
 def where_repeats(tokens: Tokens, k: int = 4, exclude: Collection[int] = NOTHING) -> Floats:
     """Where in the utterance the repeats of Eq. 25 begin: 0 is its beginning, 1 its end."""
-    starts = _repeats(tokens, k)
-    starts &= ~np.isin(np.asarray(tokens)[: len(starts)], list(exclude))
-    return np.flatnonzero(starts) / max(len(tokens), 1)
+    starts, counted = repeats(tokens, k, exclude)
+    return np.flatnonzero(starts & counted) / max(len(tokens), 1)
+
+
+def repeats(tokens: Tokens, k: int, exclude: Collection[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each of the N − k positions: whether it and its k followers are equal, and whether it counts."""
+    if k < 1:
+        raise LabError(f"a repetition needs at least one follower: k is {k}, expected 1 or more.")
+    row = np.asarray(tokens, dtype=np.int64)
+    if len(row) <= k:
+        return np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
+    firsts = row[: len(row) - k]
+    equal = (sliding_window_view(row, k + 1) == rearrange(firsts, "n -> n 1")).all(1)
+    return equal, ~np.isin(firsts, list(exclude))
 
 
 def length_ratio(length: float, expected: float) -> float:
@@ -174,26 +179,3 @@ def _together(utterances: Sequence[Tokens], exclude: Collection[int]) -> NDArray
     """All tokens of all utterances in one row, less the excluded codes."""
     row = np.concatenate([NO_TOKENS, *(np.asarray(tokens, dtype=np.int64) for tokens in utterances)])
     return row[~np.isin(row, list(exclude))] if exclude else row
-
-
-def _counts(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each code that occurs does."""
-    return np.unique(tokens, return_counts=True)[1]
-
-
-def _entropy(counts: NDArray[np.int64]) -> float:
-    """Bits; NaN of nothing."""
-    if not len(counts):
-        return math.nan
-    p = counts / counts.sum()
-    return float(abs((p * np.log2(p)).sum()))
-
-
-def _repeats(tokens: Tokens, k: int) -> NDArray[np.bool_]:
-    """For each of the N − k positions, whether it and its k followers are equal."""
-    if k < 1:
-        raise LabError(f"a repetition needs at least one follower: k is {k}, expected 1 or more.")
-    row = np.asarray(tokens, dtype=np.int64)
-    if len(row) <= k:
-        return np.zeros(0, dtype=bool)
-    return (sliding_window_view(row, k + 1) == rearrange(row[: len(row) - k], "n -> n 1")).all(1)
