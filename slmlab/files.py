@@ -5,16 +5,20 @@ import hashlib
 import json
 import math
 import os
+import types
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor
 
 from slmlab.errors import LabError
+
+C = TypeVar("C")
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -78,6 +82,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
 
 
+def fraction(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone, on every machine: shares are drawn by it."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
+
+
 def plain(value: Any) -> Any:
     """A config, card or metric as JSON values: dataclass → object, tuple → list, infinite or NaN → null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -95,6 +104,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+def from_plain(cls: type[C], values: Any, source: str) -> C:
+    """JSON values → a frozen dataclass: list → tuple, object → dataclass; fields must match exactly."""
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    given = set(values) if isinstance(values, dict) else set()
+    if given != names:
+        unlike = ", ".join(sorted(given ^ names))
+        raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); make it again.")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
+
+
+def _typed(hint: Any, value: Any, source: str) -> Any:
+    """One JSON value as its field's type; of a union, the first part that is not None."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in parts if part is not type(None))
+        return None if value is None else _typed(hint, value, source)
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast("type[Any]", hint), value, source)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        parts = parts[:1] * len(value) if parts[-1:] == (...,) else parts
+        return tuple(_typed(part, item, source) for part, item in zip(parts, value, strict=True))
+    return value
 
 
 ROOT = Path(__file__).resolve().parent.parent

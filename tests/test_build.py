@@ -12,6 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,63 +78,39 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.M
     spec = dataclasses.replace(SMALL, kind="lively", n=5 * CHUNK + 3)
     one = build(spec, tmp_path / "one", workers=1)
     monkeypatch.setattr(building, "WORTH_HELP", 0.0)
-    monkeypatch.setattr(building, "AHEAD", 3)  # this process runs ahead, then waits its turn
+    monkeypatch.setattr(building, "AHEAD", 2 * CHUNK + 1)
     two = build(spec, tmp_path / "two", workers=2)
     assert one.rows["id"].tolist() == [f"small-{i:06d}" for i in range(5 * CHUNK + 3)]
     assert one.rows.equals(two.rows)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
 
 
-class Slow:
-    """Helpers that finish only when asked for the third time, or never."""
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("n", [0, 1, 8, 25])
+def test_order_and_number_do_not_depend_on_who_is_slow(workers: int, n: int, monkeypatch):
+    def sound(row: int) -> str:
+        time.sleep(0.001 * (row * 7 % 10))
+        return f"{row} spoken"
 
-    def __init__(self, patience: int | None) -> None:
-        self.patience = patience
-
-    def submit(self, _: object, chunk: list[building.Utterance]) -> object:
-        return SlowFuture(chunk, self.patience)
-
-
-class SlowFuture:
-    def __init__(self, chunk: list[building.Utterance], patience: int | None) -> None:
-        self.chunk, self.patience = chunk, patience
-
-    def done(self) -> bool:
-        if self.patience is not None:
-            self.patience -= 1
-        return self.patience is not None and self.patience < 0
-
-    def result(self) -> list[str]:
-        return [f"{u} helped" for u in self.chunk]
+    monkeypatch.setattr(building, "AHEAD", 8)
+    monkeypatch.setattr(building, "_sound", sound)
+    monkeypatch.setattr(building, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    assert list(building._spoken(iter(range(n)), workers)) == [(row, f"{row} spoken") for row in range(n)]
 
 
-@pytest.mark.parametrize("patience", [None, 0, 3, 40])
-@pytest.mark.parametrize("n", [0, 1, CHUNK, 5 * CHUNK + 1])
-def test_order_and_number_do_not_depend_on_who_is_slow(patience: int | None, n: int, monkeypatch):
-    monkeypatch.setattr(building, "AHEAD", 4)
-    monkeypatch.setattr(building, "_speak_chunk", lambda chunk: [f"{u} alone" for u in chunk])
-    spoken = list(building._spoken(iter(range(n)), Slow(patience), 2))
-    assert [u for u, _ in spoken] == list(range(n))
-    assert all(sound.split()[0] == str(u) for u, sound in spoken)
-    if patience is None:
-        assert all(sound.endswith("alone") for _, sound in spoken)
-
-
-def test_a_killed_helper_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_process_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(building, "WORTH_HELP", 0.0)
-    monkeypatch.setattr(building, "AHEAD", 10_000)
-    parent = os.getpid()
-    say = building._say
+    spoken = building._spoken
 
-    def kill(u: building.Utterance) -> object:
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGKILL)
-        assert os.getpid() == parent
-        return say(u)
+    def kill(*args: object) -> Iterator[object]:
+        for pair in spoken(*args):
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+            yield pair
 
-    monkeypatch.setattr(building, "_say", kill)
+    monkeypatch.setattr(building, "_spoken", kill)
     with pytest.raises(LabError, match="killed"):
-        build(dataclasses.replace(SMALL, kind="lively", n=8 * CHUNK), tmp_path / "c", workers=2)
+        build(dataclasses.replace(SMALL, kind="lively", n=16 * CHUNK), tmp_path / "c", workers=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +132,7 @@ def test_a_finished_corpus_is_not_made_twice(small: Corpus, monkeypatch: pytest.
     def never(*_: object) -> None:
         raise AssertionError("spoken again")
 
-    monkeypatch.setattr(building, "_speak_chunk", never)
+    monkeypatch.setattr(building, "_sound", never)
     assert build(SMALL, small.folder, workers=1).rows.equals(small.rows)
     with pytest.raises(AssertionError):
         build(dataclasses.replace(SMALL, seed=4), small.folder, workers=1)

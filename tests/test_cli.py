@@ -381,8 +381,8 @@ def test_a_full_disk_leaves_what_was_there(
     out.write_bytes(b"said before")
     with full_disk(2_000):
         error = refused(capfd, "speak", "mama", "--out", out, "--checkpoints", random_chain)
-    assert f"cannot write {out}" in error
-    assert "free some space" in error
+    assert f"{out} could not be written" in error
+    assert "Free some space" in error
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert out.read_bytes() == b"said before"
 

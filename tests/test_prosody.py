@@ -15,8 +15,8 @@ from slmlab.corpus.prosody import (
     LIVELY,
     STUDIO,
     SYNTHETIC,
+    Channel,
     Prosody,
-    Recording,
     of_kind,
     plan,
     record,
@@ -95,7 +95,7 @@ def test_a_studio_changes_nothing():
 
 @pytest.mark.parametrize("snr", [10.0, 20.0, 30.0])
 def test_noise_is_as_loud_as_its_setting(snr: float):
-    noisy = record(TONE, Recording(noise_snr=(snr, snr)), 4).astype(np.float64)
+    noisy = record(TONE, Channel(noise_snr=(snr, snr)), 4).astype(np.float64)
     scale = (noisy @ TONE) / (TONE.astype(np.float64) @ TONE)
     rest = noisy - scale * TONE
     measured = 10 * math.log10(np.sum((scale * TONE) ** 2) / np.sum(rest**2))
@@ -104,7 +104,7 @@ def test_noise_is_as_loud_as_its_setting(snr: float):
 
 def test_brown_noise_is_deep_and_white_noise_is_not():
     def low_share(colour: float) -> float:
-        made = record(TONE, Recording(noise_snr=(0.0, 0.0), noise_colour=(colour, colour)), 1)
+        made = record(TONE, Channel(noise_snr=(0.0, 0.0), noise_colour=(colour, colour)), 1)
         power = np.abs(np.fft.rfft(made)) ** 2
         power[870:890] = 0  # the tone
         return float(power[:1000].sum() / power.sum())
@@ -116,7 +116,7 @@ def test_brown_noise_is_deep_and_white_noise_is_not():
 def test_a_room_rings_on_and_then_falls_by_sixty_decibels():
     click = np.zeros(16_000, np.float32)
     click[1_000] = 0.5
-    heard = record(click, Recording(room_share=1.0, room_seconds=(0.3, 0.3), room_level=(-6.0, -6.0)), 2)
+    heard = record(click, Channel(room_share=1.0, room_seconds=(0.3, 0.3), room_level=(-6.0, -6.0)), 2)
     tail = 20 * np.log10(np.sqrt(np.mean(heard[1_100:1_500] ** 2)))
     later = 20 * np.log10(np.sqrt(np.mean(heard[1_100 + 2_400 : 1_500 + 2_400] ** 2)))
     assert tail - later == pytest.approx(30, abs=3)  # half of the 0.3 s, half of the 60 dB
@@ -132,7 +132,7 @@ def test_a_recording_keeps_its_length_and_never_clips():
 
 
 def test_loudness_varies_between_recordings_as_its_setting_says():
-    levels = [np.std(record(TONE, Recording(noise_snr=(60, 60), gain_spread=3.0), s)) for s in range(200)]
+    levels = [np.std(record(TONE, Channel(noise_snr=(60, 60), gain_spread=3.0), s)) for s in range(200)]
     assert np.std(20 * np.log10(levels)) == pytest.approx(3 * 0.88, abs=0.4)  # a normal cut at 2 sigma
 
 

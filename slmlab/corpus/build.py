@@ -13,14 +13,12 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +34,23 @@ from tqdm.auto import tqdm
 
 from slmlab.corpus import manifest
 from slmlab.corpus.engines import LOUDNESS, engine_of, speak, trim
-from slmlab.corpus.prosody import Prosody, Recording, of_kind, transcribe
+from slmlab.corpus.prosody import Prosody, of_kind, transcribe
 from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.errors import LabError
+from slmlab.files import digest, from_plain, read_json, write_json, writing
 from slmlab.language.sentences import from_file, sentences
 from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.sound.audio import Wave
 
+Row = dict[str, Any]
+"""A row of the ledger."""
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""
-CHUNK = 8
+CHUNK = 4
 """Utterances that a process takes at a time."""
-AHEAD = 32
-"""Chunks that may be spoken or waiting before their turn."""
-WORTH_HELP = 240.0
+AHEAD = 256
+"""Utterances that several processes speak before the next are chosen."""
+WORTH_HELP = 600.0
 """Seconds of speech below which starting other processes takes longer than the work."""
 USUAL_SECONDS = 2.5
 """Length of a short utterance, for estimates."""
@@ -96,29 +97,7 @@ class CorpusSpec:
         content = asdict(self) | {"prosody": asdict(self.performance()), "format": FORMAT}
         if self.lines is not None:
             content["lines"] = hashlib.sha256(Path(self.lines).read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One task: who says what, how."""
-
-    id: str
-    """Its name in the ledger."""
-    text: str
-    """The transcript."""
-    spoken: str
-    """What is said."""
-    language: str
-    """Code of the language."""
-    voice: Voice
-    """Who says it."""
-    prosody: Prosody
-    """How."""
-    seed: int
-    """Chance."""
-    engine: str
-    """With what engine, as `engine_of` knows it."""
+        return digest(content)
 
 
 @dataclass(frozen=True)
@@ -133,18 +112,11 @@ class Sound:
     """(f) Hz, 0 where unvoiced."""
     energy: NDArray[np.float32]
     """(f) dB."""
-    engine: str
-    """Product and version that spoke."""
 
     @property
     def seconds(self) -> float:
         """Length."""
         return len(self.wave) / SAMPLE_RATE
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the samples."""
-        return checksum(self.wave)
 
 
 @dataclass(frozen=True)
@@ -203,10 +175,8 @@ class Corpus:
     def wave(self, i: int) -> Wave:
         """Sound of utterance i: (s) at 16 kHz, stored, read from its recording, or made again and checked."""
         if "wave" in self.tensors:
-            samples = self._slice("wave", i, "wave_offsets").numpy()
-        else:
-            samples = _again(self.rows.iloc[i], self.folder)
-        return _floats(samples)
+            return audio.from_pcm(self._slice("wave", i, "wave_offsets").numpy())
+        return _again(self.rows.iloc[i], self.folder)
 
     def _slice(self, name: str, i: int, offsets: str = "offsets") -> Tensor:
         i = range(len(self))[i]
@@ -220,7 +190,7 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
     Args:
         spec: what is wanted.
         folder: where; a corpus of other settings there is replaced once the new one is whole.
-        workers: processes that speak, this one included.
+        workers: processes that speak.
     """
     if workers < 1:
         raise LabError(f"Corpus '{spec.name}': {workers} processes cannot work, give 1 or more.")
@@ -229,62 +199,62 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
         return Corpus.load(folder)
     if (spec.minutes is None) == (spec.n is None):
         raise LabError(f"Corpus '{spec.name}': give either minutes or n, found {spec.minutes} and {spec.n}.")
-    rows: list[dict[str, Any]] = []
+    wanted, unit = (60 * spec.minutes, "s") if spec.minutes is not None else (spec.n or 0, "utterance")
+    if (wanted if unit == "s" else wanted * USUAL_SECONDS) < WORTH_HELP:
+        workers = 1
+    rows: list[Row] = []
     sounds: list[Sound] = []
-    wanted, unit = (60 * spec.minutes, "s") if spec.minutes is not None else (float(spec.n or 0), "utterance")
-    seconds = wanted if unit == "s" else wanted * USUAL_SECONDS
-    utterances = itertools.islice(_utterances(spec), spec.n)
-    with tqdm(total=round(wanted), desc=spec.name, unit=unit) as bar, _helpers(workers, seconds) as helpers:
-        done = 0.0
-        for utterance, sound in _spoken(utterances, helpers, 2 * (workers - 1)):
-            rows.append(_row(spec, utterance, sound))
+    done: float = 0
+    with (
+        tqdm(total=wanted, desc=spec.name, unit=unit, unit_scale=unit == "s") as bar,
+        closing(_spoken(itertools.islice(_rows(spec), spec.n), workers)) as spoken,
+    ):
+        for row, sound in spoken:
+            rows.append(row)
             sounds.append(sound)
             done += sound.seconds if unit == "s" else 1
-            bar.update(round(min(done, wanted)) - bar.n)
+            bar.update(min(done, wanted) - bar.n)
             if done >= wanted:
                 break
-    settings = {"digest": spec.digest(), "spec": asdict(spec)}
-    save(folder, manifest.table(rows), sounds, spec.keep_wave, settings)
+    save(folder, rows, sounds, spec.keep_wave, {"digest": spec.digest(), "spec": asdict(spec)})
     return Corpus.load(folder)
 
 
 def save(
-    folder: Path, rows: pd.DataFrame, sounds: Sequence[Sound], keep_wave: bool, settings: dict[str, Any]
+    folder: Path, rows: Sequence[Row], sounds: Sequence[Sound], keep_wave: bool, settings: dict[str, Any]
 ) -> None:
-    """Write a corpus's folder, whole or not at all; replaces a corpus, but no folder of another kind."""
+    """Write a corpus's folder, whole or not at all; replaces a corpus, but no folder of another kind.
+
+    Args:
+        rows: of the ledger; their `seconds` and `sha256` come from the sounds.
+    """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
         raise LabError(f"{folder} holds files that are no corpus: choose another folder, or empty it.")
-    tensors = {
-        "mel": torch.from_numpy(np.concatenate([s.mel for s in sounds])),
-        "f0": torch.from_numpy(np.concatenate([s.f0 for s in sounds])),
-        "energy": torch.from_numpy(np.concatenate([s.energy for s in sounds])),
-        "offsets": _offsets([len(s.f0) for s in sounds]),
-    }
+    lengths = [{"seconds": s.seconds, "sha256": checksum(s.wave)} for s in sounds]
+    ledger = manifest.table([row | length for row, length in zip(rows, lengths, strict=True)])
+    names = ("mel", "f0", "energy", "wave") if keep_wave else ("mel", "f0", "energy")
+    tensors = {n: torch.from_numpy(np.concatenate([getattr(s, n) for s in sounds])) for n in names}
+    tensors["offsets"] = _offsets([s.f0 for s in sounds])
     if keep_wave:
-        tensors["wave"] = torch.from_numpy(np.concatenate([s.wave for s in sounds]))
-        tensors["wave_offsets"] = _offsets([len(s.wave) for s in sounds])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save_file(tensors, partial / FEATURES)
-        manifest.write(rows, partial / MANIFEST)
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    except (OSError, SafetensorError) as error:
-        raise LabError(
-            f"{folder} could not be written ({error}): free some space or choose another."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        tensors["wave_offsets"] = _offsets([s.wave for s in sounds])
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            part = Path(scratch) / folder.name
+            part.mkdir()
+            save_file(tensors, part / FEATURES)
+            manifest.write(ledger, part / MANIFEST)
+            write_json(part / SETTINGS, settings)
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
 
 
-def sound_of(wave: Wave, engine: str) -> Sound:
+def sound_of(wave: Wave) -> Sound:
     """Samples as they are stored, and the features of these: what is made again tomorrow has the same."""
     samples = audio.to_pcm(wave)
-    mel, f0, energy = features.extract(_floats(samples))
-    return Sound(samples, mel.half().numpy(), f0.float().numpy(), energy.float().numpy(), engine)
+    mel, f0, energy = features.extract(audio.from_pcm(samples))
+    return Sound(samples, mel.half().numpy(), f0.float().numpy(), energy.float().numpy())
 
 
 def recorded_wave(path: str | Path, max_seconds: float | None = None) -> Wave:
@@ -300,31 +270,38 @@ def checksum(samples: NDArray[np.int16]) -> str:
 
 def _is_built(spec: CorpusSpec, folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["digest"] == spec.digest())
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json(folder / SETTINGS)["digest"] == spec.digest())
+    except (LabError, KeyError, TypeError):
         return False
 
 
-def _utterances(spec: CorpusSpec) -> Iterator[Utterance]:
-    """The corpus's utterances in order, without end where the text has none."""
+def _rows(spec: CorpusSpec) -> Iterator[Row]:
+    """The ledger in order, with all that is needed to speak it; without end where the text has none."""
     prosody, voices = spec.performance(), voice_pool(spec.pool, spec.n_voices)
+    same = {
+        "language": spec.language,
+        "split": "lines" if spec.lines else spec.split,
+        "kind": spec.kind,
+        "source": manifest.MADE,
+        "engine": engine_of(spec.engine).name,
+        "file": "",
+        "consent": "",
+    }
     texts: list[str] = []
     for i, text in enumerate(_texts(spec)):
         if i % len(voices) == 0:
-            turn = _seed(spec, i, "voices")
-            order = np.random.default_rng(turn).permutation(len(voices))
+            order = np.random.default_rng(_seed(spec, i, "voices")).permutation(len(voices))
         texts.append(text)
-        seed = _seed(spec, i, "utterance")
-        yield Utterance(
-            id=f"{spec.name}-{i:06d}",
-            text=transcribe(text, texts[-9:-1], prosody.recording, seed),
-            spoken=text,
-            language=spec.language,
-            voice=voices[order[i % len(voices)]],
-            prosody=prosody,
-            seed=seed,
-            engine=spec.engine,
-        )
+        voice, seed = voices[order[i % len(voices)]], _seed(spec, i, "utterance")
+        params = {"engine": spec.engine, "voice": asdict(voice), "prosody": asdict(prosody)}
+        yield same | {
+            "id": f"{spec.name}-{i:06d}",
+            "voice": voice.id,
+            "seed": seed,
+            "params": json.dumps(params),
+            "text": transcribe(text, texts[-9:-1], prosody.recording, seed),
+            "spoken": text,
+        }
 
 
 def _texts(spec: CorpusSpec) -> Iterator[str]:
@@ -351,17 +328,17 @@ def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") >> 1
 
 
-@contextmanager
-def _helpers(workers: int, seconds: float) -> Iterator[ProcessPoolExecutor | None]:
-    """The other processes, if they are wanted and the work is worth their start."""
-    if workers == 1 or seconds < WORTH_HELP:
-        yield None
+def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
+    """Rows with their sounds, in order; several processes speak ahead."""
+    if workers == 1:
+        yield from ((row, _sound(row)) for row in rows)
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers - 1, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
-        yield pool
+        while ahead := list(itertools.islice(rows, AHEAD)):
+            yield from zip(ahead, pool.map(_sound, ahead, chunksize=CHUNK), strict=True)
     except BrokenProcessPool as error:
         raise LabError(
             "A process that spoke ended, perhaps killed for want of memory: free some, or use one worker. A "
@@ -371,114 +348,41 @@ def _helpers(workers: int, seconds: float) -> Iterator[ProcessPoolExecutor | Non
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _speak_chunk(chunk: list[Utterance]) -> list[Sound]:
+def _sound(row: Row) -> Sound:
     """Speak on one thread: processes share the cores, and sums come out the same everywhere."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [sound_of(*_say(u)) for u in chunk]
+        return sound_of(_wave(row))
     finally:
         torch.set_num_threads(threads)
 
 
-def _say(u: Utterance) -> tuple[Wave, str]:
-    engine = engine_of(u.engine)
+def _wave(row: Row) -> Wave:
+    """The speech (s) that a row of the ledger asks for."""
+    params, name = json.loads(row["params"]), f"Utterance {row['id']}"
+    voice, prosody = from_plain(Voice, params["voice"], name), from_plain(Prosody, params["prosody"], name)
+    engine, seed = engine_of(params["engine"]), int(row["seed"])
     try:
-        return speak(u.spoken, u.language, u.voice, u.prosody, u.seed, engine), engine.name
+        return speak(row["spoken"], row["language"], voice, prosody, seed, engine)
     except LabError as error:
-        raise LabError(f"Utterance {u.id}: {error}") from error
+        raise LabError(f"{name}: {error}") from error
 
 
-def _spoken(
-    utterances: Iterator[Utterance], helpers: ProcessPoolExecutor | None, in_hand: int
-) -> Iterator[tuple[Utterance, Sound]]:
-    """Utterances with their sounds, in order.
-
-    Helpers speak ahead, with up to `in_hand` chunks. This process never waits for them: it speaks the next
-    chunk, and when it is too far ahead, or there is none left, the one that is due, which comes out the same
-    from everybody.
-    """
-    waiting: deque[tuple[list[Utterance], Future[list[Sound]]]] = deque()
-    chunks = iter(lambda: list(itertools.islice(utterances, CHUNK)), [])
-    while True:
-        while helpers and sum(not f.done() for _, f in waiting) < in_hand and (chunk := next(chunks, [])):
-            waiting.append((chunk, helpers.submit(_speak_chunk, chunk)))
-        if waiting and waiting[0][1].done():
-            due, future = waiting.popleft()
-            yield from zip(due, future.result(), strict=True)
-        elif len(waiting) < AHEAD and (chunk := next(chunks, [])):
-            own: Future[list[Sound]] = Future()
-            own.set_result(_speak_chunk(chunk))
-            waiting.append((chunk, own))
-        elif waiting:
-            due, _ = waiting.popleft()
-            yield from zip(due, _speak_chunk(due), strict=True)
-        else:
-            return
-
-
-def _row(spec: CorpusSpec, u: Utterance, sound: Sound) -> dict[str, Any]:
-    params = {"engine": u.engine, "voice": asdict(u.voice), "prosody": asdict(u.prosody)}
-    return {
-        "id": u.id,
-        "language": u.language,
-        "split": "lines" if spec.lines else spec.split,
-        "kind": spec.kind,
-        "source": manifest.MADE,
-        "engine": sound.engine,
-        "voice": u.voice.id,
-        "seed": u.seed,
-        "params": json.dumps(params),
-        "text": u.text,
-        "spoken": u.spoken,
-        "seconds": sound.seconds,
-        "sha256": sound.sha256,
-        "file": "",
-        "consent": "",
-    }
-
-
-def _again(row: pd.Series, folder: Path) -> NDArray[np.int16]:
-    """The samples of a ledger's row: its recording read again, or its speech made again."""
-    if row["file"]:
-        if not Path(row["file"]).is_file():
-            raise LabError(
-                f"{folder / MANIFEST}, row '{row['id']}': its recording {row['file']} is gone; put it back."
-            )
-        wave = recorded_wave(row["file"])
-    else:
-        wave, _ = _say(_utterance_of(row))
-    samples = audio.to_pcm(wave)
+def _again(row: Row, folder: Path) -> Wave:
+    """The sound (s) of a ledger's row: its recording read again, or its speech made again; checked."""
+    name = f"{folder / MANIFEST}, row '{row['id']}'"
+    if row["file"] and not Path(row["file"]).is_file():
+        raise LabError(f"{name}: its recording {row['file']} is gone; put it back.")
+    samples = audio.to_pcm(recorded_wave(row["file"]) if row["file"] else _wave(row))
     if checksum(samples) != row["sha256"]:
         raise LabError(
-            f"{folder / MANIFEST}, row '{row['id']}': the sound differs from the one recorded in the ledger "
+            f"{name}: the sound differs from the one recorded in the ledger "
             f"({row['engine'] or row['file']}); build the corpus again."
         )
-    return samples
+    return audio.from_pcm(samples)
 
 
-def _utterance_of(row: pd.Series) -> Utterance:
-    """The task that a ledger's row came from."""
-    params = json.loads(row["params"])
-    voice, prosody = params["voice"], params["prosody"]
-    recording: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in prosody["recording"].items()
-    }
-    return Utterance(
-        id=row["id"],
-        text=row["text"],
-        spoken=row["spoken"],
-        language=row["language"],
-        voice=Voice(**(voice | {"formants": tuple(voice["formants"])})),
-        prosody=Prosody(**(prosody | {"recording": Recording(**recording)})),
-        seed=int(row["seed"]),
-        engine=params["engine"],
-    )
-
-
-def _floats(samples: NDArray[np.int16]) -> Wave:
-    return samples.astype(np.float32) / np.float32(32767)
-
-
-def _offsets(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
+def _offsets(items: Sequence[NDArray[Any]]) -> Tensor:
+    """Where each of the arrays begins when they lie end to end, and where the last ends."""
+    return torch.tensor([0, *np.cumsum([len(item) for item in items])], dtype=torch.int64)

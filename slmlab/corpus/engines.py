@@ -13,15 +13,16 @@ Axis legend: s samples.
 
 import _ctypes
 import ctypes
-import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 import numpy as np
+import torch
 
 from slmlab.corpus.prosody import PlannedWord, Prosody, plan, record
 from slmlab.corpus.voices import Voice
@@ -68,24 +69,25 @@ def speak(
     Returns:
         the wave (s) at 16 kHz; clean speech lies at -23 dB, with at most 0.15 s of silence on either side.
     """
-    wave = (engine or espeak()).say(text, language, voice, prosody, seed)
+    wave = (engine or engine_of("espeak-ng")).say(text, language, voice, prosody, seed)
     return record(with_loudness(trim(wave), LOUDNESS), prosody.recording, seed)
 
 
+@cache
 def engine_of(name: str) -> Engine:
-    """An engine by its name in a corpus's settings: `espeak-ng`, or `mms:FOLDER` with a model's folder."""
+    """This process's engine of a name: `espeak-ng`, or `mms:FOLDER` with a model's folder."""
     kind, _, folder = name.partition(":")
     if kind == "espeak-ng":
-        return espeak()
+        return Espeak()
     if kind == "mms" and folder:
-        return _mms(folder)
+        return Mms(folder)
     raise LabError(f"Speech engine '{name}' is unknown; expected 'espeak-ng' or 'mms:FOLDER'.")
 
 
 def check() -> str:
     """Name and version of espeak-ng, after it has said a word; LabError if it does not."""
     speak("habari", "sw", Voice("check", pitch=120.0), Prosody(), 0)
-    return espeak().name
+    return engine_of("espeak-ng").name
 
 
 def trim(wave: Wave) -> Wave:
@@ -96,12 +98,6 @@ def trim(wave: Wave) -> Wave:
         return wave
     margin = int(MAX_SILENCE * SAMPLE_RATE)
     return wave[max(int(sounding[0]) - margin, 0) : int(sounding[-1]) + 1 + margin]
-
-
-@cache
-def espeak() -> "Espeak":
-    """The espeak-ng of this process."""
-    return Espeak()
 
 
 class Espeak:
@@ -119,16 +115,14 @@ class Espeak:
             raise LabError(
                 "The speech engine espeak-ng is not installed: run `pip install espeakng-loader`."
             ) from None
-        self._library_path = str(espeakng_loader.get_library_path())
+        self._library = str(espeakng_loader.get_library_path())
         self._data = _short_path(Path(espeakng_loader.get_data_path()))
         self._scratch = tempfile.TemporaryDirectory(prefix="slmlab-voice-")
-        self._written: set[Path] = set()
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._receive)  # kept alive as long as the engine
-        library = self._load()
-        library.espeak_Info.restype = ctypes.c_char_p
-        self.name = "espeak-ng " + library.espeak_Info(None).decode()
-        self._unload(library)
+        with self._loaded() as library:
+            library.espeak_Info.restype = ctypes.c_char_p
+            self.name = "espeak-ng " + library.espeak_Info(None).decode()
 
     def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
         """See `Engine`."""
@@ -138,36 +132,20 @@ class Espeak:
         self, planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float, seed: int
     ) -> Wave:
         """A planned sentence (s) at 16 kHz; `width` is `Prosody.range`."""
-        commands = _commands(planned, language, voice, width)
-        wave = self.synthesise(commands, _voice_file(language, voice, self._data), seed)
-        if not np.abs(wave).max(initial=0.0) > 0:
+        commands = _commands(planned, language, voice, width).encode()
+        voice_file = Path(self._scratch.name) / "voice"
+        voice_file.write_text(_voice_file(language, voice, self._data), encoding="latin-1")
+        flags = 0x1 | 0x10 | 0x1000  # UTF-8, SSML, a pause at the end
+        self._chunks.clear()
+        with self._loaded() as library:
+            library.espeak_ng_SetRandSeed(ctypes.c_long(seed % 2**31))
+            _expect(library.espeak_ng_SetVoiceByFile(str(voice_file).encode()), "load the voice")
+            _expect(library.espeak_Synth(commands, len(commands) + 1, 0, 1, 0, flags, None, None), "speak")
+        wave = np.frombuffer(b"".join(self._chunks), np.int16).astype(np.float32) / np.float32(32768)
+        if not wave.any():
             text = " ".join(word.text for word in planned)
             raise LabError(f"espeak-ng found nothing to say in '{text}' ({language}): write words of it.")
         return resample(wave, self.SAMPLE_RATE * voice.tract)
-
-    def synthesise(self, text: str, voice_file: str, seed: int) -> Wave:
-        """What espeak-ng makes of a text with commands, in the voice of a voice file: (s) at 22.05 kHz."""
-        path = self._write_once(voice_file)
-        library = self._load()
-        try:
-            self._chunks.clear()
-            library.espeak_ng_SetRandSeed(ctypes.c_long(seed % 2**31))
-            _expect(library.espeak_ng_SetVoiceByFile(str(path).encode()), "load the voice")
-            encoded = text.encode()
-            flags = 0x1 | 0x10 | 0x1000  # UTF-8, SSML, a pause at the end
-            _expect(library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, flags, None, None), "speak")
-            return np.frombuffer(b"".join(self._chunks), np.int16).astype(np.float32) / np.float32(32768)
-        finally:
-            self._unload(library)
-
-    def _write_once(self, voice_file: str) -> Path:
-        """The path of a file of this content, for as long as the process lives."""
-        content = voice_file.encode("latin-1")
-        path = Path(self._scratch.name) / hashlib.sha256(content).hexdigest()[:16]
-        if path not in self._written:
-            path.write_bytes(content)
-            self._written.add(path)
-        return path
 
     def _receive(self, samples: Any, count: int, _events: Any) -> int:
         """espeak-ng hands over what it has spoken."""
@@ -175,9 +153,10 @@ class Espeak:
             self._chunks.append(ctypes.string_at(samples, count * 2))
         return 0
 
-    def _load(self) -> ctypes.CDLL:
+    @contextmanager
+    def _loaded(self) -> Iterator[ctypes.CDLL]:
         """The library in its first state."""
-        library = ctypes.CDLL(self._library_path)
+        library = ctypes.CDLL(self._library)
         rate = library.espeak_Initialize(2, 0, str(self._data).encode(), 0x8000)  # synchronous; never exit()
         if rate != self.SAMPLE_RATE:
             raise LabError(
@@ -185,11 +164,11 @@ class Espeak:
                 f"{self._data}: install `espeakng-loader` again."
             )
         library.espeak_SetSynthCallback(self._callback)
-        return library
-
-    def _unload(self, library: ctypes.CDLL) -> None:
-        library.espeak_Terminate()
-        _ctypes.dlclose(library._handle)
+        try:
+            yield library
+        finally:
+            library.espeak_Terminate()
+            _ctypes.dlclose(library._handle)
 
 
 _CALLBACK: Callable[[Any], Any] = ctypes.CFUNCTYPE(
@@ -225,8 +204,6 @@ class Mms:
 
     def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
         """See `Engine`; the model decides the language."""
-        import torch
-
         performed = plan(text, language, prosody, seed)
         inputs = self._tokenizer(text, return_tensors="pt")
         if inputs["input_ids"].shape[-1] < 2:
@@ -238,11 +215,6 @@ class Mms:
             torch.manual_seed(seed)
             wave = self._model(**inputs).waveform[0].numpy()
         return resample(wave, self._model.config.sampling_rate * voice.tract)
-
-
-@cache
-def _mms(folder: str) -> Mms:
-    return Mms(folder)
 
 
 def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:

@@ -7,7 +7,6 @@ may be used.
 """
 
 import csv
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
+from slmlab.files import fraction
 from slmlab.language.text import LANGUAGES, TINY, Alphabet
 from slmlab.sound.audio import SOUNDS, is_generated
 
@@ -182,17 +182,17 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path, alphabet: 
             alphabet.encode_spoken(_transcript(clip))
             if is_generated(clip.path):
                 raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
-            sound = sound_of(recorded_wave(clip.path, spec.max_seconds), "")
+            sound = sound_of(recorded_wave(clip.path, spec.max_seconds))
         except LabError as error:
             skipped.append((str(clip.path), str(error)))
             continue
-        rows.append(_row(spec, i, clip, sound))
+        rows.append(_row(spec, i, clip))
         sounds.append(sound)
     if not rows:
         first = f"; the first: {skipped[0][1]}" if skipped else ""
         raise LabError(f"Import '{spec.name}': none of {len(clips)} recordings can be used{first}")
     settings = {"spec": asdict(spec), "skipped": [{"file": f, "reason": r} for f, r in skipped]}
-    save(Path(folder), manifest.table(rows), sounds, spec.keep_wave, settings)
+    save(Path(folder), rows, sounds, spec.keep_wave, settings)
     return Imported(Corpus.load(folder), tuple(skipped))
 
 
@@ -202,7 +202,7 @@ def _transcript(clip: Clip) -> str:
     return clip.text
 
 
-def _row(spec: ImportSpec, i: int, clip: Clip, sound: Sound) -> dict[str, Any]:
+def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
     return {
         "id": f"{spec.name}-{i:06d}",
         "language": spec.language,
@@ -215,8 +215,6 @@ def _row(spec: ImportSpec, i: int, clip: Clip, sound: Sound) -> dict[str, Any]:
         "params": "{}",
         "text": clip.text,
         "spoken": clip.text,
-        "seconds": sound.seconds,
-        "sha256": sound.sha256,
         "file": str(clip.path.resolve()),
         "consent": spec.consent,
     }
@@ -224,7 +222,7 @@ def _row(spec: ImportSpec, i: int, clip: Clip, sound: Sound) -> dict[str, Any]:
 
 def _split(text: str) -> str:
     """The split of a sentence by its hash: whoever reads it, it stays on one side."""
-    point = _point(text)
+    point = fraction(text)
     for split, share in SPLITS.items():
         point -= share
         if point < 0:
@@ -234,12 +232,7 @@ def _split(text: str) -> str:
 
 def _third(speaker: str) -> int:
     """0, 1 or 2 by a hash of who speaks."""
-    return int(3 * _point(speaker))
-
-
-def _point(text: str) -> float:
-    """A number in [0, 1) that a text always has."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
+    return int(3 * fraction(speaker))
 
 
 def _lines(path: Path) -> list[str]:

@@ -27,8 +27,8 @@ MELODY, CHANNEL, TRANSCRIPT = range(3)  # streams of random numbers of one utter
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What stands between the mouth and the model; the default is a studio, where nothing is added."""
+class Channel:
+    """What stands between mouth and model: room, noise, microphone, transcriber. The default adds nothing."""
 
     noise_snr: tuple[float, float] | None = None
     """Least and greatest ratio of speech to background noise in dB, drawn evenly; None for silence."""
@@ -50,8 +50,8 @@ class Recording:
     """Share of utterances whose transcript misses, adds or mistakes a word."""
 
 
-STUDIO = Recording()
-CROWD = Recording(
+STUDIO = Channel()
+CROWD = Channel(
     noise_snr=(10.0, 30.0),
     room_share=0.7,
     low_cut=(40.0, 200.0),
@@ -98,7 +98,7 @@ class Prosody:
     """Share of the phrase boundaries inside a sentence at which the speaker pauses."""
     pause_seconds: float = 0.15
     """Mean length of such a pause."""
-    recording: Recording = STUDIO
+    recording: Channel = STUDIO
     """What the microphone and the transcriber add."""
 
 
@@ -165,8 +165,9 @@ def plan(text: str, language: str, prosody: Prosody, seed: int) -> tuple[Planned
     register = prosody.register_spread * _normal(rng)
     focus = focus_words(language) if language in LANGUAGES else frozenset()
     tune = _tune(words, prosody)
+    phrase = (prosody.phrase_spread, prosody.phrase_rate_spread, prosody.phrase_gain_spread)
     planned: list[PlannedWord] = []
-    step, step_rate, step_gain = _phrase(rng, prosody)
+    step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
     for i, (word, melody) in enumerate(zip(words, tune, strict=True)):
         stressed = float(for_scoring(word) in focus)
         ends = i + 1 < len(words) and (word[-1] in ",;:" or rng.random() < 1 / prosody.phrase_words)
@@ -182,35 +183,35 @@ def plan(text: str, language: str, prosody: Prosody, seed: int) -> tuple[Planned
             )
         )
         if ends:
-            step, step_rate, step_gain = _phrase(rng, prosody)
+            step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
     return tuple(planned)
 
 
-def record(wave: Wave, recording: Recording, seed: int) -> Wave:
-    """A clean wave (s) as it would come out of this recording: room, noise, microphone, gain; same length."""
-    if recording == STUDIO:
+def record(wave: Wave, channel: Channel, seed: int) -> Wave:
+    """A clean wave (s) as it comes out of a channel: room, noise, microphone, gain; same length."""
+    if channel == STUDIO:
         return wave
     rng = np.random.default_rng((seed, CHANNEL))
     length = len(wave)
     n = _fast_length(length + SAMPLE_RATE // 2)  # room for the echo
     hertz = np.fft.rfftfreq(n, 1 / SAMPLE_RATE).astype(np.float32)
     spectrum = np.fft.rfft(wave, n)
-    if rng.random() < recording.room_share:
-        spectrum *= np.fft.rfft(_room(recording, rng), n)
-    if recording.noise_snr is not None:
+    if rng.random() < channel.room_share:
+        spectrum *= np.fft.rfft(_room(channel, rng), n)
+    if channel.noise_snr is not None:
         noise = np.fft.rfft(rng.standard_normal(n, dtype=np.float32))
-        noise *= np.exp(-0.5 * rng.uniform(*recording.noise_colour) * np.log(np.maximum(hertz, 50.0)))
+        noise *= np.exp(-0.5 * rng.uniform(*channel.noise_colour) * np.log(np.maximum(hertz, 50.0)))
         speech_over_noise = _energy(spectrum) / length / (_energy(noise) / n)
-        spectrum += noise * math.sqrt(speech_over_noise * 10 ** (-rng.uniform(*recording.noise_snr) / 10))
-    if recording.low_cut is not None:
-        spectrum *= _microphone(hertz, rng.uniform(*recording.low_cut), rng.uniform(*recording.high_cut))
-    heard = np.fft.irfft(spectrum, n)[:length].astype(np.float32)
-    level = math.sqrt(float(wave @ wave) / max(float(heard @ heard), 1e-12))
-    level *= 10 ** (recording.gain_spread * _normal(rng) / 20)
-    return heard * np.float32(min(level, 0.97 / max(float(np.abs(heard).max()), 1e-9)))
+        spectrum += noise * math.sqrt(speech_over_noise * 10 ** (-rng.uniform(*channel.noise_snr) / 10))
+    if channel.low_cut is not None:
+        spectrum *= _microphone(hertz, rng.uniform(*channel.low_cut), rng.uniform(*channel.high_cut))
+    received = np.fft.irfft(spectrum, n)[:length].astype(np.float32)
+    level = math.sqrt(float(wave @ wave) / max(float(received @ received), 1e-12))
+    level *= 10 ** (channel.gain_spread * _normal(rng) / 20)
+    return received * np.float32(min(level, 0.97 / max(float(np.abs(received).max()), 1e-9)))
 
 
-def transcribe(text: str, others: list[str], recording: Recording, seed: int) -> str:
+def transcribe(text: str, others: list[str], channel: Channel, seed: int) -> str:
     """What a hurried person writes down: `text`, or now and then a word too few, too many or mistaken.
 
     Args:
@@ -218,7 +219,7 @@ def transcribe(text: str, others: list[str], recording: Recording, seed: int) ->
         others: sentences whose words may slip in.
     """
     rng = np.random.default_rng((seed, TRANSCRIPT))
-    if rng.random() >= recording.wrong_transcripts:
+    if rng.random() >= channel.wrong_transcripts:
         return text
     words = text.split()
     place = int(rng.integers(len(words)))
@@ -246,24 +247,15 @@ def _tune(words: list[str], prosody: Prosody) -> list[float]:
     return tune
 
 
-def _phrase(rng: np.random.Generator, prosody: Prosody) -> tuple[float, float, float]:
-    """A phrase's random steps: pitch in st, pace in octaves, loudness in dB."""
-    return (
-        prosody.phrase_spread * _normal(rng),
-        prosody.phrase_rate_spread * _normal(rng),
-        prosody.phrase_gain_spread * _normal(rng),
-    )
-
-
 def _normal(rng: np.random.Generator) -> float:
     """A standard normal number, cut at ±2 so that no word leaves the human range."""
     return float(np.clip(rng.standard_normal(), -2.0, 2.0))
 
 
-def _room(recording: Recording, rng: np.random.Generator) -> NDArray[np.float32]:
+def _room(channel: Channel, rng: np.random.Generator) -> NDArray[np.float32]:
     """An impulse response (s): the direct sound, and after 2 ms noise that decays exponentially."""
-    seconds = rng.uniform(*recording.room_seconds)
-    level = 10 ** (rng.uniform(*recording.room_level) / 20)
+    seconds = rng.uniform(*channel.room_seconds)
+    level = 10 ** (rng.uniform(*channel.room_level) / 20)
     time = np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
     echo = rng.standard_normal(len(time), dtype=np.float32) * np.exp(-3 * math.log(10) / seconds * time)
     echo[: SAMPLE_RATE // 500] = 0.0

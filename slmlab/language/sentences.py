@@ -12,10 +12,10 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from hashlib import blake2b
 from pathlib import Path
 
 from slmlab.errors import LabError
+from slmlab.files import fraction
 from slmlab.language.text import LANGUAGES, TINY, Alphabet, for_scoring, normalise
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "text"
@@ -321,7 +321,7 @@ def _stream(grammar: Grammar, rng: random.Random, tries: int) -> Iterator[str]:
 
 
 def _belongs(grammar: Grammar, normal: str, split: str) -> bool:
-    point = 100 * _fraction(f"{grammar.language}: {normal}")
+    point = 100 * fraction(f"{grammar.language}: {normal}")
     if_seen, if_held_out = _within(point, SEEN_SPLITS, split), _within(point, HELD_OUT_SPLITS, split)
     if if_seen == if_held_out:
         return if_seen
@@ -338,11 +338,6 @@ def _within(point: float, shares: dict[str, int], split: str) -> bool:
     return False
 
 
-def _fraction(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone, on every machine."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
-
-
 def _choose_held_out(grammar: Grammar) -> list[str]:
     """A tenth of the content words in the order of their hashes.
 
@@ -355,7 +350,7 @@ def _choose_held_out(grammar: Grammar) -> list[str]:
     members = [{str(e.parts[0]) for e in listed if e.is_word} for listed in grammar.lists.values()]
     spelt = [for_scoring(text) for text in literals]
     chosen: list[str] = []
-    for word in sorted(texts, key=lambda w: _fraction(f"{grammar.language} held out: {w}")):
+    for word in sorted(texts, key=lambda w: fraction(f"{grammar.language} held out: {w}")):
         if len(chosen) >= round(HELD_OUT_SHARE * len(texts)):
             break
         elsewhere = [*spelt, *(text for other, forms in texts.items() if other != word for text in forms)]

@@ -4,7 +4,6 @@ The table of preferences is one of pairs (`slmlab.corpus.pairs`), which `slmlab 
 trainers take; columns of the vote stand beside.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from slmlab.corpus import pairs
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
+from slmlab.files import fraction
 from slmlab.people import ranking
 from slmlab.people.design import TASKS, Study
 from slmlab.people.store import LEFT, RIGHT, SIMULATED, Store
@@ -36,8 +36,7 @@ SCHEMA = pa.schema(
 
 def split_of(prompt: str) -> str:
     """train or test, by the prompt alone: no prompt stands on both sides."""
-    point = int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=6).digest(), "big") / 2**48
-    return "test" if point < TEST_SHARE else "train"
+    return "test" if fraction(prompt) < TEST_SHARE else "train"
 
 
 def preferences(store: Store) -> pd.DataFrame:

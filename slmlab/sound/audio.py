@@ -126,6 +126,11 @@ def to_pcm(wave: ArrayLike) -> NDArray[np.int16]:
     return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
 
 
+def from_pcm(samples: NDArray[np.int16]) -> Wave:
+    """A wave (s) in [-1, 1] of 16-bit samples."""
+    return samples.astype(np.float32) / np.float32(32767)
+
+
 def is_generated(path: str | Path) -> bool:
     """Whether a sound file carries this package's mark of generated speech."""
     path = Path(path)

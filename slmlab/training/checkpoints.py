@@ -7,8 +7,6 @@ are not. No pickle: a checkpoint is numbers and JSON, and opening one runs nothi
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from slmlab import __version__
 from slmlab.errors import LabError
-from slmlab.files import digest, plain, replace_text, whole
+from slmlab.files import digest, from_plain, plain, replace_text, whole
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
@@ -261,34 +259,6 @@ def digest_of(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def from_plain(cls: type[C], values: Any, source: str) -> C:
-    """JSON values → a frozen dataclass: list → tuple, object → dataclass; fields must match exactly."""
-    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    found = set(values) if isinstance(values, dict) else set()
-    if found != fields:
-        unlike = ", ".join(sorted(found ^ fields))
-        raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); train it again.")
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
-
-
-def _typed(hint: Any, value: Any, source: str) -> Any:
-    """One JSON value as its field's type; of a union, the first part that fits."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return (
-            None
-            if value is None
-            else _typed(next(a for a in arguments if a is not type(None)), value, source)
-        )
-    if dataclasses.is_dataclass(hint):
-        return from_plain(typing.cast("type[Any]", hint), value, source)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        inner = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
-        return tuple(_typed(part, item, source) for part, item in zip(inner, value, strict=True))
-    return value
 
 
 def differences(found: Any, expected: Any, name: str = "") -> str:
