@@ -1,5 +1,5 @@
-"""Exercises: the shown answers of all notebooks pass their own checks; in 00 to 03 an answer written another
-way passes too, and each likely mistake is told which one it is.
+"""Exercises: answers shown pass their own checks; each likely mistake is told which one it is. In 00 to 03,
+answers and mistakes that are written another way are recognised, too.
 """
 
 import importlib
@@ -7,6 +7,7 @@ import inspect
 import math
 import textwrap
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tasks import corpus, prosody, tokens, tour
 from slmlab.corpus.prosody import LIVELY, SYNTHETIC
 from slmlab.language.text import normalise
 from slmlab.notebook import series
-from slmlab.notebook.exercises import MOST, USUAL, Exercise, between, like
+from slmlab.notebook.exercises import HARDEST, NOTEBOOK_NAMES, Exercise, exercise
 
 LONGEST_ANSWER = 5  # lines
 WIDEST_ANSWER = 100  # characters
@@ -35,63 +36,87 @@ EVERY = {
 BOOK = nbformat.read(series.BOOK / "07_judges.ipynb", as_version=4)
 BUILT = next(cell.source.split("\n\n")[0] for cell in BOOK.cells if cell.source.startswith("def edits("))
 """What notebook 07 builds before it asks for a word error rate."""
-every_exercise = pytest.mark.parametrize("exercise", EVERY.values(), ids=EVERY)
-
-
-def _twice(x: int) -> int:
-    return _added(x, x)
+every_exercise = pytest.mark.parametrize("task", EVERY.values(), ids=EVERY)
 
 
 def _added(x: int, y: int) -> int:
     return x + y
 
 
-double = Exercise(
-    2, 3, like(_twice, [(1,), (3,)], {"You squared it.": lambda x: x * x}), (_twice, _added, normalise)
+@exercise(
+    difficulty=2,
+    minutes=3,
+    cases=[(1,), (3,)],
+    mistakes={"You squared it.": lambda x: x * x},
+    package=(normalise,),
 )
+def double(x: int) -> int:
+    """Twice is once and once again."""
+    return _added(x, x)
 
 
-def run_as_shown(exercise: Exercise) -> Any:
+def _twice(x: Any) -> Any:
+    """As `double`, for other cases."""
+    return 2 * x
+
+
+def task_of(*cases: tuple[Any, ...], answer: Any = _twice) -> Exercise:
+    return exercise(difficulty=1, minutes=1, cases=cases)(answer)
+
+
+def takes(task: Exercise) -> str:
+    """The names of an answer's arguments; none for a value."""
+    return ", ".join(inspect.signature(task.solution).parameters)
+
+
+def run_as_shown(task: Exercise) -> Any:
     """What a reader gets who pastes all that is shown into the notebook's stub; for a value, the value."""
-    first = exercise.solution[0]
-    known: dict[str, Any] = {"np": np, "pd": pd, "torch": torch, "Tensor": torch.Tensor}
-    assert known.keys() == set(USUAL)
-    exec(BUILT, known)
-    *needed, shown = exercise.answer().split("\n\n")
-    names = ", ".join(inspect.signature(first).parameters)
-    if not names:
-        exec("\n".join(needed), known)
-        return eval(shown, known)
-    exec(f"def answer({names}):\n{textwrap.indent(exercise.answer(), '    ')}", known)
-    return known["answer"]
+    names: dict[str, Any] = {"np": np, "pd": pd, "torch": torch}
+    assert names.keys() == NOTEBOOK_NAMES
+    exec(BUILT, names)
+    *needed, shown = task.shown_answer().split("\n\n")
+    if not takes(task):
+        exec("\n".join(needed), names)
+        return eval(shown, names)
+    exec(f"def answer({takes(task)}):\n{textwrap.indent(task.shown_answer(), '    ')}", names)
+    return names["answer"]
 
 
 @every_exercise
-def test_the_shown_answer_passes_its_own_check(exercise: Exercise) -> None:
-    assert exercise.check(run_as_shown(exercise)).fault == ""
+def test_the_shown_answer_passes_its_own_check(task: Exercise) -> None:
+    assert task.check(run_as_shown(task)).fault == ""
 
 
 @every_exercise
-def test_the_shown_answer_is_short(exercise: Exercise) -> None:
-    own = exercise.answer().split("\n\n")[-1].splitlines()  # what it needs stands before an empty line
+def test_each_mistake_is_told_by_its_own_sentence(task: Exercise) -> None:
+    """None is right, and no two mistakes are one and the same in all the cases that are tried."""
+    for sentence, mistake in task.mistakes.items():
+        assert task.check(mistake if takes(task) else mistake()).fault == sentence
+
+
+@every_exercise
+def test_the_shown_answer_is_short(task: Exercise) -> None:
+    own = task.shown_answer().split("\n\n")[-1].splitlines()  # what it needs stands before an empty line
     assert len(own) <= LONGEST_ANSWER
     assert max(map(len, own)) <= WIDEST_ANSWER
 
 
 def test_an_answer_is_helpers_then_the_body_without_private_names_then_the_package() -> None:
-    assert double.answer() == "def added(x: int, y: int) -> int:\n    return x + y\n\nreturn added(x, x)"
-    assert double.package().startswith("def normalise(")
+    assert (
+        double.shown_answer() == "def added(x: int, y: int) -> int:\n    return x + y\n\nreturn added(x, x)"
+    )
+    assert double.shown_package().startswith("def normalise(")
 
 
 def test_a_value_is_shown_with_what_it_comes_to() -> None:
-    assert tour.bits.answer() == "import math\n\n25 * math.log2(6561)\n# 317"
-    assert tour.peak.answer() == "50"
-    assert tour.peak.package() == ""
+    assert tour.bits.shown_answer() == "import math\n\n25 * math.log2(6561)\n# 317"
+    assert tour.peak.shown_answer() == "50"
+    assert tour.peak.shown_package() == ""
 
 
 def test_an_answer_may_work_in_place() -> None:
     """Each call has numbers of its own: what one answer did to them is no fault of the next."""
-    doubled = Exercise(1, 1, like(lambda x: 2 * x, [(np.ones(3),)], {}), (_twice,))
+    doubled = task_of((np.ones(3),))
 
     def in_place(x: Any) -> Any:
         x *= 2
@@ -106,8 +131,9 @@ def test_no_answer_yet_is_no_mistake() -> None:
 
     for answer in (..., stub):
         verdict = double.check(answer)
-        assert not verdict.answered
+        assert verdict.fault is None
         assert not verdict.right
+        assert verdict._repr_mimebundle_()["text/plain"].endswith("Your turn.")
 
 
 def test_a_right_answer_a_named_mistake_and_another() -> None:
@@ -121,7 +147,7 @@ def test_an_answer_that_gives_no_numbers_is_told_so() -> None:
 
 
 def test_a_case_is_shown_in_one_line_and_a_function_by_its_name() -> None:
-    applied = Exercise(1, 1, like(lambda f, x: f(x), [(_twice, np.ones((2, 2)))], {}), (_twice,))
+    applied = task_of((_twice, np.ones((2, 2))), answer=lambda f, x: f(x))
     assert applied.check(lambda f, x: x).fault.startswith("For _twice, array([[1., 1.], [1., 1.]]) it gives")
 
 
@@ -130,31 +156,26 @@ def test_an_answer_that_stops_is_reported_not_raised() -> None:
 
 
 def test_a_value_is_not_told_the_solution() -> None:
-    secret = Exercise(1, 1, like(lambda: 42, [()], {}), (lambda: 42,))
+    secret = task_of((), answer=lambda: 42)
     assert "42" not in secret.check(41).fault
     assert secret.check(42).right
 
 
-def test_limits_name_their_side() -> None:
-    fault = between(1, 2, "too low", "too high")
-    assert [fault(x) for x in (0, 1.5, 3)] == ["too low", "", "too high"]
-
-
 def test_a_verdict_shows_difficulty_minutes_and_the_folded_solution() -> None:
     shown = tokens.code.check(...)._repr_mimebundle_()
-    assert shown["text/plain"].startswith("●" + "○" * (MOST - 1) + " · 5 min")
+    assert shown["text/plain"].startswith("●" + "○" * (HARDEST - 1) + " · 5 min")
     answer, package = shown["text/html"].partition("<details>")[2].split("In the package:")
     assert "3**place" in answer
     assert "def digits_to_codes" in package
 
 
 def test_a_mistake_that_divides_by_nothing_warns_nobody() -> None:
-    spreads = Exercise(1, 1, like(lambda x: 0.0, [(np.zeros(3),)], {}), (lambda x: 0.0,))
+    spreads = task_of((np.zeros(3),), answer=lambda x: 0.0)
     assert "nan" in spreads.check(lambda x: float(np.mean(x[x > 0]))).fault
 
 
 @pytest.mark.parametrize(
-    ("exercise", "right"),
+    ("task", "right"),
     [
         (tour.bits, 25 * 8 * math.log2(3)),
         (tour.alpha, lambda s, a: s / (s + a)),
@@ -170,16 +191,16 @@ def test_a_mistake_that_divides_by_nothing_warns_nobody() -> None:
         (prosody.repetition, lambda y: np.mean([len(set(y[i : i + 5])) == 1 for i in range(len(y) - 4)])),
         (tokens.code, lambda digits: sum((d + 1) * 3**i for i, d in enumerate(digits))),
         (tokens.collapse, lambda row: [symbol for symbol, _ in groupby(row) if symbol]),
-        (corpus.melody_only, replace(corpus._melody_only(), rate=1.0, pause_share=0.0)),
+        (corpus.melody_only, replace(corpus.melody_only.solution(), rate=1.0, pause_share=0.0)),
         (tokens.gradient, 0.915),
     ],
 )
-def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> None:
-    assert exercise.check(right).fault == ""
+def test_an_answer_of_ones_own_is_right(task: Exercise, right: object) -> None:
+    assert task.check(right).fault == ""
 
 
 @pytest.mark.parametrize(
-    ("exercise", "wrong", "word"),
+    ("task", "wrong", "word"),
     [
         (tour.bits, math.log2(6561), "25 of them"),
         (tour.alpha, lambda s, a: s / a, "share of all"),
@@ -189,9 +210,13 @@ def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> No
         (corpus.melody_only, replace(LIVELY, rate_spread=0.0), "phrase_rate_spread, focus_slowing"),
         (corpus.melody_only, SYNTHETIC, "flat too"),
         (corpus.melody_only, "lively", "This is a str"),
-        (corpus.melody_only, replace(corpus._melody_only(), question_rise=-5.0), "leave question_rise"),
-        (corpus.leaks, lambda train, test: corpus._leaks(test, train), "how many test sentences"),
-        (corpus.leaks, corpus._bare_leaks, "ôm is not ốm"),
+        (
+            corpus.melody_only,
+            replace(corpus.melody_only.solution(), question_rise=-5.0),
+            "leave question_rise",
+        ),
+        (corpus.leaks, lambda train, test: corpus.leaks.solution(test, train), "how many test sentences"),
+        (corpus.leaks, partial(corpus._leaks, corpus._letters), "ôm is not ốm"),
         (
             corpus.leaks,
             lambda train, test: sum(normalise(s) in " ".join(map(normalise, train)) for s in test),
@@ -244,5 +269,5 @@ def test_an_answer_of_ones_own_is_right(exercise: Exercise, right: object) -> No
         ),
     ],
 )
-def test_the_likely_mistake_is_named(exercise: Exercise, wrong: object, word: str) -> None:
-    assert word in exercise.check(wrong).fault
+def test_the_likely_mistake_is_named(task: Exercise, wrong: object, word: str) -> None:
+    assert word in task.check(wrong).fault

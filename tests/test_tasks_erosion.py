@@ -31,6 +31,10 @@ def test_a_peak_at_the_end(counts: tuple[list[int], list[int]], word: str) -> No
     assert (word in fault) if word else fault == ""
 
 
+def without_maximum(ps: list[float]) -> list[float]:
+    return [min(1.0, p * (len(ps) - sorted(ps).index(p))) for p in ps]
+
+
 def test_a_family() -> None:
     def adjust(ps: list[float]) -> list[float]:
         order, adjusted, last = np.argsort(ps), [0.0] * len(ps), 0.0
@@ -40,4 +44,4 @@ def test_a_family() -> None:
 
     assert erosion.family.check(adjust).right
     assert "Bonferroni" in erosion.family.check(lambda ps: [min(1.0, len(ps) * p) for p in ps]).fault
-    assert "maximum" in erosion.family.check(erosion._without_maximum).fault
+    assert "maximum" in erosion.family.check(without_maximum).fault

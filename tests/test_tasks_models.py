@@ -57,6 +57,18 @@ def cheapest(cost):
     return total[-1, -1]
 
 
+def even_steps(velocity, x, times):
+    for start in times[:-1]:
+        x = x + velocity(x, start) * (times[-1] - times[0]) / (len(times) - 1)
+    return x
+
+
+def end_for_length(velocity, x, times):
+    for i in range(len(times) - 1):
+        x = x + times[i + 1] * velocity(x, times[i])
+    return x
+
+
 def no_step_width(velocity, x, times):
     for time in times:
         x = x + velocity(x, time)
@@ -86,7 +98,7 @@ def no_step_width(velocity, x, times):
 def test_a_right_answer_passes(exercise, answer):
     verdict = exercise.check(answer)
     assert verdict.right, verdict.fault
-    assert "def " in exercise.package()
+    assert "def " in exercise.shown_package()
 
 
 @pytest.mark.parametrize(
@@ -97,8 +109,8 @@ def test_a_right_answer_passes(exercise, answer):
         (language_model.lesson_places, lambda head, codes: list(range(head, head + codes)), "no end"),
         (flow.walk, lambda v, x, t: x + v(x, t[0]), "one step over the whole time"),
         (flow.walk, no_step_width, "end - start"),
-        (flow.walk, flow._as_far_as_the_clock, "not end"),
-        (flow.walk, flow._evenly, "of one length"),
+        (flow.walk, end_for_length, "not end"),
+        (flow.walk, even_steps, "of one length"),
         (flow.lesson, lambda s, d, t: (t * s + (1 - t) * d, d - s), "backwards"),
         (flow.guide, lambda told, untold, w: untold + w * (told - untold), "other convention"),
         (flow.lesson, lambda s, d, t: (1 - t) * s + t * d, "That is the point"),
@@ -121,11 +133,17 @@ def test_a_right_answer_passes(exercise, answer):
         (judging.word_errors, lambda text, heard: min(1, metrics.wer(text, heard)), "no limit of 1"),
         (judging.word_errors, judging._by_blocks, "fewest edits"),
         (judging.cheapest, judging._greedy, "fill the whole table"),
-        (judging.cheapest, lambda cost: judging._cheapest(cost) - np.asarray(cost)[-1, -1], "last cell"),
+        (judging.cheapest, lambda cost: cheapest(cost) - cost[-1, -1], "last cell"),
     ],
 )
 def test_a_usual_mistake_is_named(exercise, answer, said):
     assert said in exercise.check(answer).fault
+
+
+def test_what_is_asked_for_is_what_the_package_does():
+    source, data = torch.randn(2, 3), torch.randn(2, 3)
+    point, velocity = flow_matching.path(source[None], data[None], torch.tensor([0.3]))
+    torch.testing.assert_close(flow.lesson.solution(source, data, 0.3), (point[0], velocity[0]))
 
 
 def test_one_euler_step_of_the_package_is_the_walk_that_is_asked_for():

@@ -15,7 +15,7 @@ from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
-from slmlab.notebook import live, plots
+from slmlab.notebook import lab, plots
 from slmlab.preference.jury import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
 from slmlab.preference.tune import (
     PairBatches,
@@ -206,8 +206,8 @@ def test_a_tuning_is_watched_while_it_goes_on(tmp_path: Path, monkeypatch: pytes
 
     shown: list[object] = []
     handle = SimpleNamespace(update=shown.append)
-    monkeypatch.setattr(live, "display", lambda picture, display_id: [shown.append("new"), handle][1])
-    watch = live.Live()
+    monkeypatch.setattr(lab, "display", lambda picture, display_id: [shown.append("new"), handle][1])
+    watch = lab.Live()
     for name, rows in (*looks, ("another", looks[0][1])):
         watch(name, rows)
     assert [isinstance(each, plots.Picture) for each in shown] == [False, True, True, False]
@@ -215,12 +215,12 @@ def test_a_tuning_is_watched_while_it_goes_on(tmp_path: Path, monkeypatch: pytes
 
 def test_the_picture_marks_what_looks_hacked() -> None:
     rows = pd.DataFrame({"signs": [0, 2], "wer": [0.4, 0.6], "margin": [math.nan, 1.0]}, index=[0, 4])
-    drawn = live.picture(rows)
+    drawn = plots.tuning(rows)
     assert "crosses) at steps 4" in drawn.alt
     crosses = [line for ax in drawn.figure.axes for line in ax.lines if line.get_marker() == "X"]
     assert [list(line.get_xdata()) for line in crosses] == [[4], [4]]
-    assert "hacking" not in live.picture(rows.iloc[:1]).alt
-    assert live.picture(rows, "tdsc/dpo").alt.startswith("tdsc/dpo, at step 4")
+    assert "hacking" not in plots.tuning(rows.iloc[:1]).alt
+    assert plots.tuning(rows, "tdsc/dpo").alt.startswith("tdsc/dpo, at step 4")
 
 
 def test_a_finished_run_is_read_and_another_one_s_folder_refused(tmp_path: Path) -> None:

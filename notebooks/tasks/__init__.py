@@ -1,1 +1,1 @@
-"""The exercises of the series, a file for each notebook; what an exercise is, is in `slmlab.exercises`."""
+"""The exercises of the series, a file for each notebook; `slmlab.notebook.exercises` says what one is."""

@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-from slmlab.notebook.exercises import Exercise, between, like
+from slmlab.notebook.exercises import exercise
 from slmlab.preference import losses
 
 FOUR = (
@@ -18,64 +17,55 @@ FOUR = (
 MARGINS = torch.tensor([-3.0, 0.0, 2.0, 40.0])
 
 
-def _margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor) -> Tensor:
+@exercise(
+    difficulty=1,
+    minutes=5,
+    cases=[FOUR],
+    mistakes={
+        "The reference is missing, or is the same for both sides: ask how far each side has moved from it.": (
+            lambda chosen, rejected, *_: chosen - rejected
+        ),
+        "The sign is turned: the chosen side should have gained on the rejected one.": (
+            lambda *four: -losses.margin(*four)
+        ),
+    },
+    reference=losses.margin,
+    package=(losses.margin,),
+)
+def margin(chosen, rejected, reference_chosen, reference_rejected):
+    """Two models can only be compared by what they say of the same utterances."""
     return (chosen - reference_chosen) - (rejected - reference_rejected)
 
 
-margin = Exercise(
-    difficulty=1,
-    minutes=5,
-    fault=like(
-        losses.margin,
-        (FOUR,),
-        {
-            "The reference is missing: what counts is how far the policy has moved from it.": (
-                lambda chosen, rejected, *_: chosen - rejected
-            ),
-            "The sign is turned: the chosen side should have gained on the rejected one.": (
-                lambda *four: -losses.margin(*four)
-            ),
-            "Both sides must be compared with the reference; you subtracted the rejected one's twice.": (
-                lambda chosen, rejected, _, reference: (chosen - reference) - (rejected - reference)
-            ),
-        },
-    ),
-    solution=(_margin, losses.margin),
-    why="Two models can only be compared by what they say of the same utterances.",
-)
-
-
-def _probability(margins: Tensor, beta: float) -> Tensor:
-    return 1 - torch.sigmoid(beta * margins)
-
-
-loss = Exercise(
+@exercise(
     difficulty=2,
     minutes=8,
-    fault=like(
-        losses.dpo,
-        ((MARGINS, 0.1), (MARGINS, 1.0)),
-        {
-            "That is the probability that the pair is lost; the loss is −log of winning it.": _probability,
-            "β must scale the margin inside the sigmoid.": lambda margins, _: losses.dpo(margins, 1.0),
-            "The sign is turned: a large margin must cost nothing.": (
-                lambda margins, beta: losses.dpo(-margins, beta)
-            ),
-        },
-    ),
-    solution=(lambda margins, beta: -functional.logsigmoid(beta * margins), losses.dpo),
-    why="A pair already won by far pulls no more: the gradient is β σ(−β Δ).",
+    cases=[(MARGINS, 0.1), (MARGINS, 1.0)],
+    mistakes={
+        "That is the probability that the pair is lost; the loss is −log of winning it.": (
+            lambda margins, beta: 1 - torch.sigmoid(beta * margins)
+        ),
+        "β must scale the margin inside the sigmoid.": lambda margins, _: losses.dpo(margins, 1.0),
+        "The sign is turned: a large margin must cost nothing.": (
+            lambda margins, beta: losses.dpo(-margins, beta)
+        ),
+    },
+    reference=losses.dpo,
+    package=(losses.dpo,),
 )
+def loss(margins, beta):
+    """A pair already won by far pulls no more: the gradient is β σ(−β Δ)."""
+    return -functional.logsigmoid(beta * margins)
 
-start = Exercise(
-    difficulty=1,
-    minutes=2,
-    fault=between(
-        0.6931,
-        0.6932,
-        "Too small: before the first step nothing is won yet, every margin is 0.",
-        "Too large: before the first step nothing is lost yet, every margin is 0.",
-    ),
-    solution=(lambda: math.log(2), losses.dpo),
-    why="ln 2, whatever the model, the pairs and β. A run that begins elsewhere scores the wrong tokens.",
-)
+
+def _start_fault(answer):
+    if abs(answer - math.log(2)) < 6e-5:
+        return ""
+    side, done = ("small", "won") if answer < math.log(2) else ("large", "lost")
+    return f"Too {side}: before the first step nothing is {done} yet, every margin is 0."
+
+
+@exercise(difficulty=1, minutes=2, fault=_start_fault, package=(losses.dpo,))
+def start():
+    """ln 2, whatever the model, the pairs and β. A run that begins elsewhere scores the wrong tokens."""
+    return math.log(2)

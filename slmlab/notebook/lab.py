@@ -1,15 +1,22 @@
 """What every notebook begins with: the style of figures, the preset, and the lab to work in."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from IPython.display import DisplayHandle, display
 
+from slmlab import files, metrics
 from slmlab.corpus.build import Corpus
 from slmlab.notebook import plots
+from slmlab.preference.jury import Codes, Judge
+from slmlab.preference.tune import name_of
+from slmlab.sound.audio import Wave
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.training import shelf
@@ -50,7 +57,7 @@ class Lab:
         """Whether what the chain says can be understood: not at `smoke`, which only proves that all runs."""
         return self.preset_name != "smoke"
 
-    def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> NDArray[np.float32]:
+    def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> Wave:
         """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
         timbre = self.chain.named_timbre(voice)
         return self.chain.to_sounds([list(codes) or [0]], timbre[None], [seed])[0].numpy()
@@ -61,10 +68,50 @@ class Lab:
 
 
 def start() -> Lab:
-    """Set the style of figures, read PRESET, and hand over the lab."""
+    """Set the style of figures, read PRESET, find the exercises, and hand over the lab."""
     plots.use_style()
+    sys.path.append(str(files.ROOT / "notebooks"))  # `tasks`, wherever a copy of the notebook lies
     lab = Lab(os.environ.get("PRESET", "tiny"))
     print(f"slmlab, preset {lab.preset.name}")
     if not lab.understood:
         print("smoke proves that everything runs: its networks hardly trained, so its speech is noise.")
     return lab
+
+
+class Live:
+    """What a `Jury` may be given as `watch`: keeps one picture under a notebook's cell up to date."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.handle: DisplayHandle | None = None
+
+    def __call__(self, name: str, rows: pd.DataFrame) -> None:
+        """Show the tuning in the folder `name` as far as it is; another one begins another picture."""
+        picture = plots.tuning(rows, name_of(Path(name)))
+        if name != self.name:
+            self.name, self.handle = name, display(picture, display_id=True)
+        elif self.handle:  # there is none outside a notebook
+            self.handle.update(picture)
+
+
+def figures(systems: Mapping[str, Codes], texts: Sequence[str], judge: Judge) -> pd.DataFrame:
+    """What systems say to the same texts, in figures: a row a system, judged from the tokens.
+
+    F0 spread is a mean over what is clearly said (`metrics.CLEAR`), as broken speech looks lively; H_p is
+    taken at equal token counts.
+    """
+    rows, entropies = {}, metrics.matched_entropies(list(systems.values()))
+    for (name, codes), entropy in zip(systems.items(), entropies, strict=True):
+        hearings = judge(codes)
+        spreads = [
+            hearing.f0_spread
+            for text, hearing in zip(texts, hearings, strict=True)
+            if metrics.cer(text, hearing.text) <= metrics.CLEAR and not np.isnan(hearing.f0_spread)
+        ]
+        rows[name] = {
+            "wer": metrics.corpus_wer(texts, [hearing.text for hearing in hearings]),
+            "F0 spread": float(np.mean(spreads)) if spreads else float("nan"),
+            "H_p": entropy,
+            "repetition": float(np.mean(np.nan_to_num([metrics.repetition_rate(row) for row in codes]))),
+        }
+    return pd.DataFrame(rows).T.rename_axis("system")

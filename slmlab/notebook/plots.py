@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn
 from einops import rearrange
 from matplotlib.axes import Axes
@@ -43,6 +44,18 @@ DPI = 96
 WIDTH = 10.0
 MOST_POINTS = 2000
 """Points of a drawn waveform; each stands for the lowest and highest sample of its stretch."""
+
+TUNING = {
+    "margin": "reward margin, nats",
+    "accuracy": "pairs told apart",
+    "drift": "drift, nats a token",
+    "wer": "word error rate",
+    "entropy": "H_p, bits",
+    "f0_spread": "F0 spread, semitones",
+    "length": "length over expected",
+    "repetition": "repetition rate",
+}
+"""Columns of `tune.monitor` and what stands above their panels."""
 
 
 def use_style() -> None:
@@ -246,6 +259,32 @@ def speech(
     if heading:
         figure.suptitle(heading, x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def tuning(rows: pd.DataFrame, title: str = "") -> Picture:
+    """What was measured while tuning: a panel a measure over steps; a cross where something looks hacked.
+
+    Args:
+        rows: of `tune.monitor`; measures that it lacks stay empty.
+        title: what the tuning is called.
+    """
+    figure, panels = sheet(2, 4, height=2.5)
+    suspect = rows[rows["signs"] > 0]
+    for ax, (name, label) in zip(panels.flat, TUNING.items(), strict=True):
+        if name in rows:
+            ax.plot(rows.index, rows[name], "o-", color=COLOURS[0], markersize=5)
+            ax.plot(suspect.index, suspect[name], "X", color=COLOURS[3], markersize=11)
+        ax.set_title(label, fontsize=13)
+        ax.margins(y=0.2)
+    for ax in panels[1]:
+        ax.set_xlabel("step")
+    last = "; ".join(f"{label} {rows[name].iloc[-1]:.2f}" for name, label in TUNING.items() if name in rows)
+    alt, headings = f"{title or 'Tuning'}, at step {rows.index[-1]}: {last}. ", [title] if title else []
+    if len(suspect):
+        alt += f"Signs of reward hacking (crosses) at steps {', '.join(map(str, suspect.index))}."
+        headings.append("✕ something looks like reward hacking; such a checkpoint ranks last")
+    figure.suptitle(" · ".join(headings), fontsize=13)
+    return Picture(figure, alt)
 
 
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
