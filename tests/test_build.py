@@ -203,6 +203,12 @@ def test_a_text_file_is_read_aloud(tmp_path: Path):
     assert corpus.rows["text"].tolist() == ["Habari ya asubuhi.", "Ninaenda shuleni."]
     with pytest.raises(LabError, match="has 2 sentences, 3"):
         build(dataclasses.replace(spec, n=3), tmp_path / "d", workers=1)
+    with pytest.raises(LabError, match=r"mine\.txt holds \d s of speech, expected 60 s"):
+        build(dataclasses.replace(spec, n=None, minutes=1.0), tmp_path / "d", workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "WORTH_HELP", 0.0)
+        patch.setattr(building, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(1))
+        assert len(build(dataclasses.replace(spec, n=None, minutes=0.04), tmp_path / "d", workers=2)) == 2
 
 
 @pytest.mark.parametrize(

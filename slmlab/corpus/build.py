@@ -1,10 +1,9 @@
-"""From settings to a corpus on disk: sentences chosen, spoken, and their features taken, by several
-processes.
+"""From settings to a corpus on disk: processes speak sentences and take the features of the sound.
 
 The result depends on the settings alone, not on how many processes worked or which finished first. A corpus
 is a folder with a ledger (`manifest.parquet`), features end to end (`features.safetensors`) and its settings
-(`corpus.json`); it appears whole or not at all. Made speech need not be kept: the ledger says how to make it
-again, and a checksum proves that it is the same.
+(`corpus.json`); it appears whole or not at all. Synthetic speech need not be stored: the ledger says how to
+make it again, and a checksum proves that it is the same.
 
 Axis legend: f mel frames, m mel bins, s samples; F and S are those of all utterances end to end.
 """
@@ -142,8 +141,7 @@ class Corpus:
         if len(tensors["offsets"]) != len(rows) + 1:
             raise LabError(
                 f"{folder}: {FEATURES} holds {len(tensors['offsets']) - 1} utterances, {MANIFEST} "
-                f"{len(rows)}: "
-                "build the corpus again."
+                f"{len(rows)}: build the corpus again."
             )
         return Corpus(folder, rows, tensors)
 
@@ -216,6 +214,8 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
             bar.update(min(done, wanted) - bar.n)
             if done >= wanted:
                 break
+    if done < wanted:
+        raise LabError(f"{spec.lines} holds {done:.0f} s of speech, expected {wanted:.0f} s: ask for less.")
     save(folder, rows, sounds, spec.keep_wave, {"digest": spec.digest(), "spec": asdict(spec)})
     return Corpus.load(folder)
 
@@ -276,9 +276,9 @@ def _is_built(spec: CorpusSpec, folder: Path) -> bool:
 
 
 def _rows(spec: CorpusSpec) -> Iterator[Row]:
-    """The ledger in order, with all that is needed to speak it; without end where the text has none."""
+    """The rows of the ledger in order, each with all that is needed to speak it; as many as the text has."""
     prosody, voices = spec.performance(), voice_pool(spec.pool, spec.n_voices)
-    same = {
+    shared = {
         "language": spec.language,
         "split": "lines" if spec.lines else spec.split,
         "kind": spec.kind,
@@ -294,7 +294,7 @@ def _rows(spec: CorpusSpec) -> Iterator[Row]:
         texts.append(text)
         voice, seed = voices[order[i % len(voices)]], _seed(spec, i, "utterance")
         params = {"engine": spec.engine, "voice": asdict(voice), "prosody": asdict(prosody)}
-        yield same | {
+        yield shared | {
             "id": f"{spec.name}-{i:06d}",
             "voice": voice.id,
             "seed": seed,
@@ -308,13 +308,11 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
     """Sentences in order. The first n sentences of a split are also the first n of any larger number."""
     if spec.lines is not None:
         lines = from_file(spec.lines)
-        if spec.n is not None and spec.n > len(lines):
+        if (spec.n or 0) > len(lines):
             raise LabError(
                 f"{spec.lines} has {len(lines)} sentences, {spec.n} were asked for: ask for fewer."
             )
         yield from lines
-        if spec.minutes is not None:
-            raise LabError(f"{spec.lines} holds less than {spec.minutes:g} minutes of speech: ask for less.")
         return
     given, size = 0, spec.n or round(60 * (spec.minutes or 0) / USUAL_SECONDS) + 1
     while True:
@@ -329,7 +327,7 @@ def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
 
 
 def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
-    """Rows with their sounds, in order; several processes speak ahead."""
+    """Rows with their sounds, in order; with more than one worker, processes speak ahead."""
     if workers == 1:
         yield from ((row, _sound(row)) for row in rows)
         return

@@ -18,39 +18,42 @@ from slmlab.files import whole
 MADE = "made"
 RECORDED = "recorded"
 
+TEXT = pa.string()
+SCORES = ("heard", "cer", "wer", "duration_ratio")
+"""Columns that may be empty, or absent from a file."""
 SCHEMA = pa.schema(
     [
-        pa.field("id", pa.string(), False, {"is": "name of the utterance, unique in the corpus"}),
-        pa.field("language", pa.string(), False, {"is": "code of the language"}),
-        pa.field("split", pa.string(), False, {"is": "the one split that its sentence belongs to"}),
-        pa.field("kind", pa.string(), False, {"is": "synthetic, lively, authentic, or recorded"}),
-        pa.field(
-            "source", pa.string(), False, {"is": "made by an engine, or recorded: the collection's name"}
-        ),
-        pa.field("engine", pa.string(), False, {"is": "product and version that spoke; empty for people"}),
-        pa.field("voice", pa.string(), False, {"is": "who speaks: id of a voice or of a person"}),
-        pa.field("seed", pa.int64(), False, {"is": "what chance was drawn from; -1 for people"}),
-        pa.field("params", pa.string(), False, {"is": "JSON: engine, voice and prosody in numbers"}),
-        pa.field("text", pa.string(), False, {"is": "the transcript, right or wrong"}),
-        pa.field("spoken", pa.string(), False, {"is": "what was really said, as far as known"}),
-        pa.field("seconds", pa.float64(), False, {"is": "length of the sound"}),
-        pa.field("sha256", pa.string(), False, {"is": "of the 16 kHz samples as little-endian int16"}),
-        pa.field("file", pa.string(), False, {"is": "the recording's path; empty for made speech"}),
-        pa.field("consent", pa.string(), False, {"is": "under what terms the recording may be used"}),
-        pa.field("heard", pa.string(), True, {"is": "what judge A read in it"}),
-        pa.field("cer", pa.float64(), True, {"is": "judge A's character error rate, 0 to 1 and above"}),
-        pa.field("wer", pa.float64(), True, {"is": "judge A's word error rate, 0 to 1 and above"}),
-        pa.field("duration_ratio", pa.float64(), True, {"is": "seconds over those expected for the text"}),
+        pa.field(name, kind, name in SCORES, {"is": meaning})
+        for name, kind, meaning in (
+            ("id", TEXT, "name of the utterance, unique in the corpus"),
+            ("language", TEXT, "code of the language"),
+            ("split", TEXT, "the one split that its sentence belongs to"),
+            ("kind", TEXT, "synthetic, lively, authentic, or recorded"),
+            ("source", TEXT, "made by an engine, or recorded: the collection's name"),
+            ("engine", TEXT, "product and version that spoke; empty for people"),
+            ("voice", TEXT, "who speaks: id of a voice or of a person"),
+            ("seed", pa.int64(), "what chance was drawn from; -1 for people"),
+            ("params", TEXT, "JSON: engine, voice and prosody in numbers"),
+            ("text", TEXT, "the transcript, right or wrong"),
+            ("spoken", TEXT, "what was really said, as far as known"),
+            ("seconds", pa.float64(), "length of the sound"),
+            ("sha256", TEXT, "of the 16 kHz samples as little-endian int16"),
+            ("file", TEXT, "the recording's path; empty for made speech"),
+            ("consent", TEXT, "under what terms the recording may be used"),
+            ("heard", TEXT, "what judge A read in it"),
+            ("cer", pa.float64(), "judge A's character error rate, 0 to 1 and above"),
+            ("wer", pa.float64(), "judge A's word error rate, 0 to 1 and above"),
+            ("duration_ratio", pa.float64(), "seconds over those expected for the text"),
+        )
     ]
 )
-SCORES = ("heard", "cer", "wer", "duration_ratio")
+REQUIRED = [name for name in SCHEMA.names if name not in SCORES]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a data frame with the ledger's columns and types; scores not given are empty."""
-    known = set(SCHEMA.names)
     for i, row in enumerate(rows):
-        missing, foreign = known - set(SCORES) - set(row), set(row) - known
+        missing, foreign = set(REQUIRED) - set(row), set(row) - set(SCHEMA.names)
         if missing or foreign:
             raise LabError(
                 f"Row {i} of the manifest lacks {sorted(missing)} and has unknown {sorted(foreign)}."
@@ -73,19 +76,17 @@ def read(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise LabError(f"{path} does not exist: build or import the corpus first.")
     try:
-        found = pq.read_table(path)
+        ledger = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise LabError(f"{path} is not a readable Parquet file ({error}): build the corpus again.") from error
-    missing = [name for name in SCHEMA.names if name not in found.column_names and name not in SCORES]
-    if missing:
+    if missing := [name for name in REQUIRED if name not in ledger.column_names]:
         raise LabError(
             f"{path} lacks the columns {', '.join(missing)}: it is no manifest, or an older one; build again."
         )
-    for name in SCORES:
-        if name not in found.column_names:
-            found = found.append_column(SCHEMA.field(name), pa.nulls(len(found), SCHEMA.field(name).type))
+    for name in set(SCORES) - set(ledger.column_names):
+        ledger = ledger.append_column(name, pa.nulls(len(ledger)))
     try:
-        rows = found.select(SCHEMA.names).cast(SCHEMA).to_pandas()
+        rows = ledger.select(SCHEMA.names).cast(SCHEMA).to_pandas()
     except (pa.ArrowInvalid, ValueError) as error:
         raise LabError(f"{path} holds values of the wrong type ({error}): build the corpus again.") from error
     check(rows, path)

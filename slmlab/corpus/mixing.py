@@ -65,16 +65,16 @@ def mix(
         raise LabError("alpha 1 has no authentic speech to measure by: give the hours wanted in all.")
     if hours is None:
         real = np.arange(len(authentic), dtype=np.int64)
-        wanted = float(authentic["seconds"].sum()) * alpha / (1 - alpha)
+        seconds = _seconds(authentic, real) * alpha / (1 - alpha)
     else:
         real = _take(authentic, (1 - alpha) * hours * 3600, seed, "authentic")
-        wanted = alpha * hours * 3600
-    made = _take(synthetic, wanted, seed, "synthetic")
-    real_seconds, made_seconds = _seconds(authentic, real), _seconds(synthetic, made)
-    if real_seconds + made_seconds == 0:
+        seconds = alpha * hours * 3600
+    synthesised = _take(synthetic, seconds, seed, "synthetic")
+    parts = _seconds(authentic, real), _seconds(synthetic, synthesised)
+    total = sum(parts)
+    if total == 0:
         raise LabError(f"A mixture at alpha {alpha} of no more than this speech is empty: give more hours.")
-    total = real_seconds + made_seconds
-    return Mixture(real, made, alpha=made_seconds / total, hours=total / 3600)
+    return Mixture(real, synthesised, alpha=parts[1] / total, hours=total / 3600)
 
 
 def quality_filter(
@@ -87,8 +87,7 @@ def quality_filter(
         max_wer: rows must stay below it.
         duration: bounds of the duration ratio, both allowed.
     """
-    empty = [name for name in ("wer", "heard", "duration_ratio") if rows[name].isna().any()]
-    if empty:
+    if empty := [name for name in ("wer", "heard", "duration_ratio") if rows[name].isna().any()]:
         raise LabError(
             f"The filter needs every row's {', '.join(empty)}: let judge A score the corpus first."
         )
@@ -111,12 +110,11 @@ def quality_filter(
 
 def balanced(rows: pd.DataFrame, kept: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     """Of the rows kept, about equal hours from every engine: as many as the scarcest one has."""
-    shares = [rows[kept & (rows["engine"] == engine).to_numpy()] for engine in rows["engine"].unique()]
-    least = min(float(share["seconds"].sum()) for share in shares)
+    shares = [np.flatnonzero(kept & (rows["engine"] == engine)) for engine in rows["engine"].unique()]
+    least = min(_seconds(rows, share) for share in shares)
     chosen = np.zeros(len(rows), dtype=bool)
-    places = pd.Series(np.arange(len(rows)), index=rows.index)
     for share in shares:
-        chosen[places[share.index[_take(share, least, seed, "kept")]]] = True
+        chosen[share[_take(rows.iloc[share], least, seed, "kept")]] = True
     return chosen
 
 
@@ -172,9 +170,8 @@ def _take(rows: pd.DataFrame, seconds: float, seed: int, what: str) -> Rows:
     slack = float(lengths.max(initial=0.0)) / 2
     if seconds > reached[-1] + slack:
         raise LabError(
-            f"The mixture needs {seconds / 3600:.3f} h of {what} speech, there is "
-            f"{reached[-1] / 3600:.3f} h: "
-            "build more of it, or ask for another alpha."
+            f"The mixture needs {seconds / 3600:.3f} h of {what} speech, there is {reached[-1] / 3600:.3f} "
+            "h: build more of it, or ask for another alpha."
         )
     n = int(np.abs(reached - seconds).argmin())
     return np.sort(order[:n]).astype(np.int64)
