@@ -7,11 +7,9 @@ from slmlab.models.augmentation import (
     Augmentation,
     add_noise,
     augment,
-    masked_mean,
     random_stretches,
     stretch,
 )
-from slmlab.models.blocks import frame_mask
 
 
 def ramp(frames: int, bins: int) -> torch.Tensor:
@@ -70,8 +68,3 @@ def test_missing_parts_take_the_mean_of_the_utterance() -> None:
     torch.testing.assert_close(
         changed[0, gone], mel.mean(1).expand(int(gone.sum()), -1), atol=1e-4, rtol=1e-4
     )
-
-
-def test_masked_mean_counts_real_frames_alone() -> None:
-    x = torch.tensor([[[1.0], [3.0], [99.0]]])
-    assert masked_mean(x, frame_mask(torch.tensor([2]), 3)).item() == 2

@@ -66,13 +66,14 @@ def test_it_learns_what_the_prior_lacks() -> None:
     assert (said - batch["mel"]).abs().mean() < 0.8 * (batch["prior"] - batch["mel"]).abs().mean()
 
 
-def test_learns_and_conditions_matter_only_when_kept() -> None:
+def test_learns_and_conditions_matter_only_when_given() -> None:
     model, losses = learnt()
     assert losses[-1] < 0.7 * losses[0]
     batch, x, time = batch_of(), torch.randn(2, 16, 80), torch.full((2,), 0.5)
 
-    def end(digits: torch.Tensor, timbre: torch.Tensor, kept: float) -> torch.Tensor:
-        return model(x, time, digits, 0 * x, timbre, batch["frames"], torch.full((2,), kept))
+    def end(digits: torch.Tensor, timbre: torch.Tensor, given: float) -> torch.Tensor:
+        codes = model.embed_codes(digits, batch["frames"])
+        return model(x, time, codes, 0 * x, timbre, batch["frames"], torch.full((2,), given))
 
     other = -batch["digits"], batch["timbre"] + 1
     same = batch["digits"], batch["timbre"]
@@ -84,10 +85,12 @@ def test_padding_does_not_reach_real_frames() -> None:
     model, _ = learnt(5)
     batch, x, time = batch_of(1), torch.randn(1, 16, 80), torch.tensor([0.3])
     ones = torch.ones(1)
-    alone = model(x, time, batch["digits"], 0 * x, batch["timbre"], batch["frames"], ones)
+    codes = model.embed_codes(batch["digits"], batch["frames"])
+    alone = model(x, time, codes, 0 * x, batch["timbre"], batch["frames"], ones)
     wide = torch.cat([x, torch.randn(1, 4, 80)], 1)
     digits = torch.cat([batch["digits"], torch.ones(1, 2, 8)], 1)
-    padded = model(wide, time, digits, 0 * wide, batch["timbre"], batch["frames"], ones)[:, :16]
+    codes = model.embed_codes(digits, batch["frames"])
+    padded = model(wide, time, codes, 0 * wide, batch["timbre"], batch["frames"], ones)[:, :16]
     torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-5)
 
 

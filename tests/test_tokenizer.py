@@ -7,7 +7,7 @@ from slmlab.models.fsq import digits_to_codes
 from slmlab.models.tokenizer import (
     SpeechTokenizer,
     TokenizerConfig,
-    _held,
+    frozen,
     prosody_features,
     tokenizer_loss,
     warp,
@@ -57,12 +57,14 @@ def test_reading_and_mel_have_two_frames_a_token() -> None:
     model = SpeechTokenizer(CONFIG).eval()
     batch = batch_of()
     digits = model.encode(batch["mel"], batch["prosody"], batch["frames"])
-    reading = model.read(digits, batch["frames"])
+    reading, mel = model.decode(digits, batch["timbre"], batch["frames"])
     assert digits.shape == (2, 12, 8)
     assert reading.log_probs.shape == (2, 24, 12)
     assert reading.prosody.shape == (2, 24, 3)
-    assert model.to_mel(digits, batch["timbre"], batch["frames"]).shape == (2, 24, 80)
+    assert mel.shape == (2, 24, 80)
     torch.testing.assert_close(reading.log_probs.exp().sum(-1), torch.ones(2, 24))
+    for ours, theirs in zip(reading, model.read(digits, batch["frames"]), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_prosody_has_no_register_and_no_loudness() -> None:
@@ -83,7 +85,7 @@ def test_warp_by_one_changes_nothing_and_by_two_stretches() -> None:
 def test_what_it_hears_of_itself_teaches_the_mel_and_not_the_ear() -> None:
     model, batch = SpeechTokenizer(CONFIG), batch_of()
     mel = batch["mel"].requires_grad_()
-    with _held(model):
+    with frozen(model):
         _, read = model.understand(mel, batch["prosody"], batch["frames"])
     read[..., 1].sum().backward()
     assert mel.grad is not None

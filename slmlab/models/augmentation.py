@@ -9,11 +9,11 @@ Axes: b batch, f mel frames (50 Hz), m mel bins.
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from slmlab.models.blocks import frame_mask
+from slmlab.models.blocks import frame_mask, masked_mean, peak
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,14 @@ def add_noise(mel: Tensor, mask: Tensor, share: float, level: tuple[float, float
         `(b f m)`: the two powers added.
     """
     b, _, m = mel.shape
-    peak = reduce(mel.masked_fill(mask == 0, -torch.inf), "b f m -> b 1 1", "max")
     low, high = level
     drawn, tilt, chosen = torch.rand(3, b, 1, 1, device=mel.device)
-    noise = peak + low + (high - low) * drawn + 1.5 * tilt * torch.linspace(1, -1, m, device=mel.device)
+    noise = (
+        peak(mel, mask)
+        + low
+        + (high - low) * drawn
+        + 1.5 * tilt * torch.linspace(1, -1, m, device=mel.device)
+    )
     noisy = torch.logaddexp(2 * mel, 2 * (noise + 0.5 * torch.randn_like(mel))) / 2
     return torch.where(chosen < share, noisy, mel)
 
@@ -101,8 +105,3 @@ def random_stretches(lengths: Tensor, size: int, count: int, share: float) -> Te
     start = start * (rows - span)
     where = torch.arange(size, device=lengths.device)
     return ((where >= start) & (where < start + span)).any(1)
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x (b f d)` over the frames where `mask (b f 1)` is 1: `(b 1 d)`."""
-    return reduce(x * mask, "b f d -> b 1 d", "sum") / reduce(mask, "b f 1 -> b 1 1", "sum").clamp_min(1)

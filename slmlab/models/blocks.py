@@ -1,16 +1,18 @@
-"""What the networks on frames share: the scale of a mel, masks, blocks, the loss of recognition.
+"""What the networks on frames share: the scale of a mel, masks, means, blocks, the loss of recognition.
 
 Axes: b batch, f frames, m mel bins, d width, h heads, n symbols of a text, v alphabet. Everything is `(b f
 d)`; only depthwise convolutions and attention look along f.
 """
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
 MEL_MEAN, MEL_STD = -5.0, 2.2
 """Of log-mel speech, roughly; fixed, so that every model speaks of the same scale."""
+FLOOR = 7.0
+"""Nats (61 dB) under the utterance's peak: silence deeper than this means nothing."""
 
 
 def standardise(mel: Tensor) -> Tensor:
@@ -29,6 +31,26 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
     return (rearrange(steps, "f -> 1 f 1") < rearrange(frames, "b -> b 1 1")).float()
 
 
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `(b f d)` over the frames where the mask `(b f 1)` is 1: `(b 1 d)`."""
+    return reduce(x * mask, "b f d -> b 1 d", "sum") / reduce(mask, "b f 1 -> b 1 1", "sum").clamp_min(1)
+
+
+def masked_loss(errors: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `(b f d)` over all the frames of a batch where the mask `(b f 1)` is 1: a scalar, 0 of none."""
+    return (errors * mask).mean(dim=-1).sum() / mask.sum().clamp(min=1)
+
+
+def peak(mel: Tensor, mask: Tensor) -> Tensor:
+    """The loudest bin of each utterance's real frames: `(b f m)`, mask `(b f 1)` to `(b 1 1)`."""
+    return reduce(mel.masked_fill(mask == 0, -torch.inf), "b f m -> b 1 1", "max")
+
+
+def even(x: Tensor) -> Tensor:
+    """`(b f d)` with a frame of zeros more where f is odd: whole steps of two frames."""
+    return functional.pad(x, (0, 0, 0, x.shape[1] % 2))
+
+
 class TimeConvolution(nn.Module):
     """Depthwise convolution along f of `(b f d)`, odd kernel, zeros around.
 
@@ -44,9 +66,7 @@ class TimeConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def bands(self) -> Tensor:
-        """The kernels as matrices `(d, BLOCK + kernel - 1, BLOCK)`: column i holds the kernel from row i
-        on.
-        """
+        """The kernels as matrices `(d, BLOCK + kernel - 1, BLOCK)`: column i has the kernel from row i on."""
         (_, _, kernel), size = self.weight.shape, self.BLOCK
         rows = functional.pad(self.weight[0], (0, size)).repeat(1, size)[:, : size * (size + kernel - 1)]
         return rearrange(rows, "d (column row) -> d row column", column=size)
@@ -61,9 +81,7 @@ class TimeConvolution(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution, normalisation, two linear layers, residual (Liu et al. 2022, in one
-    dimension).
-    """
+    """Depthwise convolution, normalisation, two linear layers, residual (Liu et al. 2022, along time)."""
 
     def __init__(self, width: int, kernel: int = 7, expansion: int = 3) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from slmlab.models import flow_matching
-from slmlab.models.blocks import ConvNeXt, frame_mask, restore, standardise
+from slmlab.models.blocks import ConvNeXt, frame_mask, masked_loss, restore, standardise
 from slmlab.models.tokenizer import FRAMES_PER_TOKEN, token_mask
 
 
@@ -35,9 +35,7 @@ class DecoderConfig:
     dims: int = 8
     """Ternary digits of a code."""
     noise: float = 0.3
-    """Standard deviation of the noise added to the tokenizer's mel where the path starts, in standardised
-    mel.
-    """
+    """Standard deviation of the noise added to the tokenizer's standardised mel where the path starts."""
     drop: float = 0.1
     """Share of training utterances whose conditions are all taken away, for classifier-free guidance."""
 
@@ -78,28 +76,7 @@ class FlowDecoder(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        time: Tensor,
-        digits: Tensor,
-        prior: Tensor,
-        timbre: Tensor,
-        frames: Tensor,
-        kept: Tensor,
-    ) -> Tensor:
-        """The path's end `(b f m)` as guessed at `x` `(b f m)` and `time` `(b,)`, in standardised mel.
-
-        Args:
-            digits: `(b t j)` codes.
-            prior: `(b f m)` the tokenizer's mel, standardised.
-            timbre: `(b c)`.
-            frames: `(b,)` real frames.
-            kept: `(b,)` 1 where the conditions are given, 0 where all are withheld.
-        """
-        return self._end(x, time, self._around(digits, frames), prior, timbre, frames, kept)
-
-    def _around(self, digits: Tensor, frames: Tensor) -> Tensor:
+    def embed_codes(self, digits: Tensor, frames: Tensor) -> Tensor:
         """Codes `(b t j)` with their neighbours, `(b t d)`: the same all along the path."""
         mask = token_mask(digits, frames)
         codes = self.codes(digits)
@@ -107,7 +84,7 @@ class FlowDecoder(nn.Module):
             codes = block(codes, mask)
         return codes
 
-    def _end(
+    def forward(
         self,
         x: Tensor,
         time: Tensor,
@@ -115,14 +92,22 @@ class FlowDecoder(nn.Module):
         prior: Tensor,
         timbre: Tensor,
         frames: Tensor,
-        kept: Tensor,
+        given: Tensor,
     ) -> Tensor:
-        """`forward`, from codes with their neighbours."""
+        """The path's end `(b f m)` as guessed at `x` `(b f m)` and `time` `(b,)`, in standardised mel.
+
+        Args:
+            codes: `(b t d)`, from `embed_codes`.
+            prior: `(b f m)` the tokenizer's mel, standardised.
+            timbre: `(b c)`.
+            frames: `(b,)` real frames.
+            given: `(b,)` 1 where the conditions are given, 0 where all are withheld.
+        """
         mask = frame_mask(frames, x.shape[1])
-        given = rearrange(kept, "b -> b 1 1")
+        given = rearrange(given, "b -> b 1 1")
         h = self.stem(torch.cat([x, prior * given], dim=-1))
         h = h + repeat(codes * given, "b t d -> b (t k) d", k=FRAMES_PER_TOKEN)
-        voice = timbre * rearrange(kept, "b -> b 1")
+        voice = timbre * given[:, 0]
         condition = self.condition(torch.cat([time_features(time, self.config.width), voice], dim=-1))
         modulation = rearrange(self.modulation(condition), "b d -> b 1 d")
         for block, offset in zip(self.blocks, self.offsets, strict=True):
@@ -140,8 +125,7 @@ class FlowDecoder(nn.Module):
         cfg_strength: float = 0.0,
         noise: Tensor | None = None,
     ) -> list[Tensor]:
-        """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last one
-        spoken.
+        """Log-mels `(b f m)` on the way from the tokenizer's mel `prior` plus `noise` to speech, the last.
 
         `noise` `(b f m)` is drawn from torch's generator when it is not given; `cfg_strength` 0 means no
         guidance.
@@ -149,12 +133,12 @@ class FlowDecoder(nn.Module):
         mean = standardise(prior)
         noise = torch.randn_like(mean) if noise is None else noise
         ones = torch.ones(len(mean), device=mean.device)
-        codes = self._around(digits, frames)
+        codes = self.embed_codes(digits, frames)
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            end = self._end(x, time, codes, mean, timbre, frames, ones)
+            end = self(x, time, codes, mean, timbre, frames, ones)
             if cfg_strength:
-                freely = self._end(x, time, codes, mean, timbre, frames, 0 * ones)
+                freely = self(x, time, codes, mean, timbre, frames, 0 * ones)
                 end = flow_matching.guided(end, freely, cfg_strength)
             return flow_matching.towards(end, x, time)
 
@@ -172,10 +156,11 @@ def decoder_loss(model: FlowDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, 
     """
     data, prior, frames = standardise(batch["mel"]), standardise(batch["prior"]), batch["frames"]
     time = torch.rand(len(data)).to(data.device)
-    kept = (torch.rand(len(data)) >= model.config.drop).float().to(data.device)
+    given = (torch.rand(len(data)) >= model.config.drop).float().to(data.device)
     source = prior + model.config.noise * torch.randn(data.shape).to(data.device)
     point, _ = flow_matching.path(source, data, time)
-    end = model(point, time, batch["digits"], prior, batch["timbre"], frames, kept)
+    codes = model.embed_codes(batch["digits"], frames)
+    end = model(point, time, codes, prior, batch["timbre"], frames, given)
     mask = frame_mask(frames, data.shape[1]) * rearrange(batch["clean"], "b -> b 1 1")
-    loss = ((end - data) ** 2 * mask).mean(dim=-1).sum() / mask.sum().clamp(min=1)
+    loss = masked_loss((end - data) ** 2, mask)
     return loss, {"flow": loss.item()}

@@ -11,18 +11,13 @@ from torch import Tensor
 LEVELS = 3
 
 
-def bound(z: Tensor) -> Tensor:
-    """Squash any number into (-1, 1)."""
-    return torch.tanh(z)
-
-
 def quantise(z: Tensor) -> Tensor:
-    """Round `z` of any shape to {-1, 0, 1}; the gradient passes straight through the rounding.
+    """Squash `z` of any shape into (-1, 1) and round it to {-1, 0, 1}.
 
-    Values in training are exactly those used in inference; only the backward pass pretends there was no
-    rounding.
+    The gradient passes straight through the rounding: training has the values of inference, and only the
+    backward pass pretends that there was no rounding.
     """
-    bounded = bound(z)
+    bounded = torch.tanh(z)
     return bounded + (bounded.round() - bounded).detach()
 
 

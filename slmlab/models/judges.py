@@ -21,6 +21,7 @@ text, v alphabet, s states of CTC.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -29,12 +30,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.language.text import Alphabet
-from slmlab.models.augmentation import Augmentation, augment, masked_mean
-from slmlab.models.blocks import AttentiveBlock, TimeConvolution, ctc_loss, frame_mask
+from slmlab.models.augmentation import Augmentation, augment
+from slmlab.models.blocks import (
+    FLOOR,
+    AttentiveBlock,
+    TimeConvolution,
+    ctc_loss,
+    even,
+    frame_mask,
+    masked_mean,
+    peak,
+)
 from slmlab.sound.mel import mel_peaks
 
 BLANK = 0
-FLOOR = 7.0  # nats (61 dB) under the utterance's peak: what silence is deeper than this means nothing
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,13 @@ class ConvolutionalConfig:
 
 def lift_floor(mel: Tensor, mask: Tensor) -> Tensor:
     """Log-mel `(b f m)` with what lies deeper than FLOOR under the utterance's peak raised to that level."""
-    heard = mel.masked_fill(mask == 0, -torch.inf)
-    return torch.maximum(mel, reduce(heard, "b f m -> b 1 1", "max") - FLOOR)
+    return torch.maximum(mel, peak(mel, mask) - FLOOR)
 
 
 class Melody(nn.Module):
-    """Pitch against the utterance's own, read from log-mel by a comb of cosines as in a cepstrum; nothing is
-    learned.
+    """Pitch against the utterance's mean, read from log-mel by a comb of cosines as in a cepstrum.
 
+    Nothing is learned.
     Below 1 kHz the bins of the Slaney scale lie evenly, 37 Hz apart, and harmonics are a cosine along them.
     On the corpus's voiced frames the likeliest tooth lies within a semitone of F0 in 94 of 100 (noisy dev
     speech).
@@ -117,9 +125,7 @@ class Melody(nn.Module):
         self.register_buffer("octaves", rearrange(teeth, "p -> p 1"), persistent=False)
 
     def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
-        """Log-mel `(b f m)`, mask `(b f 1)` to `(b f 2)`: quarter octaves over the mean (0 unvoiced), and
-        voicing.
-        """
+        """Log-mel `(b f m)`, mask `(b f 1)` to `(b f 2)`: quarter octaves from the mean, and voicing."""
         low = mel[..., : len(self.comb)]
         smooth = functional.avg_pool1d(low, 9, stride=1, padding=4, count_include_pad=False)
         salience = (low - smooth) @ self.comb
@@ -128,21 +134,8 @@ class Melody(nn.Module):
         return torch.cat([4 * voiced * (pitch - masked_mean(pitch, mask * voiced)), voiced], dim=-1)
 
 
-def even(mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`(b f m)` and `(b f 1)` with an even number of frames, and zeros after each utterance's end."""
-    odd = mel.shape[1] % 2
-    return functional.pad(mel * mask, (0, 0, 0, odd)), functional.pad(mask, (0, 0, 0, odd))
-
-
-def halve(mask: Tensor) -> Tensor:
-    """Which steps hold a real frame: `(b f 1)`, f even, to `(b t 1)`."""
-    return reduce(mask, "b (t two) 1 -> b t 1", "max", two=2)
-
-
 class PictureStem(nn.Module):
-    """Mel to steps by two convolutions over time and frequency: what moves along the bins is still the
-    same.
-    """
+    """Mel to steps by two convolutions over time and frequency: what moves along the bins stays the same."""
 
     def __init__(self, mels: int, channels: int, width: int) -> None:
         super().__init__()
@@ -151,31 +144,38 @@ class PictureStem(nn.Module):
         self.inwards = nn.Linear(mels // 4 * 2 * channels + 2 * 2, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, mel: Tensor, melody: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised `(b f m)`, melody `(b f 2)`, mask `(b f 1)` to `(b t d)`, mask `(b t 1)`."""
-        melody, _ = even(melody, mask)
-        mel, mask = even(mel, mask)
+    def forward(self, mel: Tensor, melody: Tensor, mask: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, melody `(b f 2)`, mask `(b f 1)` to `(b t d)`; each bin less its mean."""
+        mel = (mel - masked_mean(mel, mask)) / 2
+        mel, melody, mask = (even(x * mask) for x in (mel, melody, mask))
         x = functional.silu(self.first(rearrange(mel, "b f m -> b 1 f m")))
         x = functional.silu(self.second(x * rearrange(mask, "b f 1 -> b 1 f 1")))
         x = rearrange(x, "b c t m -> b t (c m)")
         melody = rearrange(melody, "b (t two) k -> b t (two k)", two=2)
-        return self.norm(self.inwards(torch.cat([x, melody], dim=-1))), halve(mask)
+        return self.norm(self.inwards(torch.cat([x, melody], dim=-1)))
 
 
 class RowStem(nn.Module):
-    """Mel to steps by one matrix: two frames with two before and two after."""
+    """Mel to steps by one matrix: two frames with two before and two after, upper mel bins in pairs."""
 
     def __init__(self, mels: int, width: int) -> None:
         super().__init__()
-        self.inwards = nn.Linear(6 * mels, width)
+        self.inwards = nn.Linear(6 * (mels * 3 // 4 + 2), width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised `(b f m)`, mask `(b f 1)` to `(b t d)`, mask `(b t 1)`."""
-        mel, mask = even(mel, mask)
-        x = rearrange(functional.pad(mel, (0, 0, 2, 2)), "b (t two) m -> b t (two m)", two=2)
-        x = torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], dim=-1)
-        return self.norm(self.inwards(x)), halve(mask)
+    @staticmethod
+    def coarsen(mel: Tensor) -> Tensor:
+        """`(b f m)` to `(b f 3m/4)`: the lower half, where tones are heard, as it is, the upper by pairs."""
+        low, high = mel.chunk(2, dim=-1)
+        return torch.cat([low, reduce(high, "b f (m 2) -> b f m", "mean")], dim=-1)
+
+    def forward(self, mel: Tensor, melody: Tensor, mask: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, melody `(b f 2)`, mask `(b f 1)` to `(b t d)`, without mean and spread."""
+        row = self.coarsen(mel) - masked_mean(self.coarsen(mel), mask)
+        row = row / (masked_mean(row.square(), mask) + 0.1).sqrt()
+        x = functional.pad(even(torch.cat([row, melody], dim=-1) * mask), (0, 0, 2, 2))
+        x = rearrange(x, "b (t two) m -> b t (two m)", two=2)
+        return self.norm(self.inwards(torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], dim=-1)))
 
 
 class ConvolutionalBlock(nn.Module):
@@ -209,68 +209,46 @@ class Outwards(nn.Module):
         return logits[:, :length].log_softmax(-1)
 
 
-class AttentiveJudge(nn.Module):
-    """Judge A: every mel bin less its mean over the utterance, then attention and short convolutions."""
+class Judge(nn.Module):
+    """What both judges share: melody and mel become steps, blocks mix them, and letters come out."""
+
+    def __init__(
+        self, config: AttentiveConfig | ConvolutionalConfig, stem: nn.Module, blocks: Iterable[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.melody = Melody()
+        self.stem, self.blocks = stem, nn.ModuleList(blocks)
+        self.out = Outwards(config.width, config.alphabet_size)
+
+    def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
+        """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`, without meaning after the end."""
+        mask = frame_mask(frames, mel.shape[1])
+        mel = lift_floor(mel, mask)
+        x = self.stem(mel, self.melody(mel, mask), mask)
+        for block in self.blocks:
+            x = block(x, mask[:, ::2])
+        return self.out(x, mel.shape[1])
+
+
+class AttentiveJudge(Judge):
+    """Judge A: the mel as a picture, then attention and short convolutions."""
 
     def __init__(self, config: AttentiveConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.melody = Melody()
-        self.stem = PictureStem(config.mels, config.sketch, config.width)
-        self.blocks = nn.ModuleList(
-            AttentiveBlock(config.width, config.heads, config.kernel, config.expansion)
-            for _ in range(config.blocks)
-        )
-        self.out = Outwards(config.width, config.alphabet_size)
-
-    def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
-        """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`; after the end they mean
-        nothing.
-        """
-        mask = frame_mask(frames, mel.shape[1])
-        mel = lift_floor(mel, mask)
-        x, steps = self.stem((mel - masked_mean(mel, mask)) / 2, self.melody(mel, mask), mask)
-        for block in self.blocks:
-            x = block(x, steps)
-        return self.out(x, mel.shape[1])
+        c = config
+        blocks = (AttentiveBlock(c.width, c.heads, c.kernel, c.expansion) for _ in range(c.blocks))
+        super().__init__(c, PictureStem(c.mels, c.sketch, c.width), blocks)
 
 
-class ConvolutionalJudge(nn.Module):
-    """Judge B: upper mel bins in pairs, the utterance's mean and spread taken away, then convolutions
-    alone.
-    """
+class ConvolutionalJudge(Judge):
+    """Judge B: the mel as a row of numbers, then convolutions alone."""
 
     def __init__(self, config: ConvolutionalConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.melody = Melody()
-        self.stem = RowStem(config.mels * 3 // 4 + 2, config.width)
-        self.blocks = nn.ModuleList(ConvolutionalBlock(config, kernel) for kernel in config.kernels)
-        self.out = Outwards(config.width, config.alphabet_size)
-
-    @staticmethod
-    def coarsen(mel: Tensor) -> Tensor:
-        """`(b f m)` to `(b f 3m/4)`: the lower half, where tones are heard, as it is, the upper by pairs."""
-        low, high = mel.chunk(2, dim=-1)
-        return torch.cat([low, reduce(high, "b f (m 2) -> b f m", "mean")], dim=-1)
-
-    def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
-        """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`; after the end they mean
-        nothing.
-        """
-        mask = frame_mask(frames, mel.shape[1])
-        mel = lift_floor(mel, mask)
-        row = self.coarsen(mel) - masked_mean(self.coarsen(mel), mask)
-        row = row / (masked_mean(row.square(), mask) + 0.1).sqrt()
-        x, steps = self.stem(torch.cat([row, self.melody(mel, mask)], dim=-1), mask)
-        for block in self.blocks:
-            x = block(x, steps)
-        return self.out(x, mel.shape[1])
+        blocks = (ConvolutionalBlock(config, kernel) for kernel in config.kernels)
+        super().__init__(config, RowStem(config.mels, config.width), blocks)
 
 
-def judge_loss(
-    model: AttentiveJudge | ConvolutionalJudge, batch: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def judge_loss(model: Judge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """CTC (Graves et al. 2006) in nats a symbol, on speech changed as the model's config says.
 
     Args:

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models.augmentation import Augmentation, augment, stretch
-from slmlab.models.blocks import ConvNeXt, frame_mask
-
-DEPTH = 7.0  # nats (61 dB) under the loudest bin of an utterance below which everything counts as silence
+from slmlab.models.blocks import FLOOR, ConvNeXt, even, frame_mask, peak
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,9 @@ class SpeakerEncoder(nn.Module):
     def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Log-mel `(b f m)` with lengths `(b,)` to `(b e)`, each of length 1, the same at any loudness."""
         mask = frame_mask(frames, mel.shape[1])
-        peak = reduce(mel.masked_fill(mask == 0, -torch.inf), "b f m -> b 1 1", "max")
-        h = (1 + (mel - peak).clamp(min=-DEPTH) * (2 / DEPTH)) * mask
-        h, mask = (functional.pad(x, (0, 0, 0, x.shape[1] % 2)) for x in (h, mask))
-        h = self.stem(rearrange(h, "b (t two) m -> b t (two m)", two=2))
-        mask = reduce(mask, "b (t 2) 1 -> b t 1", "max")
+        h = (1 + (mel - peak(mel, mask)).clamp(min=-FLOOR) * (2 / FLOOR)) * mask
+        h = self.stem(rearrange(even(h), "b (t two) m -> b t (two m)", two=2))
+        mask = mask[:, ::2]
         for block in self.blocks:
             h = block(h, mask)
         return functional.normalize(self.out(self.norm(self.pool(h, mask))), dim=-1)

@@ -24,8 +24,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models import fsq
-from slmlab.models.augmentation import Augmentation, add_noise, masked_mean
-from slmlab.models.blocks import AttentiveBlock, ConvNeXt, ctc_loss, frame_mask, restore, standardise
+from slmlab.models.augmentation import Augmentation, add_noise
+from slmlab.models.blocks import (
+    AttentiveBlock,
+    ConvNeXt,
+    ctc_loss,
+    frame_mask,
+    masked_loss,
+    masked_mean,
+    restore,
+    standardise,
+)
 
 FRAMES_PER_TOKEN = 2
 N_PROSODY = 3
@@ -62,15 +71,11 @@ class Reading(NamedTuple):
     log_probs: Tensor
     """`(b f v)` CTC log-probabilities at 50 Hz."""
     prosody: Tensor
-    """`(b f p)` melody (units of 4 semitones around the median), logit of voicing, energy (units of 10
-    dB).
-    """
+    """`(b f p)` melody (units of 4 semitones from the median), logit of voicing, energy (units of 10 dB)."""
 
 
 def prosody_features(f0: Tensor, energy: Tensor) -> Tensor:
-    """`(f,)` F0 in Hz (0 unvoiced) and energy in dB to `(f p)`: register and loudness of the speaker are
-    removed.
-    """
+    """`(f,)` F0 in Hz (0 unvoiced) and energy in dB to `(f p)`, without a speaker's register and loudness."""
     voiced = f0 > 0
     median = f0[voiced].median() if voiced.any() else torch.tensor(1.0)
     melody = 12 * torch.log2(f0.clamp(min=1.0) / median) / SEMITONES_UNIT
@@ -156,7 +161,16 @@ class SpeechTokenizer(nn.Module):
     def _reading(self, h: Tensor) -> Reading:
         return Reading(_per_frame(self.symbols(h)).log_softmax(dim=-1), _per_frame(self.prosody(h)))
 
-    def _mel(self, h: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
+    def read(self, digits: Tensor, frames: Tensor) -> Reading:
+        """Words and melody of codes `(b t j)`."""
+        return self._reading(self._trunk(digits, frames))
+
+    def decode(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> tuple[Reading, Tensor]:
+        """What `read` gives, and codes `(b t j)` in the voice `(b c)`: log-mel `(b f m)`, the average of all
+        that they may sound like.
+        """
+        h = self._trunk(digits, frames)
+        reading = self._reading(h)
         modulation = rearrange(self.timbre(timbre), "b d -> b 1 d")
         mask = frame_mask(frames, FRAMES_PER_TOKEN * h.shape[1])
         for block in self.coarse:
@@ -164,20 +178,7 @@ class SpeechTokenizer(nn.Module):
         h = _per_frame(self.split(h))
         for block in self.fine:
             h = block(h, mask, modulation)
-        return restore(self.mel(h))
-
-    def read(self, digits: Tensor, frames: Tensor) -> Reading:
-        """Words and melody of codes `(b t j)`."""
-        return self._reading(self._trunk(digits, frames))
-
-    def to_mel(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> Tensor:
-        """Codes `(b t j)` in the voice `(b c)`: `(b f m)` log-mel, the average of what it may sound like."""
-        return self._mel(self._trunk(digits, frames), timbre, frames)
-
-    def decode(self, digits: Tensor, timbre: Tensor, frames: Tensor) -> tuple[Reading, Tensor]:
-        """`read` and `to_mel` at once."""
-        h = self._trunk(digits, frames)
-        return self._reading(h), self._mel(h, timbre, frames)
+        return reading, restore(self.mel(h))
 
     def guess_speaker(self, digits: Tensor, frames: Tensor) -> Tensor:
         """The adversary's `(b, speakers)` logits from means and products of an utterance's digits `(b t j)`.
@@ -203,9 +204,7 @@ def token_mask(digits: Tensor, frames: Tensor) -> Tensor:
 
 
 def warp(mel: Tensor, factors: Tensor) -> Tensor:
-    """`(b f m)` with the frequency axis stretched by `(b,)` factors around 1: another vocal tract says the
-    same.
-    """
+    """`(b f m)` with frequencies stretched by `(b,)` factors around 1: another vocal tract says the same."""
     bins = torch.arange(mel.shape[-1], device=mel.device)
     place = (rearrange(bins, "m -> 1 m") * rearrange(factors, "b -> b 1")).clamp(max=mel.shape[-1] - 1.001)
     low = place.floor().long()
@@ -216,20 +215,17 @@ def warp(mel: Tensor, factors: Tensor) -> Tensor:
 
 
 @contextmanager
-def _held(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """What is computed meanwhile teaches its inputs, not the model."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    model.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        model.requires_grad_(True)
 
 
 def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Recognition, melody, voicing, energy, mel, its being understood and the adversary, summed with fixed
-    weights.
+    """Recognition, melody, voicing, energy, mel, its being understood, adversary: a sum of fixed weights.
 
     Recognition is asked of the codes, and of the encoder before them too (intermediate CTC, Lee and Watanabe
     2021): a gradient that need not pass the rounding; the same loss of the codes takes a quarter fewer steps.
@@ -253,20 +249,18 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     reading, rebuilt = model.decode(digits, batch["timbre"], frames)
     ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
     early_ctc = ctc_loss(early, frames, batch["text"], batch["symbols"])
-    voiced = prosody[..., 1:2] * mask
-    melody = ((reading.prosody[..., :1] - prosody[..., :1]).abs() * voiced).sum() / voiced.sum().clamp(min=1)
-    voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], prosody[..., 1:2], mask)
-    level = ((reading.prosody[..., 2:] - prosody[..., 2:]).abs() * mask).sum() / mask.sum()
+    voiced = prosody[..., 1:2]
+    missed = (reading.prosody - prosody).abs()
+    melody, level = masked_loss(missed[..., :1], voiced * mask), masked_loss(missed[..., 2:], mask)
+    voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], voiced, mask)
     shown = mask * rearrange(batch["clean"], "b -> b 1 1")
-    distance = ((standardise(rebuilt) - standardise(mel)).abs() * shown).mean(dim=-1)
-    spectrum = distance.sum() / shown.sum().clamp(min=1)
+    spectrum = masked_loss((standardise(rebuilt) - standardise(mel)).abs(), shown)
     adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
     loss = 3 * ctc + 2 * early_ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
     if batch["ear"] > 0:
-        tokens = mask[:, ::FRAMES_PER_TOKEN]
-        with _held(model):
+        with frozen(model):
             again, read = model.understand(disguised(rebuilt), prosody, frames)
-        unlike = ((again - h.detach()).abs() * tokens).mean(dim=-1).sum() / tokens.sum()
+        unlike = masked_loss((again - h.detach()).abs(), mask[:, ::FRAMES_PER_TOKEN])
         misread = ctc_loss(read, frames, batch["text"], batch["symbols"])
         loss = loss + 2 * batch["ear"] * (unlike + misread)
     parts = {

@@ -181,7 +181,7 @@ class Chain:
         rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
         frames = torch.tensor([2 * len(row) for row in rows])
         digits = pad_sequence(rows, batch_first=True)
-        prior = self.tokenizer.to_mel(digits, timbres, frames)
+        _, prior = self.tokenizer.decode(digits, timbres, frames)
         noise = torch.zeros_like(prior)
         for row, n, seed in zip(noise, frames.tolist(), seeds, strict=True):
             row[:n] = NOISE * torch.randn(n, prior.shape[-1], generator=torch.Generator().manual_seed(seed))

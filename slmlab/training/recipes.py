@@ -199,7 +199,7 @@ def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
         batch["timbre"] = timbre[[data.other(i, draw) for i in chosen]]
         batch["clean"] = clean[chosen]
         with torch.inference_mode():
-            prior = tokenizer.to_mel(batch["digits"], batch["timbre"], batch["frames"])
+            _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
     _fit(part, model, decoder_loss, batches, folder)

@@ -1,10 +1,20 @@
-"""The convolutional block against torch's own convolution."""
+"""The convolutional block against torch's own convolution; masks and what is taken over them, by hand."""
 
 import torch
 from einops import rearrange
 from torch.nn import functional
 
-from slmlab.models.blocks import ConvNeXt, TimeConvolution, frame_mask, restore, standardise
+from slmlab.models.blocks import (
+    ConvNeXt,
+    TimeConvolution,
+    even,
+    frame_mask,
+    masked_loss,
+    masked_mean,
+    peak,
+    restore,
+    standardise,
+)
 
 
 def test_banded_convolution_equals_torchs() -> None:
@@ -34,3 +44,21 @@ def test_mask_and_scale() -> None:
     mel = torch.tensor([-5.0, -2.8])
     torch.testing.assert_close(standardise(mel), torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(restore(standardise(mel)), mel)
+
+
+def test_masked_mean_counts_real_frames_alone() -> None:
+    x = torch.tensor([[[1.0], [3.0], [99.0]]])
+    assert masked_mean(x, frame_mask(torch.tensor([2]), 3)).item() == 2
+
+
+def test_a_loss_counts_real_frames_of_the_whole_batch() -> None:
+    errors = torch.tensor([[[1.0, 3.0], [99.0, 99.0]], [[4.0, 4.0], [6.0, 6.0]]])
+    assert masked_loss(errors, frame_mask(torch.tensor([1, 2]), 2)).item() == 4  # (2 + 4 + 6) / 3
+    assert masked_loss(errors, torch.zeros(2, 2, 1)).item() == 0
+
+
+def test_a_peak_is_of_real_frames_and_even_adds_zeros() -> None:
+    x = torch.tensor([[[-3.0], [-2.0], [99.0]]])
+    assert peak(x, frame_mask(torch.tensor([2]), 3)).item() == -2
+    assert even(x).flatten().tolist() == [-3, -2, 99, 0]
+    assert even(x[:, :2]).shape == (1, 2, 1)
