@@ -408,8 +408,8 @@ def _numbers(text: str) -> list[float]:
 
 
 def _speak(arguments: argparse.Namespace) -> None:
+    from slmlab.language import languages
     from slmlab.language.sentences import from_file
-    from slmlab.language.text import LANGUAGE_NAMES
     from slmlab.sound import audio
     from slmlab.speech import commands
 
@@ -421,7 +421,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         raise LabError(f"the sound would be a WAV file, but --out is {out}: give {wanted}")
     if arguments.file and any(out.glob("*.wav")):
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
-    texts = from_file(arguments.file) if arguments.file else [arguments.text]
+    texts = from_file(arguments.file, arguments.language) if arguments.file else [arguments.text]
     said = commands.speak(
         texts,
         language=arguments.language,
@@ -436,7 +436,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         commands.keep_spoken(out, texts, said, arguments.seed)
     else:
         audio.write(out, said[0].wave.numpy())
-    print(f"said, read as {LANGUAGE_NAMES[arguments.language]}: {out}")
+    print(f"said, read as {languages.find(arguments.language).name}: {out}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:

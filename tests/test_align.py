@@ -15,7 +15,6 @@ from slmlab.cli import main
 from slmlab.corpus import manifest
 from slmlab.corpus.pairs import read
 from slmlab.errors import LabError
-from slmlab.language.text import LANGUAGES, TINY
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
@@ -27,26 +26,27 @@ from slmlab.speech.chain import Chain
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import read_done
 from slmlab.training.checkpoints import Card
+from slmlab.training.presets import ALPHABET, LANGUAGES
 from slmlab.training.shelf import VOICES
 
-CONFIG = LMConfig(len(TINY), LANGUAGES, width=32, layers=1, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(ALPHABET, LANGUAGES, width=32, layers=1, heads=2, kv_heads=2, ffn=48)
 
 
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     folder = tmp_path / "checkpoints"
     torch.manual_seed(0)
-    tokenizer = TokenizerConfig(len(TINY), timbre_width=5, width=32, layers=1, n_speakers=2)
+    tokenizer = TokenizerConfig(ALPHABET, timbre_width=5, width=32, layers=1, n_speakers=2)
     networks: dict[str, Any] = {
         "tokenizer": SpeechTokenizer(tokenizer),
-        "judge_a": AttentiveJudge(AttentiveConfig(len(TINY), sketch=4, width=16, blocks=1, heads=2)),
+        "judge_a": AttentiveJudge(AttentiveConfig(ALPHABET, sketch=4, width=16, blocks=1, heads=2)),
         "lm.sw": SpeechLM(CONFIG),
         "lm.vi": SpeechLM(CONFIG),
     }
     for name in ("lm.sw", "lm.vi"):
         networks[name].pace.fill_(0.3)  # short utterances
     for name, network in networks.items():
-        card = Card(network.config, {"alphabet": list(TINY.symbols)})
+        card = Card(network.config, {})
         checkpoints.save(folder / name, network, card)
     (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 5}))
     monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset_name: folder)

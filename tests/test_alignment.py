@@ -14,7 +14,6 @@ from test_sweep import networks
 
 from slmlab import files
 from slmlab.errors import LabError
-from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference.methods import PEOPLE
 from slmlab.sound import audio
@@ -44,7 +43,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     folder = tmp_path / "parts"
     for name, network in networks().items():
-        checkpoints.save(folder / name, network, Card(network.config, {"alphabet": list(TINY.symbols)}))
+        checkpoints.save(folder / name, network, Card(network.config, {}))
     (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 9}))
     few = {"n_test": 4, "n_dev": 4, "n_many": 2, "minutes": (0.1,)}
     whole = sweep.study_of

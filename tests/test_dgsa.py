@@ -10,7 +10,6 @@ import torch
 from slmlab.corpus import pairs as table
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa
 from slmlab.preference.dgsa import DGSAConfig, Recording, weigh
@@ -18,8 +17,9 @@ from slmlab.preference.jury import Hearing, Jury
 from slmlab.preference.tune import PairBatches, PreferenceConfig, fingerprint
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training.loop import TrainConfig
+from slmlab.training.presets import ALPHABET
 
-CONFIG = LMConfig(len(TINY), ("vi",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(ALPHABET, ("vi",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
 TUNE = PreferenceConfig(TrainConfig(steps=3, lr=1e-3, muon_lr=0.0, warmup=1), batch=400)
 HOW = DGSAConfig(TUNE, sampling=SamplingConfig(temperature=1.0, longest=1.0))
 SPEECH = [

@@ -192,7 +192,9 @@ def mms_folder(tmp_path_factory: pytest.TempPathFactory):
     return folder
 
 
-def test_an_mms_folder_speaks_and_repeats_itself(mms_folder):
+def test_an_mms_folder_speaks_and_repeats_itself(mms_folder, languages_folder):
+    (languages_folder / "lo").mkdir()
+    (languages_folder / "lo" / "language.toml").write_text('name = "Lao"\nwords = "characters"\n')
     engine = engine_of(f"mms:{mms_folder}")
     first = engine.say("sabaidee", "lo", VOICE, Prosody(), 3)
     assert first.ndim == 1

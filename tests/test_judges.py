@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slmlab.language.text import TINY, for_scoring
+from slmlab.language.text import for_scoring
 from slmlab.models.augmentation import Augmentation
 from slmlab.models.judges import (
     AttentiveConfig,
@@ -18,6 +18,7 @@ from slmlab.models.judges import (
     transcribe,
 )
 from slmlab.training.optim import optimisers
+from slmlab.training.presets import ALPHABET
 
 Judge = AttentiveJudge | ConvolutionalJudge
 STILL = Augmentation(tract=0, speed=0, noise=0, bands=0, gaps=0)
@@ -27,9 +28,9 @@ TEXTS = ["Chị ơi!", "Mẹ à", "Baba yuko?", "Ng'ombe"]
 def small(which: str) -> Judge:
     torch.manual_seed(0)
     if which == "a":
-        a = AttentiveConfig(len(TINY), width=32, blocks=2, heads=2, kernel=5, sketch=4, augmentation=STILL)
+        a = AttentiveConfig(ALPHABET, width=32, blocks=2, heads=2, kernel=5, sketch=4, augmentation=STILL)
         return AttentiveJudge(a)
-    b = ConvolutionalConfig(len(TINY), width=32, kernels=(5, 9), augmentation=STILL)
+    b = ConvolutionalConfig(ALPHABET, width=32, kernels=(5, 9), augmentation=STILL)
     return ConvolutionalJudge(b)
 
 
@@ -40,9 +41,9 @@ def noise(*shape: int) -> Tensor:
 @pytest.mark.parametrize("which", ["a", "b"])
 def test_tiny_judges_are_as_small_as_they_should_be(which: str) -> None:
     judge: Judge = (
-        AttentiveJudge(AttentiveConfig(len(TINY)))
+        AttentiveJudge(AttentiveConfig(ALPHABET))
         if which == "a"
-        else ConvolutionalJudge(ConvolutionalConfig(len(TINY)))
+        else ConvolutionalJudge(ConvolutionalConfig(ALPHABET))
     )
     assert 0.6e6 < sum(p.numel() for p in judge.parameters()) < 1.3e6
 
@@ -51,7 +52,7 @@ def test_tiny_judges_are_as_small_as_they_should_be(which: str) -> None:
 def test_an_utterance_is_heard_in_a_batch_as_alone(which: str) -> None:
     judge, mel, frames = small(which).eval(), noise(3, 57, 80), torch.tensor([57, 30, 17])
     together = judge(mel, frames)
-    assert together.shape == (3, 57, len(TINY))
+    assert together.shape == (3, 57, len(ALPHABET))
     for row, n in enumerate(frames.tolist()):
         alone = judge(mel[row : row + 1, :n], torch.tensor([n]))
         torch.testing.assert_close(together[row, :n], alone[0], atol=1e-5, rtol=1e-4)
@@ -97,7 +98,7 @@ def test_loss_is_minus_log_of_all_paths_per_symbol() -> None:
 def test_learns_four_utterances_by_heart_and_moves_every_weight(which: str) -> None:
     judge = small(which)
     before = [p.detach().clone() for p in judge.parameters()]
-    ids = [torch.tensor(TINY.encode_spoken(text)) for text in TEXTS]
+    ids = [torch.tensor(ALPHABET.encode_spoken(text)) for text in TEXTS]
     frames = torch.tensor([46, 34, 52, 41])
     batch = {
         "mel": noise(4, 52, 80),
@@ -111,14 +112,14 @@ def test_learns_four_utterances_by_heart_and_moves_every_weight(which: str) -> N
         for optimiser in both:
             optimiser.step()
             optimiser.zero_grad()
-    heard = transcribe(judge.eval()(batch["mel"], frames), frames, TINY)
+    heard = transcribe(judge.eval()(batch["mel"], frames), frames, ALPHABET)
     assert [for_scoring(text) for text in heard] == [for_scoring(text) for text in TEXTS]
     assert all((p != q).any() for p, q in zip(judge.parameters(), before, strict=True))
 
 
 def test_transcribe_folds_repeats_drops_blanks_and_does_not_read_padding() -> None:
-    a, space, _ = TINY.encode("a a")
-    e, hook = TINY.encode("ẻ")
+    a, space, _ = ALPHABET.encode("a a")
+    e, hook = ALPHABET.encode("ẻ")
     path = [space, a, a, 0, a, e, hook, hook, space, space, e, e]
-    log_probs = torch.nn.functional.one_hot(torch.tensor([path]), len(TINY)).float()
-    assert transcribe(log_probs, torch.tensor([10]), TINY) == ["aaẻ"]
+    log_probs = torch.nn.functional.one_hot(torch.tensor([path]), len(ALPHABET)).float()
+    assert transcribe(log_probs, torch.tensor([10]), ALPHABET) == ["aaẻ"]

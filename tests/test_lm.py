@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, prompt, target_log_probs
+from slmlab.language.text import Alphabet
+from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, prompt_ids, target_log_probs
 from slmlab.models.transformer import Block, rotate, rotation, side_by_side, unit_rms
 
-CONFIG = LMConfig(10, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(Alphabet(tuple("abcdefghi")), ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
 TEXTS, CODES, STYLES = [[1, 2, 3], [4, 5, 6, 7, 8]], [[0, 6560], [7, 7, 7, 1]], [[], [20, 30]]
 LANGUAGES = ["vi", "sw"]
 
@@ -40,13 +41,13 @@ def test_a_sequence_is_laid_out_as_documented() -> None:
 
 
 def test_the_prompt_is_the_sequence_up_to_speech() -> None:
-    assert prompt(CONFIG, [1, 2], "sw", [5]) == [11, 12, 20, 1, 2, 13]
-    assert SpeechLM(CONFIG).prompt([1, 2], "vi") == [10, 1, 2, 13]
+    assert prompt_ids(CONFIG, [1, 2], "sw", [5]) == [11, 12, 20, 1, 2, 13]
+    assert SpeechLM(CONFIG).prompt("ab", "vi") == [10, 1, 2, 13]
 
 
 def test_unknown_languages_and_endless_sequences_are_refused() -> None:
     with pytest.raises(LabError, match="no tag for language 'lo'; it knows vi, sw"):
-        prompt(CONFIG, [1], "lo")
+        prompt_ids(CONFIG, [1], "lo")
     short = dataclasses.replace(CONFIG, max_positions=8)
     with pytest.raises(LabError, match="14 positions, more than the 8"):
         assemble(short, TEXTS, CODES, LANGUAGES, STYLES)
@@ -208,7 +209,16 @@ def test_unit_rms_and_its_gradient() -> None:
 
 def test_the_papers_backbone_has_its_number_of_parameters() -> None:
     """Qwen2.5-0.5B without its table of words: 494 032 768 − 151 936 · 896."""
-    config = LMConfig(60, ("th", "lo"), width=896, layers=24, heads=14, kv_heads=2, ffn=4864, rope_theta=1e6)
+    config = LMConfig(
+        Alphabet(tuple(map(chr, range(97, 156)))),
+        ("th", "lo"),
+        width=896,
+        layers=24,
+        heads=14,
+        kv_heads=2,
+        ffn=4864,
+        rope_theta=1e6,
+    )
     with torch.device("meta"):
         model = SpeechLM(config)
     blocks = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("embed"))

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.language.text import Alphabet
+from slmlab.models.lm import LMConfig, SpeechLM, prompt_ids
 from slmlab.speech import sampling
 from slmlab.speech.sampling import (
     SamplingConfig,
@@ -23,14 +24,24 @@ from slmlab.speech.sampling import (
     uniforms,
 )
 
-CONFIG = LMConfig(20, ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=4, ffn=48)
+CONFIG = LMConfig(
+    Alphabet(tuple("abcdefghijklmnopqrs")), ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=4, ffn=48
+)
 
 
 def lively(kv_heads: int = 4) -> SpeechLM:
     """A model none of whose parts is silent or neutral, in double precision."""
     torch.manual_seed(0)
     model = SpeechLM(
-        LMConfig(20, ("vi", "sw"), width=32, layers=2, heads=4, kv_heads=kv_heads, ffn=48)
+        LMConfig(
+            Alphabet(tuple("abcdefghijklmnopqrs")),
+            ("vi", "sw"),
+            width=32,
+            layers=2,
+            heads=4,
+            kv_heads=kv_heads,
+            ffn=48,
+        )
     ).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -39,7 +50,10 @@ def lively(kv_heads: int = 4) -> SpeechLM:
 
 def prompts(model: SpeechLM) -> list[list[int]]:
     """Texts of several lengths, some with a style."""
-    return [model.prompt(list(range(1, 1 + n)), "sw", [5, 6, 7][: 3 * (n % 2)]) for n in (5, 9, 14, 3, 19)]
+    return [
+        prompt_ids(model.config, list(range(1, 1 + n)), "sw", [5, 6, 7][: 3 * (n % 2)])
+        for n in (5, 9, 14, 3, 19)
+    ]
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
@@ -205,7 +219,7 @@ def ending(bias: float) -> SpeechLM:
 def test_the_text_bounds_how_long_speech_lasts(bias: float, length: int) -> None:
     """Five symbols of 2 tokens each are expected to make 10: speech lasts from 0.5 to 2.5 times that."""
     model = ending(bias)
-    assert [len(c) for c in generate(model, [model.prompt([1] * 5, "vi")], SamplingConfig(), [0])] == [length]
+    assert [len(c) for c in generate(model, [model.prompt("a" * 5, "vi")], SamplingConfig(), [0])] == [length]
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -14,7 +14,6 @@ import torch
 
 from slmlab import files, metrics
 from slmlab.errors import LabError
-from slmlab.language.text import LANGUAGES, TINY
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -27,23 +26,21 @@ from slmlab.study.scaling import Cell, Study
 from slmlab.training import checkpoints
 from slmlab.training.cache import DONE, run_stages, stage_folders
 from slmlab.training.checkpoints import Card
-from slmlab.training.presets import PRESETS, Part, preset
+from slmlab.training.presets import ALPHABET, LANGUAGES, PRESETS, Part, preset
 from slmlab.training.recipes import lm_batches
-
-SYMBOLS = len(TINY)
 
 
 def networks() -> dict[str, torch.nn.Module]:
     """The chain's parts, small and untrained."""
     speaker = SpeakerConfig(n_speakers=3, width=16, layers=1, width_out=8)
-    lm = LMConfig(SYMBOLS, LANGUAGES, width=16, layers=1, heads=2, kv_heads=2, ffn=16)
+    lm = LMConfig(ALPHABET, LANGUAGES, width=16, layers=1, heads=2, kv_heads=2, ffn=16)
     return {
-        "tokenizer": SpeechTokenizer(TokenizerConfig(SYMBOLS, 9, width=32, layers=1, n_speakers=3)),
+        "tokenizer": SpeechTokenizer(TokenizerConfig(ALPHABET, 9, width=32, layers=1, n_speakers=3)),
         "decoder": FlowDecoder(DecoderConfig(9, width=16, layers=2)),
         "vocoder": Vocoder(VocoderConfig(width=16, layers=1, rounds=1)),
         "speaker": SpeakerEncoder(speaker),
-        "judge_a": AttentiveJudge(AttentiveConfig(SYMBOLS, width=16, blocks=1)),
-        "judge_b": ConvolutionalJudge(ConvolutionalConfig(SYMBOLS, width=16)),
+        "judge_a": AttentiveJudge(AttentiveConfig(ALPHABET, width=16, blocks=1)),
+        "judge_b": ConvolutionalJudge(ConvolutionalConfig(ALPHABET, width=16)),
         "lm.backbone": SpeechLM(lm),
     }
 
@@ -54,8 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("study")
     torch.manual_seed(0)
     for name, network in networks().items():
-        facts = {"alphabet": list(TINY.symbols)}
-        checkpoints.save(folder / "parts" / name, network, Card(config=network.config, facts=facts))
+        checkpoints.save(folder / "parts" / name, network, Card(config=network.config))
     study = replace(sweep.study_of("smoke", folder / "parts"), n_test=4, n_dev=2, n_many=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CACHE", folder / "cache")
@@ -137,7 +133,7 @@ def test_a_voice_that_says_one_thing_gives_no_style() -> None:
     """Its own tokens as a prefix would give the answer away."""
     said = [[7] * 50, *([i] * 50 for i in (1, 2, 3))]
     rows = pd.DataFrame({"text": ["a"] * 4, "language": ["vi"] * 4, "voice": ["one", *["other"] * 3]})
-    data, config = scaling.Coded(rows.assign(codes=said)), LMConfig(SYMBOLS, LANGUAGES, width=16)
+    data, config = scaling.Coded(rows.assign(codes=said)), LMConfig(ALPHABET, LANGUAGES, width=16)
     part = Part(config, preset("smoke").lm.train, 2000)
     batches = lm_batches(config, data, data.codes(), part)  # type: ignore[arg-type]
     ids = torch.cat([batches(step).ids.flatten() for step in range(20)])

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from slmlab.errors import LabError
-from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import tdsc
 from slmlab.preference.jury import Hearing, Jury
@@ -21,9 +20,10 @@ from slmlab.preference.tune import PreferenceConfig
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training import checkpoints
 from slmlab.training.loop import TrainConfig
+from slmlab.training.presets import ALPHABET
 
 FORK: Any = multiprocessing.get_context("fork")
-CONFIG = LMConfig(len(TINY), ("sw",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(ALPHABET, ("sw",), width=32, layers=1, heads=2, kv_heads=2, ffn=48)
 TRAIN = TrainConfig(steps=4, lr=1e-3, muon_lr=0.0, warmup=1, save_every=0.0)
 FREE = SamplingConfig(top_k=20, window=0, longest=1.0)
 HOW = TDSCConfig(

@@ -8,18 +8,19 @@ from hypothesis import strategies as st
 
 from slmlab.errors import LabError
 from slmlab.language.pinyin import numbered_pinyin
-from slmlab.language.text import LANGUAGES, TINY, for_scoring, normalise
+from slmlab.language.text import for_scoring, normalise
+from slmlab.training.presets import ALPHABET, LANGUAGES
 
 readable = st.lists(st.sampled_from("aăâdđeêioôơuưyñğşıüǚǎ ĐẾỘ.,?!'-"), min_size=1).map("".join)
 
 
 def spoken(text: str) -> str:
-    return TINY.decode(TINY.encode_spoken(text))
+    return ALPHABET.decode(ALPHABET.encode_spoken(text))
 
 
 def test_a_tone_mark_is_a_symbol_of_its_own():
-    ids = TINY.encode("ệ")
-    assert [TINY.symbols[i - 1] for i in ids] == [
+    ids = ALPHABET.encode("ệ")
+    assert [ALPHABET.symbols[i - 1] for i in ids] == [
         "e",
         "\N{COMBINING DOT BELOW}",
         "\N{COMBINING CIRCUMFLEX ACCENT}",
@@ -27,18 +28,18 @@ def test_a_tone_mark_is_a_symbol_of_its_own():
 
 
 def test_ids_begin_at_one_and_zero_is_padding():
-    assert TINY.encode(f"a{TINY.symbols[0]}b")[1] == 1
-    assert len(TINY) == len(TINY.symbols) + 1
-    assert TINY.decode([0, *TINY.encode("ba"), 0, 0]) == "ba"
+    assert ALPHABET.encode(f"a{ALPHABET.symbols[0]}b")[1] == 1
+    assert len(ALPHABET) == len(ALPHABET.symbols) + 1
+    assert ALPHABET.decode([0, *ALPHABET.encode("ba"), 0, 0]) == "ba"
 
 
 def test_no_symbol_comes_twice():
-    assert len(set(TINY.symbols)) == len(TINY.symbols)
+    assert len(set(ALPHABET.symbols)) == len(ALPHABET.symbols)
 
 
 @given(readable.filter(lambda text: any(c.isalpha() for c in text)))
 def test_decoding_undoes_encoding_up_to_nfc(text: str):
-    assert TINY.decode(TINY.encode(text)) == unicodedata.normalize("NFC", normalise(text))
+    assert ALPHABET.decode(ALPHABET.encode(text)) == unicodedata.normalize("NFC", normalise(text))
 
 
 @given(st.text())
@@ -80,7 +81,7 @@ def test_what_is_spoken_has_no_punctuation():
     ("text", "named", "advice"),
     [
         ("có 3 con", "'3' (U+0033", "write numbers as words"),
-        ("ສະບາຍດີ", "'ສ' (U+0EAA", "Latin letters of Vietnamese"),
+        ("ສະບາຍດີ", "'ສ' (U+0EAA", "this network reads 'abcdefghijklmnopqrstuvwxyzđı'"),
         ("50€", "'€' (U+20AC", "numbers as words and write symbols as words"),
         ("abc&def", "'&' (U+0026", "leave out this punctuation"),
         ("a\x07b", "(U+0007", "control characters"),
@@ -88,7 +89,7 @@ def test_what_is_spoken_has_no_punctuation():
     ],
 )
 def test_foreign_characters_are_named_and_something_is_suggested(text: str, named: str, advice: str):
-    for encode in (TINY.encode, TINY.encode_spoken):
+    for encode in (ALPHABET.encode, ALPHABET.encode_spoken):
         with pytest.raises(LabError) as error:
             encode(text)
         assert named in str(error.value)
@@ -98,18 +99,27 @@ def test_foreign_characters_are_named_and_something_is_suggested(text: str, name
 @pytest.mark.parametrize("text", ["", "   ", "...", "?!", "''-"])
 def test_text_without_a_letter_has_nothing_to_say(text: str):
     with pytest.raises(LabError, match="nothing to say"):
-        TINY.encode(text)
+        ALPHABET.encode(text)
 
 
 def test_a_long_text_is_shortened_in_the_message():
     with pytest.raises(LabError) as error:
-        TINY.encode("a" * 5000 + "7")
+        ALPHABET.encode("a" * 5000 + "7")
     assert len(str(error.value)) < 200
 
 
-def test_there_are_four_languages_for_the_backbone_and_more():
-    assert LANGUAGES[:2] == ("vi", "sw")
-    assert len(LANGUAGES) >= 6
+def test_languages_keep_their_order_and_alphabet():
+    assert LANGUAGES == ("vi", "sw", "es", "it", "id", "tr", "cmn")
+    assert ALPHABET.symbols[:9] == (" ", "'", "-", ".", ",", "?", "!", "a", "b")
+    assert [f"{ord(c):04x}" for c in ALPHABET.symbols[-6:]] == [
+        "0308",
+        "0309",
+        "030c",
+        "031b",
+        "0323",
+        "0327",
+    ]
+    assert len(ALPHABET) == 48
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from slmlab.language.text import Alphabet
 from slmlab.models.fsq import digits_to_codes
 from slmlab.models.tokenizer import (
     SpeechTokenizer,
@@ -13,7 +14,7 @@ from slmlab.models.tokenizer import (
     warp,
 )
 
-CONFIG = TokenizerConfig(alphabet_size=12, timbre_width=5, width=32, layers=2, n_speakers=3)
+CONFIG = TokenizerConfig(Alphabet(tuple("abcdefghijk")), timbre_width=5, width=32, layers=2, n_speakers=3)
 
 
 def batch_of(b: int = 2, f: int = 24) -> dict[str, torch.Tensor]:

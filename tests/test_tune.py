@@ -13,7 +13,6 @@ import torch
 
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM, log_probs
 from slmlab.notebook import lab, plots
 from slmlab.preference.jury import Hearing, Jury, Limits, expected_lengths, kept, measure, signs
@@ -30,8 +29,9 @@ from slmlab.preference.tune import (
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training import checkpoints
 from slmlab.training.loop import TrainConfig, read_log
+from slmlab.training.presets import ALPHABET
 
-CONFIG = LMConfig(len(TINY), ("sw",), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(ALPHABET, ("sw",), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
 TRAIN = TrainConfig(steps=12, lr=3e-3, muon_lr=0.0, warmup=1, weight_decay=0.0, validate_every=4)
 TEXTS = ("moja mbili tatu", "nne tano", "sita saba nane")
 HOW = PreferenceConfig(TRAIN, batch=200)
@@ -71,7 +71,7 @@ def test_policy_and_reference_are_laid_out_alike() -> None:
     rows = batch.sequences.ids.tolist()
     heads = [row[: row.index(CONFIG.speech) + 1] for row in rows]
     assert heads[:2] == heads[2:]
-    assert heads[0][:4] == [len(TINY), CONFIG.style, CONFIG.first_code + 1, CONFIG.first_code + 2]
+    assert heads[0][:4] == [len(ALPHABET), CONFIG.style, CONFIG.first_code + 1, CONFIG.first_code + 2]
     assert batch.tokens.tolist() == [10, 10, 4, 4]
     torch.testing.assert_close(batch.reference, log_probs(model, batch.sequences))
 

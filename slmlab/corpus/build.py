@@ -307,7 +307,7 @@ def _rows(spec: CorpusSpec) -> Iterator[Row]:
 def _texts(spec: CorpusSpec) -> Iterator[str]:
     """Sentences in order. The first n sentences of a split are also the first n of any larger number."""
     if spec.lines is not None:
-        lines = from_file(spec.lines)
+        lines = from_file(spec.lines, spec.language)
         if (spec.n or 0) > len(lines):
             raise LabError(
                 f"{spec.lines} has {len(lines)} sentences, {spec.n} were asked for: ask for fewer."

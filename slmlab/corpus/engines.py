@@ -27,6 +27,7 @@ import torch
 from slmlab.corpus.prosody import PlannedWord, Prosody, plan, record
 from slmlab.corpus.voices import Voice
 from slmlab.errors import LabError
+from slmlab.language import languages
 from slmlab.language.pinyin import numbered_pinyin
 from slmlab.sound import SAMPLE_RATE
 from slmlab.sound.audio import Wave, resample, with_loudness
@@ -217,6 +218,10 @@ class Mms:
         return resample(wave, self._model.config.sampling_rate * voice.tract)
 
 
+SPELLINGS: dict[str, Callable[[str], str]] = {"": str, "numbered pinyin": numbered_pinyin}
+"""How a text is spelt for espeak-ng, by the name in `language.toml`."""
+
+
 def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
@@ -228,7 +233,7 @@ def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, wid
     width_units = min(round(50 * width), 99)
     pieces: list[str] = []
     for word in planned:
-        text = numbered_pinyin(word.text) if language == "cmn" else word.text
+        text = SPELLINGS[languages.find(language).respell](word.text)
         pitch = min(max(round(50 + 50 * word.pitch / 12), 0), 99)
         speed = round(Espeak.USUAL_SPEED * voice.rate * word.rate / voice.tract)
         speed = min(max(speed, Espeak.LEAST_SPEED), Espeak.GREATEST_SPEED)
@@ -265,11 +270,15 @@ def _voice_file(language: str, voice: Voice, data: Path) -> str:
 @cache
 def _language_file(language: str, data: Path) -> tuple[tuple[str, ...], int, int]:
     """The lines of espeak-ng's file of a language that say how it is spoken, and its pitch range in Hz."""
-    paths = sorted((data / "lang").glob(f"*/{language}")) if language.replace("-", "").isalnum() else []
-    if not paths:
+    voice = languages.find(language).voice
+    if not voice:
         raise LabError(
-            f"espeak-ng does not speak '{language}'; choose a language code that it knows, such as vi or sw."
+            f"Language {language!r} has no espeak-ng voice in its {languages.FILE}: name one there, or give "
+            "recordings."
         )
+    paths = sorted(path for path in (data / "lang").rglob(voice) if path.is_file())
+    if not paths:
+        raise LabError(f"espeak-ng has no voice {voice!r} for {language!r}: correct it in {languages.FILE}.")
     low, high, kept = 82, 118, []
     for line in paths[0].read_text(encoding="latin-1").splitlines():
         key, *values = line.split("//")[0].split() or [""]

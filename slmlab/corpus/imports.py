@@ -18,7 +18,8 @@ from slmlab.corpus import manifest
 from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
 from slmlab.files import fraction
-from slmlab.language.text import LANGUAGES, TINY, Alphabet
+from slmlab.language import languages
+from slmlab.language.text import alphabet_of
 from slmlab.sound.audio import SOUNDS, is_generated
 
 SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
@@ -158,28 +159,27 @@ class Collection:
         return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
 
 
-def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path, alphabet: Alphabet = TINY) -> Imported:
+def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Imported:
     """Make a corpus of recordings; what cannot be used is skipped and listed.
 
     Args:
         clips: from `ljspeech`, `common_voice` or `plain`.
         spec: what is known about them.
         folder: where the corpus goes.
-        alphabet: characters that the models know; other transcripts are skipped.
 
     Raises:
         LabError: no recording can be used, or the language or consent is missing.
     """
-    if spec.language not in LANGUAGES:
-        raise LabError(f"Language '{spec.language}' is unknown; expected one of {', '.join(LANGUAGES)}.")
+    languages.find(spec.language)
     if not spec.consent.strip():
         raise LabError(f"Import '{spec.name}': say under what terms these recordings may be used (consent).")
+    alphabet = alphabet_of([spec.language])
     rows: list[dict[str, Any]] = []
     sounds: list[Sound] = []
     skipped: list[tuple[str, str]] = []
     for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file")):
         try:
-            alphabet.encode_spoken(_transcript(clip))
+            alphabet.encode_spoken(_transcript(clip), spec.language)
             if is_generated(clip.path):
                 raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
             sound = sound_of(recorded_wave(clip.path, spec.max_seconds))

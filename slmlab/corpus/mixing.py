@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slmlab.errors import LabError
-from slmlab.language.text import for_scoring
+from slmlab.language.text import words_of
 
 Rows = NDArray[np.int64]
 
@@ -144,14 +144,14 @@ def duration_ratios(rows: pd.DataFrame, reference: pd.DataFrame) -> NDArray[np.f
     return ratios
 
 
-def loops(heard: str, text: str, times: int = 3, longest: int = 4) -> bool:
+def loops(heard: str, text: str, language: str = "", times: int = 3, longest: int = 4) -> bool:
     """Whether up to `longest` words are heard `times` times in a row without the text doing so."""
-    return _most_repeats(heard, longest) >= times > _most_repeats(text, longest)
+    return _most_repeats(heard, language, longest) >= times > _most_repeats(text, language, longest)
 
 
-def _most_repeats(text: str, longest: int) -> int:
+def _most_repeats(text: str, language: str, longest: int) -> int:
     """How often in a row one phrase of up to `longest` words stands in a text."""
-    words = for_scoring(text).split()
+    words = words_of(text, language)
     most = min(len(words), 1)
     for n in range(1, longest + 1):
         for start in range(len(words)):
@@ -183,4 +183,5 @@ def _seconds(rows: pd.DataFrame, places: Rows) -> float:
 
 def _letters(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Letters of each text."""
-    return np.array([len(for_scoring(t).replace(" ", "")) for t in rows["text"]], dtype=np.float64)
+    pairs = zip(rows["text"], rows["language"], strict=True)
+    return np.array([len("".join(words_of(*pair))) for pair in pairs], dtype=np.float64)

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmlab.errors import LabError
+from slmlab.language import languages
+from slmlab.language.languages import QUESTIONS, Language
 from slmlab.language.sentences import focus_words
-from slmlab.language.text import LANGUAGES, for_scoring
+from slmlab.language.text import for_scoring
 from slmlab.sound import SAMPLE_RATE
 from slmlab.sound.audio import Wave
 
@@ -163,13 +165,13 @@ def plan(text: str, language: str, prosody: Prosody, seed: int) -> tuple[Planned
     rng = np.random.default_rng((seed, MELODY))
     pace = prosody.rate * 2 ** (prosody.rate_spread * _normal(rng))
     register = prosody.register_spread * _normal(rng)
-    focus = focus_words(language) if language in LANGUAGES else frozenset()
-    tune = _tune(words, prosody)
+    focus = focus_words(language)
+    tune = _tune(words, languages.find(language), prosody)
     phrase = (prosody.phrase_spread, prosody.phrase_rate_spread, prosody.phrase_gain_spread)
     planned: list[PlannedWord] = []
     step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
     for i, (word, melody) in enumerate(zip(words, tune, strict=True)):
-        stressed = float(for_scoring(word) in focus)
+        stressed = float(for_scoring(word, language) in focus)
         ends = i + 1 < len(words) and (word[-1] in ",;:" or rng.random() < 1 / prosody.phrase_words)
         pauses = ends and rng.random() < prosody.pause_share
         wobble = prosody.word_spread * _normal(rng)
@@ -236,11 +238,12 @@ def transcribe(text: str, others: list[str], channel: Channel, seed: int) -> str
     return " ".join(words)
 
 
-def _tune(words: list[str], prosody: Prosody) -> list[float]:
+def _tune(words: list[str], language: Language, prosody: Prosody) -> list[float]:
     """The melody that the text decides: it sinks along the sentence, then rises or falls at the end."""
     last = len(words) - 1
     tune = [prosody.declination * (0.5 - i / max(last, 1)) for i in range(len(words))]
-    end = prosody.question_rise if words[-1].rstrip("\"'»)").endswith("?") else -prosody.final_fall
+    asks = language.is_question(words[-1])
+    end = prosody.question_rise * QUESTIONS[language.questions] if asks else -prosody.final_fall
     tune[-1] += end
     if last:
         tune[-2] += end / 2

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.corpus.build import Corpus
+from slmlab.language.text import Alphabet
 from slmlab.models.tokenizer import prosody_features
 from slmlab.sound.mel import HOP
 
@@ -69,6 +70,18 @@ class Utterances:
     def other(self, i: int, draw: np.random.Generator) -> int:
         """Another utterance of the same voice, or the same one where the voice has said nothing else."""
         return another(self.voices, i, draw)
+
+
+def text_symbols(data: Any, alphabet: Alphabet) -> list[list[int]]:
+    """Alphabet ids of the transcripts, each spelt as its language is: columns text and language of `data`."""
+    pairs = zip(data.column("text"), data.column("language"), strict=True)
+    return [alphabet.encode(text, language) for text, language in pairs]
+
+
+def spoken_symbols(data: Any, alphabet: Alphabet) -> list[list[int]]:
+    """Alphabet ids of what is said aloud, the targets of CTC: columns spoken and language of `data`."""
+    pairs = zip(data.column("spoken"), data.column("language"), strict=True)
+    return [alphabet.encode_spoken(text, language) for text, language in pairs]
 
 
 def another(voices: NDArray[Any], i: int, draw: np.random.Generator) -> int:

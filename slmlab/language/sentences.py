@@ -1,9 +1,10 @@
-"""Sentences of our own making: a lexicon and a grammar per language, and the split each sentence belongs to.
+"""Sentences of a language, from its grammar or its texts, and the split that each belongs to.
 
-`data/text/<language>.toml` lists words and templates; the README beside it explains them to
-contributors. Slots are filled at random, and agreeing words follow their noun. Every sentence falls
-into exactly one split, by a hash of its spelling. A tenth of the content words is held out: the
-language model's sentences have none of them, to tell reading from reciting.
+`data/languages/<code>/` has a grammar (`grammar.toml`: words and templates; the README beside the folders
+explains them) or texts (`*.txt`, a sentence a line). Slots of a template are filled at random; agreeing words
+follow their noun. Every sentence falls into exactly one split, by a hash of its spelling. Of a grammar a
+tenth of the content words is held out: the language model's sentences have none of them, to tell reading from
+reciting.
 """
 
 import random
@@ -16,12 +17,12 @@ from pathlib import Path
 
 from slmlab.errors import LabError
 from slmlab.files import fraction
-from slmlab.language.text import LANGUAGES, TINY, Alphabet, for_scoring, normalise
-
-DATA = Path(__file__).resolve().parents[2] / "data" / "text"
+from slmlab.language import languages
+from slmlab.language.languages import GRAMMAR
+from slmlab.language.text import alphabet_of, for_scoring, normalise
 
 SEEN_SPLITS = {"lm": 60, "parts": 15, "judge_a": 8, "judge_b": 8, "dev": 3, "test": 6}
-"""Of a hundred sentences without a held-out word."""
+"""Of a hundred sentences of a grammar without a held-out word, or of a text."""
 HELD_OUT_SPLITS = {"judge_a": 20, "judge_b": 20, "unseen": 60}
 """Of a hundred sentences with one."""
 SPLITS = tuple(dict.fromkeys([*SEEN_SPLITS, *HELD_OUT_SPLITS]))
@@ -154,7 +155,7 @@ class Grammar:
             form = "-"
         if form == "-":
             raise LabError(
-                f"{DATA / self.language}.toml: '{concord.row}' has no form in agreement class '{column}'; "
+                f"{self.language}/{GRAMMAR}: '{concord.row}' has no form in agreement class '{column}'; "
                 "add it to [agreement], or do not join the two."
             )
         return form
@@ -163,77 +164,74 @@ class Grammar:
 def sentences(language: str, split: str, n: int, seed: int) -> list[str]:
     """n distinct sentences of one split, in random order; equal arguments give equal lists.
 
-    LabError for an unknown language or split, or when the grammar does not hold that many.
+    LabError for an unknown language or split, or when its grammar or texts do not hold that many.
     """
     if split not in SPLITS:
         raise LabError(f"Split '{split}' is unknown; expected one of {', '.join(SPLITS)}.")
-    grammar = load_grammar(language)
-    found: dict[str, str] = {}
-    tries = 5_000 + 400 * n
-    for sentence in _stream(grammar, random.Random(f"{language} {split} {seed}"), tries):
-        normal = normalise(sentence)
-        if normal not in found and _belongs(grammar, normal, split):
-            found[normal] = sentence
-            if len(found) == n:
-                return list(found.values())
-    if n == 0:
-        return []
-    raise LabError(
-        f"{language}, split '{split}': asked for {n} sentences, found {len(found)} in {tries} tries; "
-        f"ask for fewer or add words to {DATA / language}.toml."
-    )
+    rng = random.Random(f"{language} {split} {seed}")
+    chosen: dict[str, str] = {}
+    for sentence in _stream(language, rng, 5_000 + 400 * n) if n else ():
+        normal = normalise(sentence, language)
+        if normal not in chosen and _belongs(language, normal, split):
+            chosen[normal] = sentence
+            if len(chosen) == n:
+                break
+    if len(chosen) < n:
+        raise LabError(
+            f"{language}, split '{split}': asked for {n} sentences, found {len(chosen)}; ask for fewer, or "
+            f"add words to {GRAMMAR} or sentences to the texts in {languages.find(language).folder}."
+        )
+    return list(chosen.values())
 
 
 def split_of(language: str, sentence: str) -> str:
     """The one split of a sentence: by a hash of its normalised form and whether it has a held-out word."""
-    grammar, normal = load_grammar(language), normalise(sentence)
-    return next(split for split in SPLITS if _belongs(grammar, normal, split))
+    normal = normalise(sentence, language)
+    return next(split for split in SPLITS if _belongs(language, normal, split))
 
 
 def held_out_words(language: str) -> frozenset[str]:
     """Content words that no `lm`, `parts`, `dev` or `test` sentence has; stems with a leading hyphen."""
-    return load_grammar(language).held_out_words
+    return load_grammar(language).held_out_words if has_grammar(language) else frozenset()
 
 
 def focus_words(language: str) -> frozenset[str]:
     """Names and number words, as `for_scoring` spells them: what a lively speaker stresses."""
-    return load_grammar(language).focus
+    return load_grammar(language).focus if has_grammar(language) else frozenset()
 
 
-def from_file(path: Path | str, alphabet: Alphabet = TINY) -> list[str]:
+def has_grammar(language: str) -> bool:
+    """Whether the language's sentences come from a grammar of ours, not from texts."""
+    return (languages.find(language).folder / GRAMMAR).exists()
+
+
+def from_file(path: Path | str, language: str) -> list[str]:
     """The lines of a UTF-8 text file of the user's, one sentence each, blank lines skipped.
 
-    LabError names the file, and the line and its characters where the alphabet cannot read it.
+    LabError names the file, and the line and its characters where the language's letters do not read it.
     """
     path = Path(path)
     if not path.is_file():
         raise LabError(f"{path}: no such text file; expected UTF-8 text with one sentence a line.")
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw[: error.start].count(b"\n") + 1
-        found = f"byte 0x{raw[error.start]:02X}"
-        raise LabError(
-            f"{path}, line {row}: found {found}, expected UTF-8; save the file as UTF-8."
-        ) from None
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(i, line.strip()) for i, line in enumerate(languages.read_lines(path), start=1) if line.strip()]
     if not lines:
         raise LabError(f"{path}: the file is empty; expected UTF-8 text with one sentence a line.")
+    alphabet = alphabet_of([language])
     for number, line in lines:
         try:
-            alphabet.encode_spoken(line)
+            alphabet.encode_spoken(line, language)
         except LabError as error:
             raise LabError(f"{path}, line {number}: {error}") from None
     return [line for _, line in lines]
 
 
-@cache
 def load_grammar(language: str) -> Grammar:
     """The grammar of a language, read once; LabError names what is wrong in its file."""
-    if language not in LANGUAGES:
-        raise LabError(f"Language '{language}' has no grammar; expected one of {', '.join(LANGUAGES)}.")
-    path = DATA / f"{language}.toml"
+    return _load_grammar(language, languages.find(language).folder / GRAMMAR)
+
+
+@cache
+def _load_grammar(language: str, path: Path) -> Grammar:
     try:
         return parse_grammar(language, path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -313,19 +311,26 @@ def _check(grammar: Grammar) -> None:
                     )
 
 
-def _stream(grammar: Grammar, rng: random.Random, tries: int) -> Iterator[str]:
+def _stream(language: str, rng: random.Random, tries: int) -> Iterator[str]:
+    """Sentences in random order: so many tries of a grammar, or the lines of the texts."""
+    if not has_grammar(language):
+        lines = [line.strip() for _, _, line in languages.find(language).lines()]
+        yield from rng.sample(lines, len(lines))
+        return
+    grammar = load_grammar(language)
     for _ in range(tries):
         sentence = grammar.sample(rng)
         if sentence is not None:
             yield sentence
 
 
-def _belongs(grammar: Grammar, normal: str, split: str) -> bool:
-    point = 100 * fraction(f"{grammar.language}: {normal}")
+def _belongs(language: str, normal: str, split: str) -> bool:
+    point = 100 * fraction(f"{language}: {normal}")
     if_seen, if_held_out = _within(point, SEEN_SPLITS, split), _within(point, HELD_OUT_SPLITS, split)
-    if if_seen == if_held_out:
+    if if_seen == if_held_out or not has_grammar(language):
         return if_seen
-    return if_held_out == bool(grammar.held_out_pattern.search(for_scoring(normal)))
+    pattern = load_grammar(language).held_out_pattern
+    return if_held_out == bool(pattern.search(for_scoring(normal, language)))
 
 
 def _within(point: float, shares: dict[str, int], split: str) -> bool:

@@ -105,9 +105,9 @@ def energy_std(energy: ArrayLike) -> float:
     return float(np.asarray(energy, dtype=np.float64)[speech_frames(energy)].std())
 
 
-def speaking_rate(text: str, energy: ArrayLike) -> float:
+def speaking_rate(text: str, energy: ArrayLike, language: str = "") -> float:
     """Letters and digits (NFC) said in a second of speech, pauses left out."""
-    n_characters = len(for_scoring(text).replace(" ", ""))
+    n_characters = len(for_scoring(text, language).replace(" ", ""))
     return n_characters / (speech_frames(energy).sum() / FRAME_RATE)
 
 

@@ -22,7 +22,8 @@ text, v alphabet, s states of CTC.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from einops import rearrange, reduce
@@ -50,8 +51,8 @@ BLANK = 0
 class AttentiveConfig:
     """The shape of judge A."""
 
-    alphabet_size: int
-    """Symbols of the alphabet, the blank (id 0) included."""
+    alphabet: Alphabet
+    """Letters that it writes; id 0 is the blank."""
     mels: int = 80
     """Mel bins of the input; a multiple of 4."""
     sketch: int = 12
@@ -74,8 +75,8 @@ class AttentiveConfig:
 class ConvolutionalConfig:
     """The shape of judge B."""
 
-    alphabet_size: int
-    """Symbols of the alphabet, the blank (id 0) included."""
+    alphabet: Alphabet
+    """Letters that it writes; id 0 is the blank."""
     mels: int = 80
     """Mel bins of the input; a multiple of 4."""
     width: int = 192
@@ -219,7 +220,7 @@ class Judge(nn.Module):
         self.config = config
         self.melody = Melody()
         self.stem, self.blocks = stem, nn.ModuleList(blocks)
-        self.out = Outwards(config.width, config.alphabet_size)
+        self.out = Outwards(config.width, len(config.alphabet))
 
     def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`, without meaning after the end."""
@@ -229,6 +230,23 @@ class Judge(nn.Module):
         for block in self.blocks:
             x = block(x, mask[:, ::2])
         return self.out(x, mel.shape[1])
+
+    @torch.no_grad()
+    def adopt(self, language: str) -> Self:
+        """A judge that writes the letters of one more language; all that this one has learnt stays.
+
+        A new letter begins as likely as the mean letter.
+        """
+        config = replace(self.config, alphabet=self.config.alphabet.with_language(language))
+        new = type(self)(config)  # type: ignore[call-arg, arg-type]  # a judge is made of its config alone
+        for name, tensor in new.state_dict().items():
+            old = self.state_dict()[name]
+            if name.startswith("out.head"):  # two outputs a step, each with every letter
+                letters = rearrange(old, "(two v) ... -> two v ...", two=2)
+                more = [letters[:, 1:].mean(1, keepdim=True)] * (len(config.alphabet) - letters.shape[1])
+                old = rearrange(torch.cat([letters, *more], 1), "two v ... -> (two v) ...")
+            tensor.copy_(old)
+        return new
 
 
 class AttentiveJudge(Judge):

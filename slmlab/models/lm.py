@@ -18,7 +18,7 @@ vocabulary, j digits of a code, l levels of a digit, a symbols of the alphabet, 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
+from slmlab.language.text import Alphabet
 from slmlab.models.transformer import Block, RMSNorm, rotation, unit_rms
 
 CHUNK = 512  # rows of logits in memory at a time
@@ -37,8 +38,8 @@ GAZE = (0, 2, -2, 1, -1, 4, -4, 0)  # speech tokens ahead of the clock at which 
 class LMConfig:
     """Size and vocabulary of the language model."""
 
-    alphabet_size: int
-    """Text symbols; id 0 is padding."""
+    alphabet: Alphabet
+    """Letters that it reads; id 0 is padding."""
     languages: tuple[str, ...]
     """One tag each, in this order."""
     n_codes: int = 6561
@@ -63,6 +64,11 @@ class LMConfig:
     """Base of the rotary positions: the slowest pair turns once in about this many times 2 π tokens."""
     nearness: float = 1.5
     """How strongly heads attend, before they have learnt anything, to what stands near on the clock."""
+
+    @property
+    def alphabet_size(self) -> int:
+        """Ids of text, padding included."""
+        return len(self.alphabet)
 
     @property
     def style(self) -> int:
@@ -222,9 +228,34 @@ class SpeechLM(nn.Module):
             pace = torch.zeros(size).double().index_copy(0, heard, sounding)
             self.pace[self.config.languages.index(language)] = pace.to(self.pace)
 
-    def prompt(self, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
-        """Ids up to <speech>; see `prompt`."""
-        return prompt(self.config, text, language, style)
+    def prompt(self, text: str, language: str, style: Sequence[int] = ()) -> list[int]:
+        """Ids of a text up to <speech>, spelt as its language is; see `prompt_ids`."""
+        return prompt_ids(self.config, self.config.alphabet.encode(text, language), language, style)
+
+    @torch.no_grad()
+    def adopt(self, language: str) -> "SpeechLM":
+        """A model that reads one more language, with its letters; all that this one has learnt stays.
+
+        A new letter, and the new language's tag, begin as the mean of those there are; a letter is expected
+        to sound as long as the mean, until `fit_pace` has seen the language.
+        """
+        old = self.config
+        alphabet, languages = old.alphabet.with_language(language), (*old.languages, language)
+        if language in old.languages:
+            languages = old.languages
+        new = SpeechLM(replace(old, alphabet=alphabet, languages=languages))
+        letters, tags, marks = self.embed_symbols.split(
+            [old.alphabet_size, len(old.languages), old.first_code - old.style]
+        )
+        more = (len(alphabet) - len(letters), len(languages) - len(tags))
+        rows = [letters, *[letters[1:].mean(0, keepdim=True)] * more[0]]
+        rows += [tags, *[tags.mean(0, keepdim=True)] * more[1], marks]
+        own = dict(self.named_parameters())
+        for name, parameter in new.named_parameters():
+            parameter.copy_(torch.cat(rows) if name == "embed_symbols" else own[name])
+        usual = self.pace[:, 1:].mean()
+        new.pace.fill_(usual)[: len(tags), : len(letters)] = self.pace
+        return new
 
 
 def _sums(tables: Sequence[Tensor] | Tensor) -> Tensor:
@@ -270,7 +301,7 @@ class _TargetLogProbs(torch.autograd.Function):
         return to_hidden, to_table, None
 
 
-def prompt(config: LMConfig, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
+def prompt_ids(config: LMConfig, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
     """Ids up to <speech>: language tag, style tokens if there are any, text.
 
     Args:
@@ -308,7 +339,7 @@ def assemble(
     Raises:
         LabError: a language the model does not have, or a sequence too long for it.
     """
-    heads = [prompt(config, *row) for row in zip(texts, languages, styles, strict=True)]
+    heads = [prompt_ids(config, *row) for row in zip(texts, languages, styles, strict=True)]
     said = [[config.first_code + code for code in row] for row in codes]
     rows = [head + row for head, row in zip(heads, said, strict=True)]
     width = max(map(len, rows))

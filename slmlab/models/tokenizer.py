@@ -23,6 +23,7 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slmlab.language.text import Alphabet
 from slmlab.models import fsq
 from slmlab.models.augmentation import Augmentation, add_noise
 from slmlab.models.blocks import (
@@ -47,8 +48,8 @@ NOISE = Augmentation()  # what is laid under the input, but not under the wanted
 class TokenizerConfig:
     """Sizes of the tokenizer."""
 
-    alphabet_size: int
-    """Symbols of the alphabet, the CTC blank (0) included."""
+    alphabet: Alphabet
+    """Letters of the text that training reads from the codes; codes themselves know no letters."""
     timbre_width: int
     """Numbers that describe a voice."""
     n_mels: int = 80
@@ -110,12 +111,12 @@ class SpeechTokenizer(nn.Module):
             AttentiveBlock(d, HEADS, KERNEL, EXPANSION) for _ in range(config.layers)
         )
         self.encoder_norm = nn.LayerNorm(d)
-        self.early_symbols = nn.Linear(d, FRAMES_PER_TOKEN * config.alphabet_size)
+        self.early_symbols = nn.Linear(d, FRAMES_PER_TOKEN * len(config.alphabet))
         self.to_code = nn.Linear(d, config.dims)
         self.from_code = nn.Linear(config.dims, d)
         self.trunk = nn.ModuleList(ConvNeXt(d) for _ in range(3))
         self.trunk_norm = nn.LayerNorm(d)
-        self.symbols = nn.Linear(d, FRAMES_PER_TOKEN * config.alphabet_size)
+        self.symbols = nn.Linear(d, FRAMES_PER_TOKEN * len(config.alphabet))
         self.prosody = nn.Linear(d, FRAMES_PER_TOKEN * N_PROSODY)
         self.timbre = nn.Linear(config.timbre_width, 3 * d)
         self.coarse = nn.ModuleList(ConvNeXt(d) for _ in range(2))

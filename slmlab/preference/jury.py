@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files, metrics
-from slmlab.language.text import TINY
 from slmlab.models.fsq import codes_to_digits
 from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
@@ -71,7 +70,7 @@ class CodeJudge:
         reading, mel = tokenizer.decode(
             pad_sequence(digits, batch_first=True), self.timbre.expand(len(codes), -1), frames
         )
-        words = transcribe(self.recogniser(mel, frames), frames, self.chain.alphabet)
+        words = transcribe(self.recogniser(mel, frames), frames, self.recogniser.config.alphabet)
         return [Hearing(*pair) for pair in zip(words, _spreads(reading, frames), strict=True)]
 
 
@@ -92,16 +91,13 @@ def speak(
 ) -> list[list[int]]:
     """Speech tokens of texts, each from its own seed, in the manner of `styles` (none: plain)."""
     manners = styles or [()] * len(texts)
-    prompts = [
-        model.prompt(TINY.encode(text), language, list(style))
-        for text, style in zip(texts, manners, strict=True)
-    ]
+    prompts = [model.prompt(text, language, list(style)) for text, style in zip(texts, manners, strict=True)]
     return generate(model, prompts, sampling, seeds)
 
 
 def expected_lengths(model: SpeechLM, language: str, texts: Sequence[str]) -> list[float]:
     """Tokens, at least 1, that each text is expected to make by the model's own pace."""
-    prompts = [torch.tensor([model.prompt(TINY.encode(text), language)]) for text in texts]
+    prompts = [torch.tensor([model.prompt(text, language)]) for text in texts]
     return [max(1.0, float(model.expected_tokens(prompt.to(model.pace.device)))) for prompt in prompts]
 
 
@@ -171,7 +167,7 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
 @torch.no_grad()
 def _drift(model: SpeechLM, reference: SpeechLM, jury: Jury, codes: Codes) -> float:
     """Nats a token by which a model finds its own words likelier than the reference does."""
-    symbols = [TINY.encode(text) for text in jury.texts]
+    symbols = [model.config.alphabet.encode(text, jury.language) for text in jury.texts]
     languages, plain = [jury.language] * len(codes), [()] * len(codes)
     batch = to_device(assemble(model.config, symbols, codes, languages, plain), model.pace.device)
     gone = log_probs(model, batch) - log_probs(reference.to(model.pace.device), batch)

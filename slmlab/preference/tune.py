@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from slmlab import files
 from slmlab.corpus.pairs import Pair, check
 from slmlab.errors import LabError
-from slmlab.language.text import TINY, for_scoring
+from slmlab.language.text import for_scoring
 from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
 from slmlab.preference import losses
 from slmlab.preference.jury import Jury, Limits, measure, signs
@@ -91,7 +91,7 @@ class PairBatch:
 
 def assemble_pairs(model: SpeechLM, pairs: Sequence[Pair]) -> Batch:
     """Both sides of pairs as one batch of sequences: all chosen, then all rejected, with equal prompts."""
-    texts = [TINY.encode(pair.prompt) for pair in pairs]
+    texts = [model.config.alphabet.encode(pair.prompt, pair.language) for pair in pairs]
     sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
     languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
     return assemble(model.config, texts * 2, sides, languages * 2, styles * 2)
@@ -120,7 +120,7 @@ class PairBatches:
 
     def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
         self.reference, self.pairs = reference, pairs
-        prompts = [len(TINY.encode(pair.prompt)) + 4 for pair in pairs]
+        prompts = [len(reference.prompt(pair.prompt, pair.language)) + 2 for pair in pairs]
         spoken = [max(len(pair.chosen_tokens), len(pair.rejected_tokens)) for pair in pairs]
         sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
@@ -299,7 +299,7 @@ def fine_tune(
         folder: where the run lives; a killed run goes on there.
     """
     own(Path(folder), [config, batch, language, [*texts], [*codes], fingerprint(model)])
-    symbols = [TINY.encode(text) for text in texts]
+    symbols = [model.config.alphabet.encode(text, language) for text in texts]
     sizes = [len(text) + len(row) + 4 for text, row in zip(symbols, codes, strict=True)]
     rows = frame_batches(sizes, max(batch, *sizes), config.seed)
 

@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files
 from slmlab.errors import LabError
-from slmlab.language.text import Alphabet
 from slmlab.models.decoder import FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import (
@@ -23,7 +22,7 @@ from slmlab.models.judges import (
     ConvolutionalJudge,
     transcribe,
 )
-from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, prompt
+from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
 from slmlab.models.vocoder import Vocoder
@@ -56,8 +55,8 @@ def _terms(network: nn.Module) -> dict[str, int]:
     if isinstance(config, SpeakerConfig):
         return {"timbre_width": config.width_out + 1}
     if isinstance(config, LMConfig):
-        return {"alphabet_size": config.alphabet_size, "dims": config.code_dims}
-    shared = ("alphabet_size", "timbre_width", "dims")
+        return {"dims": config.code_dims}
+    shared = ("timbre_width", "dims")
     return {name: getattr(config, name) for name in shared if hasattr(config, name)}
 
 
@@ -69,9 +68,8 @@ class Chain:
         language model to speak with in place of those, such as one that was tuned.
         """
         self.folder, self.own_lm = folder, lm
-        tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
+        tokenizer, _ = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
-        self.alphabet = Alphabet(tuple(card.facts["alphabet"]))
         voices = folder / VOICES
         named = files.read_json(voices) if voices.exists() else {}
         self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
@@ -234,7 +232,7 @@ class Chain:
         lm = self.lm(language)
         seeds = seeds or list(range(len(texts)))
         prompts = [
-            prompt(lm.config, self.alphabet.encode(text), language, list(style)[:STYLE_TOKENS])
+            lm.prompt(text, language, list(style)[:STYLE_TOKENS])
             for text, style in zip(texts, styles or [[]] * len(texts), strict=True)
         ]
         codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)
@@ -253,5 +251,6 @@ class Chain:
     def read_mel(self, mel: Tensor, which: str) -> str:
         """What a judge understands of a log-mel `(f m)`."""
         frames = torch.tensor([len(mel)])
-        log_probs = self.judge(which)(rearrange(mel, "f m -> 1 f m"), frames)
-        return transcribe(log_probs, frames, self.alphabet)[0]
+        judge = self.judge(which)
+        log_probs = judge(rearrange(mel, "f m -> 1 f m"), frames)
+        return transcribe(log_probs, frames, judge.config.alphabet)[0]

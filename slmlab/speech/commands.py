@@ -11,7 +11,7 @@ import torch
 from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.files import write_json
-from slmlab.language.text import LANGUAGE_NAMES, TARGET_LANGUAGES
+from slmlab.language import languages
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
@@ -53,8 +53,7 @@ def speak(
     Raises:
         LabError: a text, the language, voice or style cannot be used.
     """
-    if language not in LANGUAGE_NAMES:
-        raise LabError(f"language {language!r} is unknown: choose one of {', '.join(TARGET_LANGUAGES)}")
+    languages.find(language)
     for text in texts:
         if len(text) > LONGEST_TEXT:
             raise LabError(

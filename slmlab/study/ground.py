@@ -12,8 +12,8 @@ from torch import Tensor
 from slmlab import files, metrics
 from slmlab.corpus import manifest, mixing, utterances
 from slmlab.corpus.build import Corpus
+from slmlab.corpus.shares import TARGETS
 from slmlab.errors import LabError
-from slmlab.language.text import TARGET_LANGUAGES
 from slmlab.metrics.statistics import average, correlation, varies
 from slmlab.models.fsq import codes_to_digits
 from slmlab.models.griffin_lim import griffin_lim
@@ -50,7 +50,7 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
     target = files.RUNS / preset_name / "corpora"
     target.mkdir(parents=True, exist_ok=True)
     tables = []
-    for group in TARGET_LANGUAGES:
+    for group in TARGETS:
         data = utterances.Utterances(shelf.corpus_folder(preset_name, group))
         rows = data.rows()
         rows["heard"] = [chain.read_mel(data.mel(i), "a") for i in range(len(data))]
@@ -170,7 +170,7 @@ def words_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
             digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
             frames = torch.tensor([2 * digits.shape[1]])
             log_probs = chain.tokenizer.read(digits, frames).log_probs
-            read += transcribe(log_probs, frames, chain.alphabet)
+            read += transcribe(log_probs, frames, chain.tokenizer.config.alphabet)
             texts.append(corpus.rows["spoken"].iloc[i])
     return metrics.corpus_cer(texts, read)
 

@@ -16,9 +16,10 @@ import torch
 
 from slmlab import __version__, files
 from slmlab.corpus.build import Corpus
+from slmlab.corpus.shares import TARGETS
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
-from slmlab.language.text import LANGUAGE_NAMES, TARGET_LANGUAGES
+from slmlab.language import languages
 from slmlab.metrics.statistics import average
 from slmlab.notebook import plots
 from slmlab.sound import audio
@@ -142,7 +143,7 @@ def _rates(summary: dict[str, Any]) -> str:
             figures = stage["metrics"]
             rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
             sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
-            lines.append([LANGUAGE_NAMES[name.split(".")[1]], *rates, sim])
+            lines.append([languages.find(name.split(".")[1]).name, *rates, sim])
     return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
 
 
@@ -237,7 +238,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
     folder = files.RUNS / preset_name
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     stages, rows = {}, []
-    for language in TARGET_LANGUAGES:
+    for language in TARGETS:
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
         said = score.speak_test(chain, language, test, preset(preset_name).n_test)

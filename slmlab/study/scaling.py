@@ -29,10 +29,10 @@ from torch import Tensor
 from slmlab import metrics
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.mixing import Rows, mix
-from slmlab.corpus.utterances import Utterances, another
-from slmlab.language.text import TINY, for_scoring
+from slmlab.corpus.utterances import Utterances, another, text_symbols
+from slmlab.language.text import for_scoring
 from slmlab.metrics.statistics import draws_of
-from slmlab.models.lm import LMConfig, SpeechLM, lm_loss, prompt
+from slmlab.models.lm import LMConfig, SpeechLM, lm_loss
 from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
@@ -220,12 +220,12 @@ def train_cell(study: Study, cell: Cell, folder: Path, inputs: dict[str, Path]) 
             model = SpeechLM(model.config)
         how = replace(part, train=replace(part.train, seed=cell.seed, steps=study.steps))
         codes = data.codes()
-        texts = [TINY.encode(text) for text in data.column("text")]
+        texts = text_symbols(data, model.config.alphabet)
         model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
         batches = lm_batches(model.config, data, codes, how)  # type: ignore[arg-type]  # asks no more of it
         train(model, lm_loss, batches, how.train, folder / "training")
     last = read_log(folder / "training")[-1]
-    facts = {"alphabet": list(TINY.symbols), "cell": cell.name}
+    facts = {"cell": cell.name}
     checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts), small=True)
     shutil.rmtree(folder / "training")
     minutes = data.rows.groupby(data.rows["kind"] == "synthetic")["seconds"].sum() / 60
@@ -380,7 +380,7 @@ def _say(
     """Codes (t) and waves (s) of texts in the voices (n c)."""
     seeds = [1000 * seed + i for i in range(len(texts))]
     prompts = [
-        prompt(lm.config, chain.alphabet.encode(text), language, style)
+        lm.prompt(text, language, style)
         for text, style in zip(texts, styles or [()] * len(texts), strict=True)
     ]
     codes = generate(lm, prompts, SamplingConfig(temperature=manner.temperature), seeds)

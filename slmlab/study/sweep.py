@@ -222,7 +222,9 @@ def probe(study: Study, folder: Path, inputs: dict[str, Path]) -> dict[str, floa
         heard = {which: chain.hear(waves, which) for which in ("a", "b")}
         found = {f"cer_judge_{which}": corpus_cer(texts, words) for which, words in heard.items()}
         both = [(b, a) for b, a in zip(heard["b"], heard["a"], strict=True) if for_scoring(b)]
-        found["judges_disagree"] = corpus_cer(*zip(*both, strict=True)) if both else float("nan")
+        found["judges_disagree"] = (
+            corpus_cer([b for b, _ in both], [a for _, a in both]) if both else float("nan")
+        )
         found["cer_resynthesis"] = score.corpus_rates(again)["cer"]
         found["f0_in_tokens"] = ground.f0_probe(chain, [dev])
         found["speaker_in_tokens"] = ground.speaker_probe(chain, [test])["share"]

@@ -15,9 +15,9 @@ from typing import Any
 
 from slmlab.corpus.build import CorpusSpec
 from slmlab.corpus.imports import Collection
-from slmlab.corpus.shares import N_PARTS_VOICES, corpora, recordings
+from slmlab.corpus.shares import BACKBONE, N_PARTS_VOICES, TARGETS, corpora, recordings
 from slmlab.errors import LabError
-from slmlab.language.text import LANGUAGES, TINY
+from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
 from slmlab.models.decoder import DecoderConfig
 from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig
@@ -27,6 +27,10 @@ from slmlab.models.tokenizer import TokenizerConfig
 from slmlab.models.vocoder import VocoderConfig
 from slmlab.training.loop import TrainConfig
 
+LANGUAGES = (*TARGETS, *BACKBONE)
+"""Tags of the language models, in this order."""
+ALPHABET = alphabet_of(LANGUAGES)
+"""Letters of all of them: what every network that reads or writes text begins with."""
 MOST_SPEAKERS = 20_000
 """More speakers than a collection has; those that nobody is cost a row of a table each."""
 
@@ -77,21 +81,18 @@ def _train(steps: int, lr: float = 3e-3, muon_lr: float = 0.02, ema: float = 0.0
 
 def tiny() -> Preset:
     """Two cores, no GPU."""
-    symbols = len(TINY)
     mild = Augmentation(tract=0.1, speed=0.1, noise=0.3, bands=1, gaps=0)
     speaker = SpeakerConfig(n_speakers=N_PARTS_VOICES)
     timbre = speaker.width_out + 1
-    lm = LMConfig(
-        alphabet_size=symbols, languages=LANGUAGES, width=192, layers=4, heads=3, kv_heads=3, ffn=512
-    )
+    lm = LMConfig(ALPHABET, LANGUAGES, width=192, layers=4, heads=3, kv_heads=3, ffn=512)
     return Preset(
         name="tiny",
         corpora=corpora(1.0, 350),
-        judge_a=Part(AttentiveConfig(symbols, augmentation=mild), _train(2400), 1600),
-        judge_b=Part(ConvolutionalConfig(symbols, augmentation=mild), _train(2400), 1600),
+        judge_a=Part(AttentiveConfig(ALPHABET, augmentation=mild), _train(2400), 1600),
+        judge_b=Part(ConvolutionalConfig(ALPHABET, augmentation=mild), _train(2400), 1600),
         speaker=Part(speaker, _train(400), 4000),
         tokenizer=Part(
-            TokenizerConfig(alphabet_size=symbols, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
+            TokenizerConfig(ALPHABET, timbre_width=timbre, n_speakers=N_PARTS_VOICES),
             _train(2800),
             1600,
         ),
@@ -128,19 +129,18 @@ def smoke() -> Preset:
 
 def base() -> Preset:
     """One GPU and recordings of real languages; untried (see the top of this file)."""
-    symbols = len(TINY)
     speaker = SpeakerConfig(n_speakers=MOST_SPEAKERS, width=384, layers=5, width_out=192)
     timbre = speaker.width_out + 1
-    lm = LMConfig(
-        alphabet_size=symbols, languages=LANGUAGES, width=768, layers=16, heads=12, kv_heads=12, ffn=2048
-    )
-    tokenizer = TokenizerConfig(symbols, timbre, width=512, layers=12, n_speakers=MOST_SPEAKERS)
+    lm = LMConfig(ALPHABET, LANGUAGES, width=768, layers=16, heads=12, kv_heads=12, ffn=2048)
+    tokenizer = TokenizerConfig(ALPHABET, timbre, width=512, layers=12, n_speakers=MOST_SPEAKERS)
     return Preset(
         name="base",
         corpora=recordings(350),
-        judge_a=Part(AttentiveConfig(symbols, width=384, blocks=12, heads=6), _train(40_000, 1e-3), 40_000),
+        judge_a=Part(AttentiveConfig(ALPHABET, width=384, blocks=12, heads=6), _train(40_000, 1e-3), 40_000),
         judge_b=Part(
-            ConvolutionalConfig(symbols, width=512, kernels=(5,) * 6 + (9,) * 6), _train(40_000, 1e-3), 40_000
+            ConvolutionalConfig(ALPHABET, width=512, kernels=(5,) * 6 + (9,) * 6),
+            _train(40_000, 1e-3),
+            40_000,
         ),
         speaker=Part(speaker, _train(20_000, 1e-3), 40_000),
         tokenizer=Part(tokenizer, _train(40_000, 1e-3), 40_000),

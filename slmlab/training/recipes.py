@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.imports import Collection, bring_in
-from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded
-from slmlab.language.sentences import DATA
-from slmlab.language.text import TARGET_LANGUAGES, TINY
+from slmlab.corpus.shares import TARGETS
+from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
+from slmlab.language import languages
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveJudge, ConvolutionalJudge, judge_loss
@@ -89,7 +89,7 @@ def _fit(
 def _keep(
     folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any
 ) -> dict[str, float]:
-    facts = {"alphabet": list(TINY.symbols), "seed": part.train.seed, "steps": part.train.steps, **facts}
+    facts = {"seed": part.train.seed, "steps": part.train.steps, **facts}
     checkpoints.save(folder / "model", model, Card(config=part.config, facts=facts, metrics=metrics))
     return metrics
 
@@ -115,7 +115,7 @@ def train_judge(preset_name: str, which: str, folder: Path, inputs: dict[str, Pa
     torch.manual_seed(part.train.seed)
     model = AttentiveJudge(part.config) if which == "judge_a" else ConvolutionalJudge(part.config)
     data = Utterances(inputs[f"corpus.{which}"])
-    texts = [TINY.encode_spoken(text) for text in data.column("spoken")]
+    texts = spoken_symbols(data, part.config.alphabet)
     rows = frame_batches(data.frames, part.batch, part.train.seed)
 
     def batches(step: int) -> Batch:
@@ -158,7 +158,7 @@ def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> 
     save_file({"timbre": timbre}, folder / "timbre.safetensors")
     torch.manual_seed(part.train.seed)
     model = SpeechTokenizer(part.config)
-    texts = [TINY.encode_spoken(text) for text in data.column("spoken")]
+    texts = spoken_symbols(data, part.config.alphabet)
     prosody = [data.prosody(i) for i in range(len(data))]
     clean = _clean(data)
     rows = frame_batches(data.frames, part.batch, part.train.seed)
@@ -241,7 +241,7 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
     """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice
     elsewhere. Of a voice that says nothing else there is none: its own tokens would give the answer away.
     """
-    texts = [TINY.encode(text) for text in data.column("text")]
+    texts = text_symbols(data, config.alphabet)
     languages = data.column("language")
     lengths = [len(t) + len(c) + STYLE_TOKENS + 4 for t, c in zip(texts, codes, strict=True)]
     rows = frame_batches(lengths, part.batch, part.train.seed)
@@ -280,7 +280,7 @@ def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]
         model = SpeechLM(part.config)
     else:
         model = checkpoints.load(inputs["lm.backbone"] / "model", SpeechLM, LMConfig)[0]
-    texts = [TINY.encode(text) for text in data.column("text")]
+    texts = text_symbols(data, model.config.alphabet)
     model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
     _fit(part, model, lm_loss, lm_batches(part.config, data, codes, part), folder)
     return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
@@ -293,16 +293,14 @@ def stages(chain: Preset) -> list[Stage]:
     def corpus(group: str) -> Stage:
         specs = chain.corpora[group]
         sources = [
-            spec.content()
-            if isinstance(spec, Collection)
-            else (DATA / f"{spec.language}.toml").read_text(encoding="utf-8")
+            spec.content() if isinstance(spec, Collection) else languages.find(spec.language).content()
             for spec in specs
         ]
         run = functools.partial(speak_group, name, group)
         return Stage(f"corpus.{group}", (), run, [specs, sources])
 
     parts = ("corpus.parts",)
-    lms = ("backbone", *TARGET_LANGUAGES)
+    lms = ("backbone", *TARGETS)
     runs: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         "speaker": (train_speaker, parts),
         "tokenizer": (train_tokenizer, (*parts, "speaker")),

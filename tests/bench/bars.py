@@ -23,9 +23,9 @@ from bench import browser, listeners, load, peers, studies
 from slmlab import files
 from slmlab.corpus import utterances
 from slmlab.corpus.build import Corpus, CorpusSpec, build
+from slmlab.corpus.shares import TARGETS
 from slmlab.errors import LabError
 from slmlab.files import read_json, replace_text
-from slmlab.language.text import TARGET_LANGUAGES
 from slmlab.notebook import series
 from slmlab.sound import SAMPLE_RATE
 from slmlab.speech import score
@@ -92,13 +92,13 @@ class Bench:
 
     def _held_out(self, split: str) -> dict[str, Corpus]:
         folder = shelf.held_out_folder(self.preset)
-        return {language: score.held_out(folder, split, language) for language in TARGET_LANGUAGES}
+        return {language: score.held_out(folder, split, language) for language in TARGETS}
 
     def spoken(self) -> list[Row]:
         """The test split said by the whole chain, judge B."""
         bars = {"speak.sw.cer": 10, "speak.sw.wer": 25, "speak.vi.cer": 15}
         rows = []
-        for language in TARGET_LANGUAGES:
+        for language in TARGETS:
             rates = score.corpus_rates(score.speak_test(self.chain, language, self.test[language], self.n))
             for name, value in rates.items():
                 if (key := f"speak.{language}.{name}") in bars:
@@ -109,7 +109,7 @@ class Bench:
     def resynthesis(self) -> list[Row]:
         """Authentic stand-in test speech through tokenizer, decoder and vocoder, against itself."""
         gaps, n = [], min(self.n, 150)
-        for language in TARGET_LANGUAGES:
+        for language in TARGETS:
             recording, again = ground.resynthesise(self.chain, language, self.test[language], n)
             gaps.append(score.corpus_rates(again)["cer"] - score.corpus_rates(recording)["cer"])
         how = f"mean over languages, {n} recordings each, own timbre, judge B"
@@ -118,7 +118,7 @@ class Bench:
     def vocoder(self) -> list[Row]:
         """The vocoder against Griffin-Lim, its baseline, on the recordings' own mels."""
         n = min(self.n, 40)
-        found = [ground.vocoders(self.chain, self.test[lang], n) for lang in TARGET_LANGUAGES]
+        found = [ground.vocoders(self.chain, self.test[lang], n) for lang in TARGETS]
         mean = {name: statistics.mean(each[name] for each in found) for name in found[0]}
         how = f"{n} test recordings a language, from their own mels; the bar is Griffin-Lim's"
         return [
@@ -170,7 +170,7 @@ class Bench:
     def cloning(self) -> list[Row]:
         """Unseen voices, both languages."""
         n = min(self.n, 100)
-        shares = [ground.cloning(self.chain, lang, self.test[lang], n) for lang in TARGET_LANGUAGES]
+        shares = [ground.cloning(self.chain, lang, self.test[lang], n) for lang in TARGETS]
         return [
             Row(
                 "clone.sim",
@@ -198,9 +198,7 @@ class Bench:
     def sampling(self) -> list[Row]:
         """Candidates of test sentences, as many tokens as each needs, drawn side by side."""
         lm, texts = self.chain.lm("sw"), list(self.test["sw"].rows["spoken"])[:32]
-        prompts = [
-            lm.prompt(self.chain.alphabet.encode(text), "sw") for text in texts for _ in range(CANDIDATES)
-        ]
+        prompts = [lm.prompt(text, "sw") for text in texts for _ in range(CANDIDATES)]
         how = SamplingConfig(batch=64)
         speeds = []
         for trial in range(3):

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from slmlab.corpus.pairs import Pair
-from slmlab.language.text import TINY
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.qwen import from_qwen, to_qwen
 from slmlab.preference.tune import PairBatch, PairBatches, PreferenceConfig, preference_loss
 from slmlab.training.loop import TrainConfig, read_log, train
 from slmlab.training.optim import BETAS
-from slmlab.training.presets import preset
+from slmlab.training.presets import ALPHABET, preset
 
 STEPS, PAIRS_A_STEP = 20, 8
 TRAIN = TrainConfig(STEPS, lr=1e-4, muon_lr=0.0, warmup=0, decay="constant", weight_decay=0.0, clip=1.0)
@@ -58,7 +57,7 @@ def subject(config: LMConfig) -> tuple[SpeechLM, list[Pair]]:
     def said() -> tuple[int, ...]:
         return tuple(int(code) for code in draw.integers(config.n_codes, size=draw.integers(40, 80)))
 
-    letters = [symbol for symbol in TINY.symbols if symbol.isascii() and symbol.isalpha()]
+    letters = [symbol for symbol in ALPHABET.symbols if symbol.isascii() and symbol.isalpha()]
     texts = ["".join(draw.choice(letters, 30)) for _ in range(STEPS * PAIRS_A_STEP)]
     pairs = [Pair(str(i), config.languages[0], text, said(), said(), "judge") for i, text in enumerate(texts)]
     return model, pairs
@@ -139,7 +138,7 @@ def _ids(model: SpeechLM, pair: Pair) -> dict[str, list[int]]:
     """A pair as TRL's collator takes it."""
     config = model.config
     sides = {"chosen_ids": pair.chosen_tokens, "rejected_ids": pair.rejected_tokens}
-    prompt = model.prompt(TINY.encode(pair.prompt), pair.language)
+    prompt = model.prompt(pair.prompt, pair.language)
     ends = {name: [*(config.first_code + code for code in side), config.end] for name, side in sides.items()}
     return {"prompt_ids": prompt} | ends
 

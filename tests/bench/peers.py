@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slmlab.corpus.utterances import Utterances
-from slmlab.language.text import TINY
-from slmlab.models.lm import Batch, LMConfig, SpeechLM, assemble, lm_loss
+from slmlab.corpus.utterances import Utterances, text_symbols
+from slmlab.models.lm import Batch, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
 from slmlab.models.qwen import qwen_config, to_qwen
 from slmlab.speech.sampling import SamplingConfig, generate
 from slmlab.training.loop import frame_batches, seed_everything
@@ -186,7 +185,7 @@ def generation_ratio(config: LMConfig, batch: int, tokens: int = 100, rounds: in
     model = SpeechLM(config).eval()
     peer = to_qwen(model)
     symbols = torch.randint(1, config.alphabet_size, (batch, 64)).tolist()
-    prompts = [model.prompt(row, config.languages[0]) for row in symbols]
+    prompts = [prompt_ids(config, row, config.languages[0]) for row in symbols]
     model.pace.fill_(tokens / 64)
     exact = SamplingConfig(window=0, shortest=1.0, longest=1.0, batch=batch)
     ids = torch.tensor(prompts)
@@ -286,7 +285,7 @@ def race_on(part: Part, data: Utterances, codes: Sequence[Tensor]) -> Race:
         data: the corpus.
         codes: its speech tokens `(t)`.
     """
-    texts = [TINY.encode(text) for text in data.column("text")]
+    texts = text_symbols(data, part.config.alphabet)
     languages = data.column("language")
     lengths = [len(text) + len(row) + 4 for text, row in zip(texts, codes, strict=True)]
     train, dev = ([i for i in range(len(data)) if (i % 20 == 0) is is_dev] for is_dev in (False, True))

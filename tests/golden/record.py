@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
@@ -63,28 +64,24 @@ def rows() -> dict[str, dict[str, Any]]:
     return found
 
 
+def keys_of(name: str, rows: pd.DataFrame) -> list[str]:
+    """The keys that the code as it is would give the rows of a table of this name."""
+    aligned = "-aligned-" in name
+    identity = alignment.KEYS if aligned else sweep.KEYS
+    known: dict[Any, str] = {}
+    for at in rows[identity].drop_duplicates().itertuples(index=False):
+        unit = Unit(*at) if aligned else Cell(*at)
+        language = unit.language if isinstance(unit, Unit) else "vi"
+        study = alignment.study_of("tiny", language)
+        known[tuple(at)] = alignment.key(study, unit) if isinstance(unit, Unit) else sweep.key(study, unit)
+    return [known[tuple(at)] for at in rows[identity].itertuples(index=False)]
+
+
 def orphans() -> list[str]:
-    """Rows whose key is not the one that the code as it is would give them: they would be computed again."""
-    lost = []
-    studies = {language: alignment.study_of("tiny", language) for language in LANGUAGES}
-    keys: dict[Any, str] = {}
-    for path in sorted(RESULTS.glob("*.parquet")):
-        table = pq.read_table(path)
-        if "key" not in table.column_names:
-            continue
-        identity = alignment.KEYS if "-aligned-" in path.name else sweep.KEYS
-        for row in table.select([*identity, "key"]).group_by([*identity, "key"]).aggregate([]).to_pylist():
-            known = row.pop("key")
-            at = Unit(**row) if "-aligned-" in path.name else Cell(**row)
-            if at not in keys:
-                keys[at] = (
-                    alignment.key(studies[at.language], at)
-                    if isinstance(at, Unit)
-                    else sweep.key(studies["vi"], at)
-                )
-            if known != keys[at]:
-                lost.append(f"{path.name}: {at.name}")
-    return lost
+    """Tables with rows whose key is not the one that the code would give them: they would be made again."""
+    tables = {path.name: pd.read_parquet(path) for path in sorted(RESULTS.glob("*.parquet"))}
+    keyed = {name: rows for name, rows in tables.items() if "key" in rows}
+    return [name for name, rows in keyed.items() if (rows["key"] != keys_of(name, rows)).any()]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,272 @@
+"""A language is data: a folder `data/languages/<code>/` with `language.toml` beside its texts or its grammar.
+
+The file says how the language is written, cut into words and read aloud; `data/languages/README.md` explains
+every field. Nothing here knows one language from another.
+"""
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
+from pathlib import Path
+
+from slmlab.errors import LabError
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
+FILE = "language.toml"
+GRAMMAR = "grammar.toml"
+CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?")
+"""Two or three letters of ISO 639, with a script of ISO 15924 where a language has several: `sr-Cyrl`."""
+FROM_THE_TEXTS = "from the texts"
+QUESTIONS = {"rise": 1.0, "level": 0.0, "fall": -1.0}
+"""What the voice does at the end of a question, as a factor of how far a lively speaker moves it."""
+
+# What typesetters and telephones write, and what it means to a reader aloud.
+_TYPOGRAPHY = (
+    dict.fromkeys("’‘ʼ`´", "'")
+    | dict.fromkeys("‐‑–—", "-")
+    | {"…": ".", ";": ",", ":": ","}
+    | dict.fromkeys('"“”„«»¿¡\u00ad\u200b\u200c\u200d\u2060\ufeff', "")
+)
+
+
+def _characters(text: str) -> list[str]:
+    """Letters with their marks, one by one; spaces are left out."""
+    clusters: list[str] = []
+    for c in text.replace(" ", ""):
+        if clusters and unicodedata.category(c)[0] == "M":
+            clusters[-1] += c
+        else:
+            clusters.append(c)
+    return clusters
+
+
+def _thai(text: str) -> list[str]:
+    """Thai words by PyThaiNLP's dictionary."""
+    try:
+        from pythainlp.tokenize import word_tokenize
+    except ImportError:
+        raise LabError("The cutter 'thai' needs PyThaiNLP: run `pip install pythainlp`.") from None
+    return [word for word in word_tokenize(text) if word.strip()]
+
+
+CUTTERS: dict[str, Callable[[str], list[str]]] = {
+    "spaces": str.split,
+    "characters": _characters,
+    "thai": _thai,
+}
+"""How a text is cut into the words that error rates count, by the name in `language.toml`."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """How a language is written, cut and read aloud."""
+
+    code: str
+    """Name of its folder; empty for any language at all."""
+    name: str
+    """As people call it."""
+    letters: str = FROM_THE_TEXTS
+    """Lower-case letters, marks included; or `from the texts`."""
+    punctuation: str = ".,?!"
+    """Marks that a reader hears, besides apostrophe and hyphen."""
+    ignore: str = ""
+    """Characters that are dropped, besides quotes and invisible ones."""
+    replace: dict[str, str] = field(default_factory=dict)
+    """Characters that are written otherwise."""
+    words: str = "spaces"
+    """Name of a cutter, one of `CUTTERS`."""
+    questions: str = "rise"
+    """`rise`, `level` or `fall`: what the voice does at their end."""
+    question_marks: str = "?"
+    """What a question ends with."""
+    voice: str = ""
+    """Its voice in espeak-ng; empty if there is none."""
+    respell: str = ""
+    """How a text is spelt for that voice, one of `slmlab.corpus.engines.SPELLINGS`; empty for as it is."""
+    licence: str = ""
+    """Under what terms its texts may be used."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its texts lie."""
+        return FOLDER / self.code
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Its letters and marks as models read them: after NFD, letters first, in order of code points."""
+        if self.letters == FROM_THE_TEXTS:
+            return _sorted(
+                {c for _, _, line in self.lines() for c in self.normalise(line)} - set(self._breaks)
+            )
+        return _sorted(_plain(self.letters))
+
+    @property
+    def _breaks(self) -> str:
+        return " '-" + self.punctuation
+
+    @cached_property
+    def _table(self) -> dict[int, str]:
+        """Typography that the language does not use as letters or punctuation, then its own rules."""
+        own = set(self.punctuation) | (set() if self.letters == FROM_THE_TEXTS else set(self.letters))
+        usual = {c: by for c, by in _TYPOGRAPHY.items() if c not in own}
+        return str.maketrans(usual | dict.fromkeys(self.ignore, "") | self.replace)
+
+    def normalise(self, text: str) -> str:
+        """The spelling that alphabets read: NFD, lower case, plain quotes and dashes, single spaces."""
+        return " ".join(_plain(unicodedata.normalize("NFC", text).translate(self._table)).split())
+
+    def for_scoring(self, text: str) -> str:
+        """The spelling in which error rates are taken: NFC, lower case, no punctuation but apostrophes."""
+        own = "'" if self.letters == FROM_THE_TEXTS else "'" + self.letters
+        scored = (c if unicodedata.category(c)[0] in "LMN" or c in own else " " for c in self.normalise(text))
+        return unicodedata.normalize("NFC", " ".join("".join(scored).split()))
+
+    def cut(self, text: str) -> list[str]:
+        """The words of a text that error rates count."""
+        return CUTTERS[self.words](self.for_scoring(text))
+
+    def counted_letters(self, text: str) -> str:
+        """What character error rates count: with the spaces, where spaces part words."""
+        return self.for_scoring(text) if self.words == "spaces" else "".join(self.cut(text))
+
+    def is_question(self, text: str) -> bool:
+        """Whether a text, or its last word, ends as questions do."""
+        return text.rstrip("\"'»)").endswith(tuple(self.question_marks))
+
+    def lines(self) -> list[tuple[Path, int, str]]:
+        """File, number and text of every line of its text files that is not blank."""
+        if not self.code:
+            return []
+        return [
+            (path, number, line)
+            for path in sorted(self.folder.glob("*.txt"))
+            for number, line in enumerate(read_lines(path), start=1)
+            if line.strip()
+        ]
+
+    def content(self) -> list[str]:
+        """All that its folder says, by which a change is noticed."""
+        files = [self.folder / FILE, self.folder / GRAMMAR, *sorted(self.folder.glob("*.txt"))]
+        return [path.read_text(encoding="utf-8") for path in files if path.exists()]
+
+
+ANY = Language("", "any language")
+"""For texts whose language is not known: letters of every script, words between spaces."""
+
+
+def codes() -> list[str]:
+    """Codes of the languages that have a folder; LabError for a folder that is no language's, or for two
+    of one code.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(FOLDER.glob(f"*/{FILE}")):
+        code = path.parent.name
+        if not CODE.fullmatch(code) and code.lower() not in found:
+            raise LabError(
+                f"{path.parent} is no language: its name must be a code of two or three small letters, with "
+                "a script if need be, such as sw or sr-Cyrl."
+            )
+        if code.lower() in found:
+            raise LabError(
+                f"{FOLDER} has two folders of one code, {found[code.lower()]} and {code}: keep one."
+            )
+        found[code.lower()] = code
+    return list(found.values())
+
+
+def find(code: str) -> Language:
+    """The language of a code, or any language where it is empty; LabError if its folder is not there."""
+    return _find(code, FOLDER) if code else ANY
+
+
+@cache
+def _find(code: str, folder: Path) -> Language:
+    if code not in codes():
+        raise LabError(
+            f"Language {code!r} is unknown: {folder} has {', '.join(codes())}. To add one, make the folder "
+            f"{folder / code} with a {FILE} (see {folder / 'README.md'})."
+        )
+    path = folder / code / FILE
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{path} cannot be read as TOML in UTF-8 ({error}): mend it.") from None
+    language = parse(code, values, str(path))
+    check_letters(language)
+    return language
+
+
+def parse(code: str, values: dict[str, object], source: str) -> Language:
+    """A language from the values of its file; LabError names what is wrong."""
+    known = {f.name: f.type for f in fields(Language) if f.name != "code"}
+    if unknown := [name for name in values if name not in known]:
+        raise LabError(
+            f"{source}: there is no field {', '.join(unknown)}; the fields are {', '.join(known)}."
+        )
+    if "name" not in values:
+        raise LabError(f"{source}: the field name is missing: say what the language is called.")
+    for name, value in values.items():
+        wanted = dict if name == "replace" else str
+        inner = value.items() if isinstance(value, dict) else ()
+        if not isinstance(value, wanted) or not all(isinstance(by, str) and len(c) == 1 for c, by in inner):
+            form = 'a table such as {"ʻ" = "\'"}' if wanted is dict else "a text in quotes"
+            raise LabError(f"{source}: {name} must be {form}.")
+    language = Language(code=code, **values)  # type: ignore[arg-type]  # checked above
+    for name, choice, choices in (
+        ("words", language.words, CUTTERS),
+        ("questions", language.questions, QUESTIONS),
+    ):
+        if choice not in choices:
+            raise LabError(f"{source}: {name} = {choice!r} is unknown; expected one of {', '.join(choices)}.")
+    return language
+
+
+def check_letters(language: Language) -> None:
+    """LabError where texts have characters that the language's letters and punctuation lack: each with its
+    count and its first line.
+    """
+    places: dict[str, list[str]] = {}
+    known = {*language.symbols, *language._breaks}
+    for path, number, line in language.lines():
+        for c in language.normalise(line):
+            if c not in known:
+                places.setdefault(c, []).append(f"{path.name}, line {number}")
+    if places:
+        named = "; ".join(
+            f"{named_character(c)} {len(at)} times, first in {at[0]}" for c, at in places.items()
+        )
+        raise LabError(
+            f"Texts of {language.folder} have characters that {FILE} does not know: {named}. Add them to "
+            "letters or punctuation, or to ignore or replace."
+        )
+
+
+def named_character(c: str) -> str:
+    """A character with its code point and name, for messages."""
+    return f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})"
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file; LabError names the line that is not UTF-8."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        row, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
+        raise LabError(
+            f"{path}, line {row}: found byte 0x{byte:02X}, expected UTF-8; save the file as UTF-8."
+        ) from None
+
+
+def _plain(text: str) -> str:
+    """NFD and lower case, without the dot that Turkish İ leaves."""
+    lower = unicodedata.normalize("NFD", text).lower().replace("i\u0307", "i")
+    return unicodedata.normalize("NFD", lower)
+
+
+def _sorted(symbols: Iterable[str]) -> tuple[str, ...]:
+    """Letters before marks, each in order of code points."""
+    return tuple(sorted(set(symbols), key=lambda c: (unicodedata.category(c)[0] == "M", c)))
