@@ -238,7 +238,7 @@ class Judge(nn.Module):
         A new letter begins as likely as the mean letter.
         """
         config = replace(self.config, alphabet=self.config.alphabet.with_language(language))
-        new = type(self)(config)  # type: ignore[call-arg, arg-type]  # a judge is made of its config alone
+        new = type(self)(config)  # type: ignore[call-arg]  # a judge is made of its config alone
         for name, tensor in new.state_dict().items():
             old = self.state_dict()[name]
             if name.startswith("out.head"):  # two outputs a step, each with every letter
