@@ -84,11 +84,11 @@ def test_tokens_are_drawn_at_their_time() -> None:
     assert axes[0, 0].get_xlim() == (0, 2)
 
 
-def test_speech_shares_one_axis_of_time_and_says_what_it_is() -> None:
-    figure = plots.speech(TONE, title="a tone", text="aaa", seconds=2.5)
+def test_speech_shares_one_axis_of_time_and_names_its_axes() -> None:
+    figure = plots.speech(TONE, seconds=2.5)
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() == (0, 2.5)
     said = {text.get_text() for text in figure.findobj(Text)}
-    assert {"a tone · aaa", "seconds", "F0 in Hz", "Hz (mel scale)", "amplitude"} <= said
+    assert {"seconds", "F0 in Hz", "Hz (mel scale)", "amplitude"} <= said
 
 
 def test_a_picture_is_a_small_png_with_alternative_text() -> None:

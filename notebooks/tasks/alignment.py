@@ -33,7 +33,7 @@ def _weights(alpha, alpha_star):
         ),
     },
     reference=_weights,
-    package=(DGSAConfig.weights,),
+    package=[DGSAConfig.weights],
 )
 def weights(alpha, alpha_star):
     """The more of the speech was synthetic, the flatter the model, and the more weight liveliness gets."""
@@ -53,7 +53,7 @@ def weights(alpha, alpha_star):
             lambda voices, i: [j for j, voice in enumerate(voices) if voice != voices[i]]
         ),
     },
-    package=(dgsa._other,),
+    package=[dgsa._other],
 )
 def others(voices, i):
     """Pairs that keep who speaks teach how to speak."""
@@ -65,15 +65,11 @@ def others(voices, i):
     minutes=8,
     cases=[(0.4, 0.6, 10, 10), (0.4, 0.6, 30, 10), (0.5, 0.5, 7, 3)],
     mistakes={
-        "Of sets of different sizes the larger one would count for more than its λ.": (
-            lambda s, e, n, m: (s, e)
-        ),
-        "Nearly: a mean over all pairs divides by n_s + n_e, so multiply by it.": (
-            lambda s, e, n, m: (s / n, e / m)
-        ),
+        "Of sets of different sizes the larger one would count more than its λ.": lambda s, e, n, m: (s, e),
+        "Nearly: a mean over all pairs divides by n + m: multiply by it.": lambda s, e, n, m: (s / n, e / m),
         "That doubling is right for sets of one size only.": lambda s, e, n, m: (2 * s, 2 * e),
     },
-    package=(dgsa.weigh,),
+    package=[dgsa.weigh],
 )
 def pair_weights(stability, expressivity, n, m):
     """λ is a promise about the loss, whatever the judge left of each set."""
@@ -82,12 +78,8 @@ def pair_weights(stability, expressivity, n, m):
 
 def _decide(*tries):
     """What the package makes of tries at one text, each with its word error rate, repetition and length."""
-    return [
-        candidate.fate
-        for candidate in tdsc.decide(
-            [Candidate(0, 0, "một hai", 1.0, i, (1,), "", *figures) for i, figures in enumerate(tries)], TDSC
-        )
-    ]
+    tried = [Candidate(0, 0, "một hai", 1.0, i, (1,), "", *figures) for i, figures in enumerate(tries)]
+    return [candidate.fate for candidate in tdsc.decide(tried, TDSC)]
 
 
 def _fate(wer, repetition, length):
@@ -119,7 +111,7 @@ def _first_true(**faults):
         ),
     },
     reference=_fate,
-    package=(tdsc.decide,),
+    package=[tdsc.decide],
 )
 def fate(wer, repetition, length):
     """Length and loops are asked first, so that a loser is wrong in its words alone."""
@@ -151,7 +143,7 @@ def _just_failed(wers):
         "The loser is the worst, not the one that just failed.": _just_failed,
     },
     reference=_pair,
-    package=(tdsc.decide,),
+    package=[tdsc.decide],
 )
 def pair(wers):
     """A pair needs one that is understood and one that is not, of the same text, length and smoothness."""
@@ -171,7 +163,7 @@ def pair(wers):
         "The two that stay are missing: 0.7 and 1.0.": lambda number: [0.8 + 0.1 * number],
     },
     reference=lambda number: list(TDSC.schedule(number)),
-    package=(TDSCConfig.schedule,),
+    package=[TDSCConfig.schedule],
 )
 def temperatures(number):
     """What the model has learned to say safely it may then say more freely."""
@@ -225,7 +217,7 @@ GOOD, WIDE = [0.01 * i for i in range(100)], [0.05 * i for i in range(100)]
         ),
     },
     reference=lambda draws, margin: Estimate(0.0, np.asarray(draws)).p_below(margin) < 0.05,
-    package=(Estimate.p_below,),
+    package=[Estimate.p_below],
 )
 def not_worse(draws, margin):
     """“Not worse” is a claim of its own: the whole interval has to lie on the right side of the margin."""

@@ -39,11 +39,9 @@ MELODY = (
             lambda ledger: alpha.solution(ledger) / (1 - alpha.solution(ledger))
         ),
         "That is the authentic share; alpha is the synthetic one.": lambda ledger: 1 - alpha.solution(ledger),
-        "A share is between 0 and 1; leave the percent for the text.": (
-            lambda ledger: 100 * alpha.solution(ledger)
-        ),
+        "A share lies between 0 and 1; leave percent for the text.": lambda rows: 100 * alpha.solution(rows),
     },
-    package=(mix,),
+    package=[mix],
 )
 def alpha(ledger):
     """Hours, not utterances: otherwise short sentences would weigh as much as long ones."""
@@ -59,8 +57,6 @@ def _melody_fault(answer):
     if moving := [name for name in PACE if getattr(answer, name) != 0]:
         return f"The pace still moves: look at {', '.join(moving)}."
     plans = [plan(text, "sw", answer, seed) for text in SENTENCES for seed in range(20)]
-    if len({round(word.rate, 6) for words in plans for word in words}) > 1:
-        return "The pace still differs between words."
     pitch = float(np.mean([np.std([word.pitch for word in words]) for words in plans]))
     if pitch < LEAST_PITCH:
         spread = f"pitch spreads {pitch:.1f} semitones over a sentence"
@@ -70,7 +66,7 @@ def _melody_fault(answer):
     return ""
 
 
-@exercise(difficulty=2, minutes=8, fault=_melody_fault, package=(Prosody,))
+@exercise(difficulty=2, minutes=8, fault=_melody_fault, package=[Prosody])
 def melody_only():
     """Melody and pace are separate settings, so a study can ask which of them listeners miss."""
     return replace(LIVELY, rate_spread=0.0, phrase_rate_spread=0.0, focus_slowing=0.0)
@@ -108,20 +104,18 @@ def _letters(sentence):
         "A sentence within another is no leak: compare whole sentences.": (
             lambda train, test: sum(normalise(s) in " ".join(map(normalise, train)) for s in test)
         ),
-        "Marks and spaces belong to the words: ôm is not ốm. `normalise` keeps them.": (
-            partial(_leaks, _letters)
-        ),
+        "Marks and spaces belong to the words: ôm is not ốm; keep them.": partial(_leaks, _letters),
         "Capitals and spaces are handled; the two ways to write ị still hide a leak (`normalise`).": (
             partial(_leaks, lambda sentence: " ".join(sentence.lower().split()))
         ),
-        "Capitals are handled; spaces and the two ways to write ị still hide a leak (`normalise`).": (
-            partial(_leaks, str.lower)
+        "Capitals are handled; spaces and the two ways to write ị still hide a leak.": partial(
+            _leaks, str.lower
         ),
-        "The two ways to write ị are handled; capitals and spaces still hide a leak (`normalise`).": (
-            partial(_leaks, _compose)
+        "The two ways to write ị are handled; capitals and spaces still hide a leak.": partial(
+            _leaks, _compose
         ),
     },
-    package=(normalise,),
+    package=[normalise],
 )
 def leaks(train, test):
     """A sentence that was trained on tests memory, not reading."""

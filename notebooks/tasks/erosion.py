@@ -19,15 +19,11 @@ def _slope(real, synthetic, alpha):
         "The sign is turned: where synthetic speech adds a rare code, entropy rises.": (
             lambda real, synthetic, alpha: -_slope(real, synthetic, alpha)
         ),
-        "These are nats: take the logarithm to base 2.": (
-            lambda real, synthetic, alpha: _slope(real, synthetic, alpha) * np.log(2)
-        ),
-        "That is the entropy itself; its slope is asked for.": (
-            lambda real, synthetic, alpha: theory.entropy(real, synthetic, alpha)[0]
-        ),
+        "These are nats: take the logarithm to base 2.": lambda r, s, a: _slope(r, s, a) * np.log(2),
+        "That is the entropy itself; its slope is asked for.": lambda r, s, a: theory.entropy(r, s, a)[0],
     },
     reference=_slope,
-    package=(theory.slope,),
+    package=[theory.slope],
 )
 def slope(real, synthetic, alpha):
     """At the peak the slope is 0: what more synthetic speech adds and takes is in balance."""
@@ -46,7 +42,7 @@ def _end_fault(answer):
     return ""
 
 
-@exercise(difficulty=3, minutes=10, fault=_end_fault, package=(theory.peak,))
+@exercise(difficulty=3, minutes=10, fault=_end_fault, package=[theory.peak])
 def end():
     """Strictly concave is not enough: the peak may be the end at which nothing synthetic is mixed in."""
     return [2, 1, 1, 1], [8, 1, 1, 1]
@@ -57,15 +53,14 @@ def end():
     minutes=6,
     cases=[([0.01, 0.04, 0.03],), ([0.2, 0.001],), ([0.02, 0.02, 0.02, 0.02],)],
     mistakes={
-        "That is Bonferroni's: Holm asks less of all but the smallest.": (
-            lambda ps: [min(1.0, len(ps) * p) for p in ps]
-        ),
+        "That is Bonferroni: Holm asks less of all but the smallest.": lambda ps: [
+            min(1, len(ps) * p) for p in ps
+        ],
         "A larger p may never be adjusted to a smaller one: keep the running maximum.": (
             lambda ps: [min(1.0, p * (len(ps) - sorted(ps).index(p))) for p in ps]
         ),
     },
     reference=statistics.holm,
-    package=(statistics.holm,),
 )
 def family(ps):
     """Nine claims at 5 % each would find something in nothing more than every third time."""

@@ -20,16 +20,14 @@ def _growing(x, time):
     return x + 0 * time
 
 
-def _walk_with(step, velocity, x, times):
-    """A walk whose steps are those of `step`, which knows the first place too."""
-    first = x
-    for start, end in pairwise(times):
-        x = x + step(velocity, first, x, start, end)
-    return x
-
-
 def _misstep(step):
-    return lambda velocity, x, times: _walk_with(step, velocity, x, times)
+    def walk(velocity, x, times):
+        first = x
+        for start, end in pairwise(times):
+            x = x + step(velocity, first, x, start, end)
+        return x
+
+    return walk
 
 
 @exercise(
@@ -61,7 +59,7 @@ def _misstep(step):
         ),
     },
     reference=lambda velocity, x, times: flow_matching.solve(velocity, x, times)[-1],
-    package=(flow_matching.solve,),
+    package=[flow_matching.solve],
 )
 def walk(velocity, x, times):
     """Any velocity will do: the walker knows nothing of speech."""
@@ -75,22 +73,16 @@ def walk(velocity, x, times):
     minutes=10,
     cases=[(SOURCE, DATA, 0.0), (SOURCE, DATA, 0.25), (SOURCE, DATA, 1.0)],
     mistakes={
-        "The clock runs backwards: time 0 is the noise, time 1 the speech.": (
-            lambda s, d, t: (t * s + (1 - t) * d, d - s)
-        ),
-        "The arrow points back to the noise: the velocity is data - source.": (
-            lambda s, d, t: ((1 - t) * s + t * d, s - d)
-        ),
-        "That is the point; its velocity is asked for as well: return both.": (
-            lambda s, d, t: (1 - t) * s + t * d
-        ),
+        "The clock runs backwards: at time 0 it is noise.": lambda s, d, t: (t * s + (1 - t) * d, d - s),
+        "The arrow points back to the noise; turn it.": lambda s, d, t: ((1 - t) * s + t * d, s - d),
+        "That is the point; return its velocity, too.": lambda s, d, t: (1 - t) * s + t * d,
         "That is the velocity; the point is asked for as well: return both.": lambda s, d, t: d - s,
         "Turned round: the point first, then the velocity.": lambda s, d, t: (d - s, (1 - t) * s + t * d),
         "That arrow leads from the point to the speech; the velocity is the same all along the line.": (
             lambda s, d, t: ((1 - t) * s + t * d, d - (1 - t) * s - t * d)
         ),
     },
-    package=(flow_matching.path,),
+    package=[flow_matching.path],
 )
 def lesson(source, data, time):
     """The answer does not depend on time: the line is straight. Its average over all lines is learnt."""
@@ -105,15 +97,12 @@ def lesson(source, data, time):
         "This is the other convention, in which 1 changes nothing: here 0 must.": (
             lambda told, untold, w: untold + w * (told - untold)
         ),
-        "You exaggerate what is untold: swap the two answers.": (
-            lambda told, untold, w: (1 + w) * untold - w * told
-        ),
+        "You exaggerate the untold answer: swap them.": lambda told, untold, w: (1 + w) * untold - w * told,
         "You add the difference with the wrong sign: away from the untold answer, not towards it.": (
             lambda told, untold, w: told + w * (untold - told)
         ),
     },
     reference=flow_matching.guided,
-    package=(flow_matching.guided,),
 )
 def guide(told, untold, strength):
     """Papers write it in two ways that differ by one: always ask what strength changes nothing."""

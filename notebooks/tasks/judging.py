@@ -22,15 +22,12 @@ SLOW = np.array([[1.0, 9.0], [1.0, 9.0], [1.0, 9.0], [9.0, 1.0]])
         "Speech may be clearer than recordings: then it adds 0; its size alone would punish that.": (
             lambda generated, recorded: abs(generated - recorded)
         ),
-        "A quotient says how many times as many; asked is how many more.": (
-            lambda generated, recorded: generated / recorded
-        ),
-        "Turned round: take the judge's own errors away from those on the generated speech.": (
-            lambda generated, recorded: max(0.0, recorded - generated)
+        "A quotient says how many times as many; asked is how many more.": lambda speech, own: speech / own,
+        "Turned round: take the judge's own errors away from the others.": lambda speech, own: max(
+            0, own - speech
         ),
     },
     reference=metrics.calibrated_cer,
-    package=(metrics.calibrated_cer,),
 )
 def added(generated, recorded):
     """Without this, a bad judge makes every system look bad."""
@@ -73,9 +70,7 @@ def _by_blocks(text, heard):
         "You divide by the words heard: then it pays to say more. Take those of the text.": (
             lambda text, heard: metrics.wer(text, heard) * len(text.split()) / len(heard.split())
         ),
-        "One word more shifts all that follow, and each counts as wrong: align first, as above.": (
-            _place_by_place
-        ),
+        "One word more shifts all that follow, and each counts as wrong: align first.": _place_by_place,
         "You only count what is missing: words that nobody wrote are errors too.": (
             lambda text, heard: len(set(text.split()) - set(heard.split())) / len(text.split())
         ),
@@ -93,12 +88,10 @@ def _by_blocks(text, heard):
         "Divide by the words of the text, not by its letters.": (
             lambda text, heard: metrics.wer(text, heard) * len(text.split()) / len(text)
         ),
-        "Those are the edits: divide by the words of the text.": (
-            lambda text, heard: metrics.wer(text, heard) * len(text.split())
-        ),
+        "Those are the edits: divide by the text's words.": lambda a, b: metrics.wer(a, b) * len(a.split()),
     },
     reference=metrics.wer,
-    package=(metrics.corpus_wer,),
+    package=[metrics.corpus_wer],
 )
 def word_errors(text, heard):
     """The package leaves the counting to a library, jiwer; how words are spelt for it is its own affair."""
@@ -132,20 +125,18 @@ def _along_path(cost):
     cases=[(GRID,), (SLOW,), (GRID.T,)],
     mistakes={
         "Taking the cheapest next step is not the cheapest way: fill the whole table first.": _greedy,
-        "Three ways lead to a cell: you forgot the one from the left, where the first sound waits.": (
-            lambda cost: _filled(cost, ((1, 1), (1, 0)))
+        "You forgot the way from the left, where the first sound waits.": lambda cost: _filled(
+            cost, ((1, 1), (1, 0))
         ),
-        "Three ways lead to a cell: you forgot the one from above.": (
-            lambda cost: _filled(cost, ((1, 1), (0, 1)))
+        "You forgot the way from above, where the second sound waits.": lambda cost: _filled(
+            cost, ((1, 1), (0, 1))
         ),
-        "You forgot the diagonal: both sounds may move at once.": (
-            lambda cost: _filled(cost, ((1, 0), (0, 1)))
-        ),
+        "You forgot the diagonal: both sounds may move.": lambda cost: _filled(cost, ((1, 0), (0, 1))),
         "The price of the last cell counts too.": lambda cost: _along_path(cost) - cost[-1, -1],
         "The price of the first cell counts too.": lambda cost: _along_path(cost) - cost[0, 0],
     },
     reference=_along_path,
-    package=(metrics.cheapest_path,),
+    package=[metrics.cheapest_path],
 )
 def cheapest(cost):
     """The same table as for edits; only the prices differ. Melodies are compared along this path."""

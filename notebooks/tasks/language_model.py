@@ -15,16 +15,16 @@ LAST = [7, 7, 3, 4, 5, 6, 8, 9, 1, 2]
     minutes=5,
     cases=[(LOGITS, 0.5), (LOGITS, 1.0), (LOGITS, 2.0)],
     mistakes={
-        "You multiplied by the temperature: then heat would make it surer. Divide.": (
-            lambda x, t: (x * t).softmax(-1)
+        "You multiplied by the temperature: heat would make it surer. Divide.": lambda x, t: (x * t).softmax(
+            -1
         ),
-        "You divided the probabilities, which no longer add up to 1: divide the logits.": (
-            lambda x, t: x.softmax(-1) / t
+        "You divided the probabilities; their sum is 1 no more: divide logits.": lambda x, t: (
+            x.softmax(-1) / t
         ),
         "These do not add up to 1: after the exponential, divide by the sum.": lambda x, t: (x / t).exp(),
         "This forgets the temperature.": lambda x, t: x.softmax(-1),
     },
-    package=(sampling.candidates,),
+    package=[sampling.candidates],
 )
 def sharpen(logits, temperature):
     """It raises every probability to the power 1/t, and makes them add up to 1 again."""
@@ -50,14 +50,12 @@ def sharpen(logits, temperature):
         "The window need not be 10 long: a share of it is share · len(past) tokens.": (
             lambda past, chosen, share: past.count(chosen) >= share * 10
         ),
-        "You only look at the last token: count in the whole window.": (
-            lambda past, chosen, share: past[-1] == chosen
-        ),
+        "You only look at the last token: count in the window.": lambda past, new, share: past[-1] == new,
         "Turned round: draw again when the token is frequent.": (
             lambda past, chosen, share: past.count(chosen) < share * len(past)
         ),
     },
-    package=(sampling.draw,),
+    package=[sampling.draw],
 )
 def draw_again(past, chosen, share):
     """The second draw is from all tokens: the nucleus would only hand back the same one."""
@@ -78,11 +76,11 @@ def draw_again(past, chosen, share):
         "One too late, and no end: <speech> predicts the first code, the last code predicts <end>.": (
             lambda head, codes: list(range(head, head + codes))
         ),
-        "You teach the text too: it is given; letters are not the lesson.": (
-            lambda head, codes: list(range(head + codes))
+        "You teach the text too: letters are given, not taught.": lambda head, codes: list(
+            range(head + codes)
         ),
     },
-    package=(lm.assemble,),
+    package=[lm.assemble],
 )
 def lesson_places(head, codes):
     """Off by one here is the commonest silent fault of language models: the loss falls all the same."""

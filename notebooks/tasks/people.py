@@ -20,14 +20,13 @@ def _strength_apart(won, lost, tied):
 
 
 def _odds(won, lost, tied, of_ties=0.5, given=0.25):
-    with np.errstate(divide="ignore"):
-        return float(np.log((won + of_ties * tied + given) / np.float64(lost + of_ties * tied + given)))
+    return float(np.log((won + of_ties * tied + given) / (lost + of_ties * tied + given)))
 
 
 @exercise(
     difficulty=1,
     minutes=5,
-    cases=[(62, 38, 0), (10, 10, 5), (30, 10, 20), (5, 0, 1), (5, 0, 0)],
+    cases=[(62, 38, 0), (10, 10, 5), (30, 10, 20), (5, 0, 1)],
     mistakes={
         "Ties are missing: each is half a win for both.": partial(_odds, of_ties=0.0),
         "A tie is half a win for each system, not a whole one.": partial(_odds, of_ties=1.0),
@@ -37,12 +36,10 @@ def _odds(won, lost, tied, of_ties=0.5, given=0.25):
         "The half tie that is given beforehand is missing: a system that never lost is at infinity.": (
             partial(_odds, given=0.0)
         ),
-        "Turned round: that is how much stronger the second system is.": (
-            lambda won, lost, tied: _odds(lost, won, tied)
-        ),
+        "Turned round: this is the second system's lead.": lambda won, lost, tied: _odds(lost, won, tied),
     },
     reference=_strength_apart,
-    package=(ranking.strengths,),
+    package=[ranking.strengths],
     tolerance=1e-3,
 )
 def apart(won, lost, tied):
@@ -62,7 +59,7 @@ def apart(won, lost, tied):
         ),
     },
     reference=lambda before, again: ranking._meant(before, "x", "y") == ranking._meant(again, "y", "x"),
-    package=(ranking._meant,),
+    package=[ranking._meant],
 )
 def same(before, again):
     """Only because the side shown is stored can this be asked at all."""
@@ -99,7 +96,6 @@ def _beyond(one, other, first, second):
         ("AABBA", "AABBA"),
         ("AAAAB", "AAAAA"),
         ("ABABABAB", "AABBABBA"),
-        ("AAABBTTTAB", "AAABBTTAAB"),
         ("AAABBTTTAB", "AABBBTTAAB"),
     ],
     mistakes={
@@ -112,7 +108,7 @@ def _beyond(one, other, first, second):
         ),
     },
     reference=_package_alpha,
-    package=(ranking.agreement, ranking.oriented),
+    package=[ranking.agreement, ranking.oriented],
 )
 def alpha(one, other):
     """1 is perfect, 0 is what coins would reach, and below 0 they disagree on purpose."""

@@ -25,12 +25,9 @@ MARGINS = torch.tensor([-3.0, 0.0, 2.0, 40.0])
         "The reference is missing, or is the same for both sides: ask how far each side has moved from it.": (
             lambda chosen, rejected, *_: chosen - rejected
         ),
-        "The sign is turned: the chosen side should have gained on the rejected one.": (
-            lambda *four: -losses.margin(*four)
-        ),
+        "The sign is turned: the chosen side should have gained more.": lambda *four: -losses.margin(*four),
     },
     reference=losses.margin,
-    package=(losses.margin,),
 )
 def margin(chosen, rejected, reference_chosen, reference_rejected):
     """Two models can only be compared by what they say of the same utterances."""
@@ -46,12 +43,9 @@ def margin(chosen, rejected, reference_chosen, reference_rejected):
             lambda margins, beta: 1 - torch.sigmoid(beta * margins)
         ),
         "β must scale the margin inside the sigmoid.": lambda margins, _: losses.dpo(margins, 1.0),
-        "The sign is turned: a large margin must cost nothing.": (
-            lambda margins, beta: losses.dpo(-margins, beta)
-        ),
+        "The sign is turned: a large margin must cost nothing.": lambda margins, b: losses.dpo(-margins, b),
     },
     reference=losses.dpo,
-    package=(losses.dpo,),
 )
 def loss(margins, beta):
     """A pair already won by far pulls no more: the gradient is β σ(−β Δ)."""
@@ -65,7 +59,7 @@ def _start_fault(answer):
     return f"Too {side}: before the first step nothing is {done} yet, every margin is 0."
 
 
-@exercise(difficulty=1, minutes=2, fault=_start_fault, package=(losses.dpo,))
+@exercise(difficulty=1, minutes=2, fault=_start_fault, package=[losses.dpo])
 def start():
     """ln 2, whatever the model, the pairs and β. A run that begins elsewhere scores the wrong tokens."""
     return math.log(2)

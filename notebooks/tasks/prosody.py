@@ -6,6 +6,8 @@ import math
 import numpy as np
 
 from slmlab import metrics
+from slmlab.metrics import prosody as pitch
+from slmlab.metrics import tokens as codes
 from slmlab.notebook.exercises import exercise
 
 
@@ -17,25 +19,19 @@ from slmlab.notebook.exercises import exercise
         (np.array([0.0, 200.0, 220.0, 0.0, 242.0, 220.0, 200.0, 180.0]),),
     ],
     mistakes={
-        "That is in Hz: the same melody would count double for a high voice. Take 12 log2 first.": (
-            metrics.f0_std
-        ),
+        "That is in Hz: one melody would count double for a high voice. Take 12 log2 first.": metrics.f0_std,
         "Unvoiced frames carry a 0 that is no pitch, and its logarithm is no number: take f0[f0 > 0].": (
             lambda f0: np.std(12 * np.log2(f0))
         ),
-        "Unvoiced frames carry a 0 that is no pitch: leave them out.": (
-            lambda f0: np.std(12 * np.log2(np.maximum(f0, 1)))
-        ),
+        "The 0 of unvoiced frames is no pitch: drop it.": lambda f0: np.std(12 * np.log2(np.maximum(f0, 1))),
         "These are octaves; an octave has 12 semitones.": lambda f0: metrics.f0_spread(f0) / 12,
-        "That is the natural logarithm; an octave is a doubling, so take the one to base 2.": (
-            lambda f0: metrics.f0_spread(f0) * math.log(2)
-        ),
+        "That is the natural logarithm; take that to base 2.": lambda f0: metrics.f0_spread(f0) * math.log(2),
         "You divide by n - 1, which guesses the spread of more than is there; divide by n.": (
             lambda f0: np.std(12 * np.log2(f0[f0 > 0]), ddof=1)
         ),
     },
     reference=metrics.f0_spread,
-    package=(metrics.f0_spread,),
+    package=[metrics.f0_spread, pitch.over_voiced],
 )
 def spread(f0):
     """Semitones: the same melody counts the same in a low and in a high voice."""
@@ -51,15 +47,15 @@ def spread(f0):
         "These are nats: take the logarithm to base 2, and the unit is bits.": (
             lambda tokens: metrics.prosodic_entropy([tokens]) * math.log(2)
         ),
-        "You count which codes occur, not how often: weigh each by its frequency.": (
-            lambda tokens: math.log2(len(set(tokens)))
+        "You count which codes occur: weigh each by how often it occurs.": lambda row: math.log2(
+            len(set(row))
         ),
         "The sign is turned: the logarithm of a share is negative, so the sum needs a minus.": (
             lambda tokens: -metrics.prosodic_entropy([tokens])
         ),
     },
     reference=lambda tokens: metrics.prosodic_entropy([tokens]),
-    package=(metrics.prosodic_entropy,),
+    package=[metrics.prosodic_entropy, codes.entropy],
 )
 def entropy(tokens):
     """One code alone has no surprise in it; eight equally frequent ones have three bits."""
@@ -82,21 +78,15 @@ def _n_places(tokens, last):
         ([1, 2, 3, 4] * 3,),
     ],
     mistakes={
-        "Four followers must be equal to the first: five equal tokens in all.": (
-            lambda y: metrics.repetition_rate(y, k=3)
-        ),
+        "Four followers must be equal to it: five equal tokens.": lambda y: metrics.repetition_rate(y, k=3),
         "All four followers must be equal, not the fourth alone: 1 2 3 4 1 is no run.": (
             lambda y: np.mean(np.array(y[:-4]) == y[4:])
         ),
-        "There are N - 4 places at which five tokens can begin: divide by that.": (
-            lambda y: _n_places(y, len(y) - 4) / len(y)
+        "Five tokens can begin at N - 4 places: divide by that.": lambda y: _n_places(y, len(y) - 4) / len(y),
+        "One equal follower is a pause or a long vowel; ask for four.": lambda y: metrics.repetition_rate(
+            y, k=1
         ),
-        "One equal follower is a pause or a long vowel; the paper asks for four.": (
-            lambda y: metrics.repetition_rate(y, k=1)
-        ),
-        "That is how many there are; a share is asked for: divide by the N - 4 places.": (
-            lambda y: _n_places(y, len(y) - 4)
-        ),
+        "That is their number; a share is asked for: divide by N - 4.": lambda y: _n_places(y, len(y) - 4),
         "The last four tokens have no four followers: stop at place N - 4.": lambda y: _n_places(y, len(y)),
         "The last four tokens have no four followers: stop at place N - 4 (you went on to N).": (
             lambda y: _n_places(y, len(y)) / len(y)
@@ -109,7 +99,7 @@ def _n_places(tokens, last):
         ),
     },
     reference=metrics.repetition_rate,
-    package=(metrics.repetition_rate,),
+    package=[metrics.repetition_rate, codes.repeats],
 )
 def repetition(tokens):
     """A model that has lost its way says one token again and again; silence does so too, beware."""

@@ -15,18 +15,16 @@ from slmlab.notebook.exercises import exercise
     minutes=5,
     cases=[([-1, -1, -1],), ([1, 0, -1],), ([0, 1, 1, -1],)],
     mistakes={
-        "Levels begin at -1, places of a number at 0: add 1 to each digit first.": (
-            lambda digits: sum(digit * 3**place for place, digit in enumerate(digits))
+        "Levels begin at -1: add 1 to each digit first.": lambda row: sum(
+            d * 3**i for i, d in enumerate(row)
         ),
-        "The order is turned: the first digit is worth 1, the next 3, the next 9.": (
-            lambda digits: code.solution(digits[::-1])
+        "The order is turned: the first digit is worth 1, the next 3.": lambda digits: code.solution(
+            digits[::-1]
         ),
-        "Three levels make base 3, not base 2.": (
-            lambda digits: sum((digit + 1) * 2**place for place, digit in enumerate(digits))
-        ),
+        "Three levels make base 3, not base 2.": lambda row: sum((d + 1) * 2**i for i, d in enumerate(row)),
     },
     reference=lambda digits: int(digits_to_codes(torch.tensor(digits))),
-    package=(digits_to_codes,),
+    package=[digits_to_codes],
 )
 def code(digits):
     """Eight digits of base 3: 6561 codes, and no codebook was learnt."""
@@ -44,7 +42,7 @@ def code(digits):
         "Repeats must become one symbol before the blanks go.": lambda row: [s for s in row if s],
         "Repeats are merged; now take out the blanks.": lambda row: [s for s, _ in itertools.groupby(row)],
     },
-    package=(transcribe,),
+    package=[transcribe],
 )
 def collapse(row):
     """The blank exists for two reasons: to say nothing, and to keep double letters apart."""
@@ -60,7 +58,7 @@ def collapse(row):
         "tanh is forgotten: 0.3 is what goes into it, and its slope is 1 - tanh².": lambda: 1 - 0.3**2,
         "That is the value of tanh; its slope is 1 - tanh².": lambda: math.tanh(0.3),
     },
-    package=(quantise,),
+    package=[quantise],
     tolerance=0.001,
 )
 def gradient():

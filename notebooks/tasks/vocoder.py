@@ -23,7 +23,7 @@ SPOKEN = torch.tensor([[1.5, 1.0], [4.0, 2.0]])
         "These are the lengths alone: the angles are gone.": lambda s, m: m,
         "An angle alone is no complex number: torch.polar(length, angle) makes one.": lambda s, m: s.angle(),
     },
-    package=(griffin_lim.griffin_lim,),
+    package=[griffin_lim.griffin_lim],
 )
 def keep_angle(spectrum, magnitude):
     """A complex number over its own length is pure angle: a point on the unit circle."""
@@ -47,12 +47,8 @@ def _logarithms(spoken, recorded):
             lambda y, x: _proportion(x, y) + _logarithms(y, x)
         ),
         "The part in logarithms is missing: quiet sounds count there as loud ones do.": _proportion,
-        "The part in proportion is missing: the norm of the difference over the norm of the recorded.": (
-            _logarithms
-        ),
-        "You take the second part without logarithms.": (
-            lambda y, x: _proportion(y, x) + (y - x).abs().mean()
-        ),
+        "The part in proportion is missing: the norm of the difference over the recorded one.": _logarithms,
+        "You take the second part without logarithms.": lambda y, x: _proportion(y, x) + (y - x).abs().mean(),
         "The two parts are added, not averaged: that is half of the distance.": (
             lambda y, x: (_proportion(y, x) + _logarithms(y, x)) / 2
         ),
@@ -69,7 +65,7 @@ def _logarithms(spoken, recorded):
             lambda y, x: _proportion(y, x) + (y.log() - x.log()).mean()
         ),
     },
-    package=(vocoder.spectral_distance,),
+    package=[vocoder.spectral_distance],
 )
 def part(spoken, recorded):
     """The two parts mind different things: the first the loud, the second everything alike."""
@@ -90,9 +86,7 @@ def part(spoken, recorded):
         ),
         "That is what each sample adds: add up all of them so far (cumsum).": lambda f0: f0 / 16000 % 1,
         "Each sample is 1/16000 of a second: divide by the sample rate.": lambda f0: f0.cumsum() % 1,
-        "This grows beyond 1: after each whole period a swing begins again (% 1).": (
-            lambda f0: (f0 / 16000).cumsum()
-        ),
+        "This grows beyond 1: each period a swing begins again (% 1).": lambda f0: (f0 / 16000).cumsum(),
         "That is in radians: periods are asked for, so leave 2π away.": (
             lambda f0: (2 * np.pi * f0 / 16000).cumsum() % (2 * np.pi)
         ),
@@ -100,7 +94,7 @@ def part(spoken, recorded):
             lambda f0: ((f0 / 16000).cumsum() - f0[0] / 16000) % 1
         ),
     },
-    package=(vocoder.pulse_train,),
+    package=[vocoder.pulse_train],
 )
 def swing(f0):
     """Frequency is how fast phase grows, so phase is the sum of all frequencies so far."""

@@ -128,7 +128,7 @@ def exercise(
     mistakes: Mapping[str, Function] = NOTHING,
     reference: Function | None = None,
     fault: Callable[[Any], str] | None = None,
-    package: Sequence[Any] = (),
+    package: Sequence[Any] | None = None,
     tolerance: float = 1e-4,
 ) -> Callable[[Function], Exercise]:
     """Make an `Exercise` of the function below: its short answer, whose docstring says what it teaches.
@@ -138,15 +138,16 @@ def exercise(
         minutes: how long it takes, about.
         cases: arguments with which an answer is compared with the reference; none for a value.
         mistakes: wrong answers by the sentence that explains them: an answer that agrees with one is told so.
-        reference: the right function, where it is not the answer itself.
+        reference: the right function of the package; without it the answer itself.
         fault: finds what is wrong with an answer, where cases and mistakes do not do.
-        package: what does the same in the package.
+        package: what does the same in the package, and is shown; the reference if nothing is named.
         tolerance: relative and absolute.
     """
 
     def make(solution: Function) -> Exercise:
         find_fault = fault or _comparison(reference or solution, cases, mistakes, tolerance)
-        return Exercise(difficulty, minutes, solution, find_fault, mistakes, package)
+        shown = package if package is not None else [reference] if reference else []
+        return Exercise(difficulty, minutes, solution, find_fault, mistakes, shown)
 
     return make
 

@@ -17,6 +17,7 @@ import seaborn
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import ArrayLike, NDArray
 
@@ -111,19 +112,14 @@ def sheet(rows: int = 1, columns: int = 1, height: float = 3.0) -> tuple[Figure,
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def as_png(figure: Figure, palette: int = 128) -> bytes:
-    """A figure as a PNG file of few colours, a third of the usual size: notebooks are kept in git.
-
-    Args:
-        figure: what is drawn.
-        palette: how many colours.
-    """
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file of 128 colours, a third of the usual size: notebooks are kept in git."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     small = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(palette, Image.Quantize.FASTOCTREE).save(small, format="png")
+    Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(small, format="png")
     return small.getvalue()
 
 
@@ -137,18 +133,24 @@ def waveform(wave: ArrayLike, ax: Axes) -> None:
     ax.set(xlabel="seconds", ylabel="amplitude", xlim=(0, len(samples) / SAMPLE_RATE))
 
 
-def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
-    """Draw a log-mel `(f m)` at 50 Hz over seconds and Hz, with F0 `(f,)` over it on a scale of its own."""
+def mel(
+    log_mel: ArrayLike,
+    ax: Axes,
+    f0: ArrayLike | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> AxesImage:
+    """Draw a log-mel over seconds and Hz.
+
+    Args:
+        log_mel: `(f m)` at 50 Hz.
+        ax: where.
+        f0: `(f,)` in Hz, drawn over it on a scale of its own.
+        limits: lowest and highest value of the colours, to compare pictures; the mel's own without them.
+    """
     frames = np.asarray(log_mel, dtype=np.float32)
     seconds = len(frames) / FRAME_RATE
-    ax.imshow(
-        frames.T,
-        origin="lower",
-        aspect="auto",
-        cmap=COLOUR_MAP,
-        extent=(-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5),
-        interpolation="nearest",
-    )
+    extent = (-HALF_FRAME, seconds - HALF_FRAME, -0.5, frames.shape[1] - 0.5)
+    image = _image(frames.T, ax, extent, vmin=limits[0], vmax=limits[1])
     ax.set_yticks([mel_bin(hz) for hz in MEL_TICKS], [str(hz) for hz in MEL_TICKS])
     ax.set(xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds))
     if f0 is not None:
@@ -158,6 +160,7 @@ def mel(log_mel: ArrayLike, ax: Axes, f0: ArrayLike | None = None) -> None:
         right.spines["right"].set_visible(True)
         right.set(ylabel="F0 in Hz", xlim=(0, seconds))
         fit_f0([right])
+    return image
 
 
 def melody(f0: ArrayLike, ax: Axes, label: str = "", colour: str = COLOURS[1]) -> None:
@@ -208,14 +211,7 @@ def tokens(digits: ArrayLike, ax: Axes) -> None:
     """Draw speech tokens as their digits `(t j)` in {-1, 0, 1}, a column each, over seconds (25 a second)."""
     columns = np.asarray(digits, dtype=np.float32)
     seconds = len(columns) / TOKEN_RATE
-    ax.imshow(
-        columns.T,
-        origin="lower",
-        aspect="auto",
-        cmap=COLOUR_MAP,
-        extent=(0.0, seconds, 0.5, columns.shape[1] + 0.5),
-        interpolation="nearest",
-    )
+    _image(columns.T, ax, (0.0, seconds, 0.5, columns.shape[1] + 0.5))
     ax.set_yticks(range(1, columns.shape[1] + 1))
     ax.set(xlabel="seconds", ylabel="digit", xlim=(0, seconds))
 
@@ -229,19 +225,12 @@ def curve(values: Sequence[float] | ArrayLike, ax: Axes, label: str) -> None:
 
 
 def speech(
-    wave: ArrayLike,
-    title: str = "",
-    text: str = "",
-    seconds: float | None = None,
-    peak: float | None = None,
-    width: float = WIDTH,
+    wave: ArrayLike, seconds: float | None = None, peak: float | None = None, width: float = WIDTH
 ) -> Figure:
     """A sound `(s,)` at 16 kHz as waveform and mel with F0, one above the other on one axis of time.
 
     Args:
         wave: the sound.
-        title: its name.
-        text: what it says.
         seconds: how long the axis is, to compare sounds; the sound's own length without it.
         peak: how high the waveform's axis reaches, to compare sounds; the sound's own without it.
         width: in inches.
@@ -253,11 +242,8 @@ def speech(
     figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.85 / width, 0.9, hspace=0.12)
     waveform(samples, top)
     mel(log_mel, bottom, f0)
-    highest = 1.1 * (peak or float(np.abs(samples).max(initial=1e-3)))
+    highest = 1.1 * max(1e-3, peak or float(np.abs(samples).max()))
     top.set(xlabel="", xlim=(0, seconds or len(samples) / SAMPLE_RATE), ylim=(-highest, highest))
-    heading = " · ".join(part for part in (title, text) if part)
-    if heading:
-        figure.suptitle(heading, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -287,6 +273,18 @@ def tuning(rows: pd.DataFrame, title: str = "") -> Picture:
     return Picture(figure, alt)
 
 
+def _image(
+    values: NDArray[np.float32], ax: Axes, extent: tuple[float, float, float, float], **look: Any
+) -> AxesImage:
+    """Rows of values as an image, the first row at the bottom."""
+    look = {"cmap": COLOUR_MAP} | look
+    return ax.imshow(values, origin="lower", aspect="auto", interpolation="nearest", extent=extent, **look)
+
+
+def _visible(symbol: str) -> str:
+    return symbol if symbol.strip() else "␣"
+
+
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
     """F0 `(f,)` as a line with gaps."""
     hertz = np.asarray(f0, dtype=np.float64)
@@ -308,13 +306,13 @@ def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) ->
         height = 0.5 if place - previous > 1 or height > 0.5 else 0.75
         previous = place
         ax.plot([place, place], [0.08, height], color=COLOURS[0], linewidth=1)
-        ax.text(place, height + 0.05, symbol if symbol.strip() else "␣", ha="center", color=COLOURS[0])
+        ax.text(place, height + 0.05, _visible(symbol), ha="center", color=COLOURS[0])
     ax.plot(np.arange(n_tokens) + 2, np.zeros(n_tokens), "s", color=COLOURS[3], markersize=4)
     ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 1.15))
     ax.set_yticks([0, 0.6], ["speech", "text"])
 
 
-def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike | None = None) -> None:
+def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike) -> None:
     """Draw how strongly each speech token `(t, n)` looks at each symbol of the text.
 
     Args:
@@ -325,16 +323,12 @@ def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayL
     """
     looks = np.asarray(weights, dtype=np.float64)
     image = ax.imshow(looks.T, aspect="auto", cmap=COLOUR_MAP, interpolation="nearest", vmin=0)
-    ax.set_yticks(range(len(symbols)), [symbol if symbol.strip() else "␣" for symbol in symbols], fontsize=9)
-    ax.set(xlabel="speech token", ylabel="text, from top to bottom")
-    if places is not None:
-        outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
-        line = np.asarray(places, dtype=np.float64) - 2
-        ax.plot(
-            line, range(len(symbols)), color="white", linewidth=1.5, path_effects=outline, label="the clock"
-        )
-        ax.set_xlim(-0.5, len(looks) - 0.5)
-        ax.legend(loc="lower left", labelcolor="white", frameon=False)
+    clock = np.asarray(places, dtype=np.float64) - 2
+    outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
+    ax.plot(clock, range(len(clock)), color="white", linewidth=1.5, path_effects=outline, label="the clock")
+    ax.set_yticks(range(len(symbols)), [_visible(symbol) for symbol in symbols], fontsize=9)
+    ax.set(xlabel="speech token", ylabel="text, from top to bottom", xlim=(-0.5, len(looks) - 0.5))
+    ax.legend(loc="lower left", labelcolor="white", frameon=False)
     ax.figure.colorbar(image, ax=ax, label="share of attention")
 
 
@@ -352,15 +346,7 @@ def bins(
     """
     frames = np.asarray(values, dtype=np.float32)
     seconds = frames.shape[1] / FRAME_RATE
-    image = ax.imshow(
-        frames,
-        origin="lower",
-        aspect="auto",
-        cmap=colours,
-        extent=(0.0, seconds, 0.0, SAMPLE_RATE / 2000),
-        interpolation="nearest",
-        vmin=limits[0],
-        vmax=limits[1],
-    )
+    extent = (0.0, seconds, 0.0, SAMPLE_RATE / 2000)
+    image = _image(frames, ax, extent, vmin=limits[0], vmax=limits[1], cmap=colours)
     ax.set(xlabel="seconds", ylabel="kHz")
     ax.figure.colorbar(image, ax=ax, label=label)

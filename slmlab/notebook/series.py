@@ -20,22 +20,25 @@ EXECUTED = "notebooks"
 """The folder of a run that the executed series goes to."""
 QUIET = ["--log-level=40"]
 """Kernels say errors only."""
-KEPT = ("kernelspec", "language_info")
+METADATA = ("kernelspec", "language_info")
 """What a notebook says of itself in git."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST = 900
 """Seconds that a cell may take."""
 
 
 def notebooks(only: str = "") -> list[Path]:
     """The notebooks in order; `only` is the beginning of the names wanted, such as `03`."""
-    found = sorted(path for path in BOOK.glob("[0-9][0-9]_*.ipynb") if path.name.startswith(only))
-    if not found:
+    paths = sorted(path for path in BOOK.glob("[0-9][0-9]_*.ipynb") if path.name.startswith(only))
+    if not paths:
         raise LabError(f"no notebook in {BOOK} has a name that begins with {only!r}: give a number like 03.")
-    return found
+    return paths
 
 
 def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int = 2) -> dict[str, float]:
     """Run notebooks without a person and keep them, with their sounds, as notebooks and as pages.
+
+    After an error those that run are let end, and no other begins.
 
     Args:
         preset_name: at which size.
@@ -50,7 +53,8 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
 
     folder.mkdir(parents=True, exist_ok=True)
     cores = max(1, (os.cpu_count() or 1) // workers)
-    waiting, seconds = list(paths), dict[str, float]()
+    seconds, errors = dict[str, float](), list[Exception]()
+    places = asyncio.Semaphore(workers)
 
     async def keep(path: Path) -> None:
         began = time.monotonic()
@@ -61,23 +65,23 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
         (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
         print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
 
-    async def work() -> None:
-        while waiting:
-            try:
-                await keep(waiting.pop(0))
-            except BaseException:
-                waiting.clear()  # those that run are let end, no other begins
-                raise
+    async def keep_unless_broken(path: Path) -> None:
+        async with places:
+            if not errors:
+                try:
+                    await keep(path)
+                except Exception as error:
+                    errors.append(error)
 
-    async def work_all() -> None:
-        ends = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
-        problems = [end for end in ends if end is not None]
-        if problems and all(isinstance(problem, LabError) for problem in problems):
-            raise LabError(" ".join(map(str, problems)))
-        for problem in problems:
-            raise problem
+    async def keep_all() -> None:
+        await asyncio.gather(*map(keep_unless_broken, paths))
 
-    asyncio.run(work_all())
+    asyncio.run(keep_all())
+    for error in errors:
+        if not isinstance(error, LabError):
+            raise error
+    if errors:
+        raise LabError(" ".join(map(str, errors)))
     return {path.stem: seconds[path.stem] for path in paths}
 
 
@@ -89,46 +93,43 @@ def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
 async def _executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
     """The same beside others, on so many cores."""
     book = nbformat.read(path, as_version=4)
-    where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
-        book, timeout=LONGEST, kernel_name="python3", resources=where, extra_arguments=QUIET
+        book,
+        timeout=LONGEST,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=QUIET,
     )
-    found = os.pathsep.join([str(files.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = {"PRESET": preset_name, "TQDM_DISABLE": "1", "PYTHONPATH": found}
+    environment = os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(files.ROOT), os.environ.get("PYTHONPATH")]))
     if cores is not None:
-        ours["OMP_NUM_THREADS"] = str(cores)
+        environment["OMP_NUM_THREADS"] = str(cores)
+    stopped = f"{path.name} stopped at preset {preset_name}"
     try:
-        await client.async_execute(env=os.environ | ours)
+        await client.async_execute(env=environment)
     except CellExecutionError as error:
-        raise LabError(
-            f"{path.name} stopped at preset {preset_name} with {error.ename}: {error.evalue}"
-        ) from error
-    except (CellTimeoutError, DeadKernelError) as error:
-        why = f"a cell took over {LONGEST} s" if isinstance(error, CellTimeoutError) else "its kernel died"
-        raise LabError(f"{path.name} stopped at preset {preset_name}: {why}.") from error
+        raise LabError(f"{stopped} with {error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise LabError(f"{stopped}: a cell took over {LONGEST} s.") from error
+    except DeadKernelError as error:
+        raise LabError(f"{stopped}: its kernel died.") from error
     return book
 
 
 def strip(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """An executed notebook as it is kept in git: without sounds and widgets; pictures and tables stay."""
-    kept = copy.deepcopy(book)
-    kept.metadata = nbformat.NotebookNode(
-        {name: part for name, part in book.metadata.items() if name in KEPT}
+    book = copy.deepcopy(book)
+    book.metadata = nbformat.NotebookNode(
+        {name: part for name, part in book.metadata.items() if name in METADATA}
     )
-    for cell in kept.cells:
+    for cell in book.cells:
         cell.metadata = nbformat.NotebookNode()
         if cell.cell_type == "code":
-            cell.outputs = [silent for output in cell.outputs if (silent := _silent(output))]
-    return kept
-
-
-def _silent(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    """An output without sound and widgets; None if nothing is left that says anything."""
-    data = output.get("data", {})
-    was_widget = data.pop("application/vnd.jupyter.widget-view+json", None)
-    if "data:audio" in data.get("text/html", ""):
-        del data["text/html"]
-    return None if was_widget else output
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                if "data:audio" in output.get("data", {}).get("text/html", ""):
+                    del output.data["text/html"]
+    return book
 
 
 def main(preset_name: str, only: str = "") -> None:
