@@ -87,9 +87,9 @@ def test_the_filter_keeps_good_speech_and_counts_by_engine():
         duration_ratio=[0.8, 1.0, 1.51, 1.5],
         heard=["mama anapika wali"] * 3 + ["mama mama mama wali"],
     )
-    result = quality_filter(rows)
-    assert result.kept.tolist() == [True, False, False, False]
-    table = result.engines.set_index("engine")
+    kept, engines = quality_filter(rows)
+    assert kept.tolist() == [True, False, False, False]
+    table = engines.set_index("engine")
     assert table.loc["a", ["n", "kept", "acceptance", "errors"]].tolist() == [2, 1, 0.5, 0.5]
     assert table.loc["b", ["duration", "loops", "acceptance"]].tolist() == [0.5, 0.5, 0.0]
 

@@ -360,9 +360,8 @@ def _wave(row: Row) -> Wave:
     """The speech (s) that a row of the ledger asks for."""
     params, name = json.loads(row["params"]), f"Utterance {row['id']}"
     voice, prosody = from_plain(Voice, params["voice"], name), from_plain(Prosody, params["prosody"], name)
-    engine, seed = engine_of(params["engine"]), int(row["seed"])
     try:
-        return speak(row["spoken"], row["language"], voice, prosody, seed, engine)
+        return speak(row["spoken"], row["language"], voice, prosody, int(row["seed"]), params["engine"])
     except LabError as error:
         raise LabError(f"{name}: {error}") from error
 

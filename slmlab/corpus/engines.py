@@ -24,7 +24,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import torch
 
-from slmlab.corpus.prosody import PlannedWord, Prosody, plan, record
+from slmlab.corpus.prosody import Plan, Prosody, plan, record
 from slmlab.corpus.voices import Voice
 from slmlab.errors import LabError
 from slmlab.language import languages
@@ -46,16 +46,16 @@ class Engine(Protocol):
     name: str
     """Product and version, as the ledger keeps it."""
 
-    def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
-        """One sentence as a clean 16 kHz wave (s); equal arguments give equal samples.
+    def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
+        """A planned sentence as a clean 16 kHz wave (s); equal arguments give equal samples.
 
-        LabError when the engine does not have the language.
+        `width` is `Prosody.range`. LabError when the engine does not have the language.
         """
         ...
 
 
 def speak(
-    text: str, language: str, voice: Voice, prosody: Prosody, seed: int, engine: Engine | None = None
+    text: str, language: str, voice: Voice, prosody: Prosody, seed: int, engine: str = "espeak-ng"
 ) -> Wave:
     """One sentence, performed and recorded as `prosody` says.
 
@@ -65,12 +65,13 @@ def speak(
         voice: who speaks.
         prosody: how it is performed, and what the recording adds.
         seed: decides everything that is left to chance.
-        engine: what speaks; espeak-ng unless another is given.
+        engine: name of what speaks, as `engine_of` knows it.
 
     Returns:
         the wave (s) at 16 kHz; clean speech lies at -23 dB, with at most 0.15 s of silence on either side.
     """
-    wave = (engine or engine_of("espeak-ng")).say(text, language, voice, prosody, seed)
+    words = plan(text, language, prosody, seed)
+    wave = engine_of(engine).say(words, language, voice, prosody.range, seed)
     return record(with_loudness(trim(wave), LOUDNESS), prosody.recording, seed)
 
 
@@ -125,15 +126,9 @@ class Espeak:
             library.espeak_Info.restype = ctypes.c_char_p
             self.name = "espeak-ng " + library.espeak_Info(None).decode()
 
-    def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
+    def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
         """See `Engine`."""
-        return self.perform(plan(text, language, prosody, seed), language, voice, prosody.range, seed)
-
-    def perform(
-        self, planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float, seed: int
-    ) -> Wave:
-        """A planned sentence (s) at 16 kHz; `width` is `Prosody.range`."""
-        commands = _commands(planned, language, voice, width).encode()
+        commands = _commands(words, language, voice, width).encode()
         voice_file = Path(self._scratch.name) / "voice"
         voice_file.write_text(_voice_file(language, voice, self._data), encoding="latin-1")
         flags = 0x1 | 0x10 | 0x1000  # UTF-8, SSML, a pause at the end
@@ -144,7 +139,7 @@ class Espeak:
             _expect(library.espeak_Synth(commands, len(commands) + 1, 0, 1, 0, flags, None, None), "speak")
         wave = np.frombuffer(b"".join(self._chunks), np.int16).astype(np.float32) / np.float32(32768)
         if not wave.any():
-            text = " ".join(word.text for word in planned)
+            text = " ".join(word.text for word in words)
             raise LabError(f"espeak-ng found nothing to say in '{text}' ({language}): write words of it.")
         return resample(wave, self.SAMPLE_RATE * voice.tract)
 
@@ -203,15 +198,15 @@ class Mms:
             ) from error
         self.name = f"mms {folder.name}"
 
-    def say(self, text: str, language: str, voice: Voice, prosody: Prosody, seed: int) -> Wave:
-        """See `Engine`; the model decides the language."""
-        performed = plan(text, language, prosody, seed)
+    def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
+        """See `Engine`; the model decides the language, and its melody is its own."""
+        text = " ".join(word.text for word in words)
         inputs = self._tokenizer(text, return_tensors="pt")
         if inputs["input_ids"].shape[-1] < 2:
             raise LabError(
                 f"{self.name} can read no character of '{text}': choose the model of this language."
             )
-        self._model.speaking_rate = voice.rate * performed[0].rate / voice.tract
+        self._model.speaking_rate = voice.rate * words[0].rate / voice.tract
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(seed)
             wave = self._model(**inputs).waveform[0].numpy()
@@ -222,7 +217,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {"": str, "numbered pinyin": number
 """How a text is spelt for espeak-ng, by the name in `language.toml`."""
 
 
-def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, width: float) -> str:
+def _commands(words: Plan, language: str, voice: Voice, width: float) -> str:
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
     Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute,
@@ -232,7 +227,7 @@ def _commands(planned: tuple[PlannedWord, ...], language: str, voice: Voice, wid
     """
     width_units = min(round(50 * width), 99)
     pieces: list[str] = []
-    for word in planned:
+    for word in words:
         text = SPELLINGS[languages.find(language).respell](word.text)
         pitch = min(max(round(50 + 50 * word.pitch / 12), 0), 99)
         speed = round(Espeak.USUAL_SPEED * voice.rate * word.rate / voice.tract)

@@ -31,18 +31,6 @@ class Mixture:
     """Speech in all."""
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """What a quality filter kept."""
-
-    kept: NDArray[np.bool_]
-    """For each row, whether it passed."""
-    engines: pd.DataFrame
-    """By engine: `n`, `kept`, `acceptance`, and the shares lost to `errors`, `duration` and `loops` (may
-    overlap).
-    """
-
-
 def mix(
     authentic: pd.DataFrame, synthetic: pd.DataFrame, alpha: float, seed: int, hours: float | None = None
 ) -> Mixture:
@@ -79,13 +67,17 @@ def mix(
 
 def quality_filter(
     rows: pd.DataFrame, max_wer: float = 0.4, duration: tuple[float, float] = (0.8, 1.5)
-) -> Filtered:
+) -> tuple[NDArray[np.bool_], pd.DataFrame]:
     """Keep what a recogniser understands, of natural length, without loops (the paper's §7).
 
     Args:
         rows: a ledger with the scores `wer`, `heard` and `duration_ratio` filled in, and `text`, `engine`.
         max_wer: rows must stay below it.
         duration: bounds of the duration ratio, both allowed.
+
+    Returns:
+        for each row whether it passed; and by engine `n`, `kept`, `acceptance`, and the shares lost to
+        `errors`, `duration` and `loops`, which may overlap.
     """
     if empty := [name for name in ("wer", "heard", "duration_ratio") if rows[name].isna().any()]:
         raise LabError(
@@ -105,7 +97,7 @@ def quality_filter(
         .agg({"n": "sum", "kept": "sum", "errors": "mean", "duration": "mean", "loops": "mean"})
     )
     table.insert(2, "acceptance", table["kept"] / table["n"])
-    return Filtered(kept.to_numpy(), table.reset_index())
+    return kept.to_numpy(), table.reset_index()
 
 
 def balanced(rows: pd.DataFrame, kept: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:

@@ -120,6 +120,9 @@ class PlannedWord:
     """Seconds of silence after it, besides what its punctuation brings."""
 
 
+Plan = tuple[PlannedWord, ...]
+"""A performance, word by word."""
+
 SYNTHETIC = Prosody(range=0.5)
 LIVELY = Prosody(
     range=1.2,
@@ -155,7 +158,7 @@ def of_kind(kind: str) -> Prosody:
     return KINDS[kind]
 
 
-def plan(text: str, language: str, prosody: Prosody, seed: int) -> tuple[PlannedWord, ...]:
+def plan(text: str, language: str, prosody: Prosody, seed: int) -> Plan:
     """How one sentence is performed, word by word; equal arguments give equal plans."""
     if not any(c.isalnum() for c in text):
         raise LabError(

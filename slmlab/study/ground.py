@@ -58,10 +58,10 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
         rows["wer"], rows["cer"] = ([rate(*pair) for pair in pairs] for rate in (metrics.wer, metrics.cer))
         rows["duration_ratio"] = mixing.duration_ratios(rows, trusted)
         for kind, spoken in rows.groupby("kind"):
-            passed = mixing.quality_filter(spoken)
-            taken = spoken[mixing.balanced(spoken, passed.kept, seed=0)].groupby("engine")["seconds"].sum()
-            minutes = taken.reindex(passed.engines["engine"], fill_value=0.0).to_numpy() / 60
-            tables.append(passed.engines.assign(corpus=f"{group}, {kind}", minutes=minutes))
+            kept, engines = mixing.quality_filter(spoken)
+            taken = spoken[mixing.balanced(spoken, kept, seed=0)].groupby("engine")["seconds"].sum()
+            minutes = taken.reindex(engines["engine"], fill_value=0.0).to_numpy() / 60
+            tables.append(engines.assign(corpus=f"{group}, {kind}", minutes=minutes))
         manifest.write(rows, target / f"{group}.parquet")
     return pd.concat(tables, ignore_index=True).set_index("corpus")
 
