@@ -226,14 +226,16 @@ def _commands(words: Plan, language: str, voice: Voice, width: float) -> str:
     voice, too early.
     """
     width_units = min(round(50 * width), 99)
+    respell = SPELLINGS[languages.find(language).respell]
     pieces: list[str] = []
     for word in words:
-        text = SPELLINGS[languages.find(language).respell](word.text)
         pitch = min(max(round(50 + 50 * word.pitch / 12), 0), 99)
         speed = round(Espeak.USUAL_SPEED * voice.rate * word.rate / voice.tract)
         speed = min(max(speed, Espeak.LEAST_SPEED), Espeak.GREATEST_SPEED)
         volume = min(round(Espeak.VOLUME * 10 ** (word.gain / 20)), 200)
-        pieces.append(f"\x01{pitch}P\x01{width_units}R\x01{speed}S\x01{volume}A {escape(text)} ")
+        pieces.append(
+            f"\x01{pitch}P\x01{width_units}R\x01{speed}S\x01{volume}A {escape(respell(word.text))} "
+        )
         if word.pause:
             pieces.append(f'<break time="{round(1000 * word.pause)}ms"/>')
     return "".join(pieces)
@@ -241,12 +243,12 @@ def _commands(words: Plan, language: str, voice: Voice, width: float) -> str:
 
 def _voice_file(language: str, voice: Voice, data: Path) -> str:
     """The text of an espeak-ng voice file: the language's own lines, then this voice's."""
-    kept, low, high = _language_file(language, data)
+    own_lines, low, high = _language_file(language, data)
     lowest = voice.pitch / voice.tract / Espeak.MEDIAN_OVER_LOWEST
     f1, f2, f3 = (round(100 * f) for f in voice.formants)
     tilt = 10 ** (voice.brightness / 20)
     lines = [
-        *kept,
+        *own_lines,
         f"pitch {round(lowest)} {round(lowest * high / low)}",
         f"formant 1 {f1} 100 100",
         f"formant 2 {f2} 100 100",
@@ -274,14 +276,14 @@ def _language_file(language: str, data: Path) -> tuple[tuple[str, ...], int, int
     paths = sorted(path for path in (data / "lang").rglob(voice) if path.is_file())
     if not paths:
         raise LabError(f"espeak-ng has no voice {voice!r} for {language!r}: correct it in {languages.FILE}.")
-    low, high, kept = 82, 118, []
+    low, high, lines = 82, 118, []
     for line in paths[0].read_text(encoding="latin-1").splitlines():
         key, *values = line.split("//")[0].split() or [""]
         if key == "pitch":
             low, high = int(values[0]), int(values[1])
         elif key and key not in ("name", "maintainer", "status", "gender"):
-            kept.append(" ".join([key, *values]))
-    return tuple(kept), low, high
+            lines.append(" ".join([key, *values]))
+    return tuple(lines), low, high
 
 
 def _short_path(path: Path) -> Path:
