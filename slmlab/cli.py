@@ -233,15 +233,15 @@ def _app_command(command: Command) -> None:
     """People as judges."""
     page = command("app", _app, "listen, compare, rate, record and see the results in a browser")
     page.add_argument(
-        "folder", type=Path, help="the folder of the study: its votes, clips, recordings, exports"
+        "folder", type=Path, help="of the listening test: its votes, clips, recordings, exports"
     )
     page.add_argument(
         "--systems",
         type=Path,
         nargs="+",
-        help="make a study of a folder of systems, or of several systems' folders",
+        help="make a listening test of a folder of systems, or of several systems' folders",
     )
-    page.add_argument("--pairs", type=Path, help="make a study of the pairs in a CSV or TSV file")
+    page.add_argument("--pairs", type=Path, help="make a listening test of the pairs in a CSV or TSV file")
     page.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets the room in; needs --password (127.0.0.1)"
     )
@@ -453,16 +453,16 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _app(arguments: argparse.Namespace) -> None:
-    from slmlab.people import page
+    from slmlab.people import page, store
 
     asked = arguments
     allowed = page.access(asked.host, asked.share, asked.password, asked.teacher_password)
     if asked.systems or asked.pairs:
         systems = asked.systems[0] if asked.systems and len(asked.systems) == 1 else asked.systems
-        lab = page.Lab.make(asked.folder, systems, asked.pairs)
+        votes = store.make_test(asked.folder, systems, asked.pairs)
     else:
-        lab = page.Lab.open(asked.folder)
-    page.serve(lab, asked.host, asked.port, asked.share, allowed)
+        votes = store.open_test(asked.folder)
+    page.serve(votes, asked.host, asked.port, asked.share, allowed)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

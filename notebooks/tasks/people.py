@@ -8,7 +8,7 @@ import pandas as pd
 
 from slmlab.notebook.exercises import exercise
 from slmlab.people import ranking
-from slmlab.people.store import TIE
+from slmlab.people.design import TIE
 
 ANSWERS = ("A", "B", "tie", "both_bad")
 
@@ -58,8 +58,8 @@ def apart(won, lost, tied):
             lambda a, b: {a, b} == {"A", "B"} or {a, b} <= {"tie", "both_bad"}
         ),
     },
-    reference=lambda before, again: ranking._meant(before, "x", "y") == ranking._meant(again, "y", "x"),
-    package=[ranking._meant],
+    reference=lambda before, again: ranking.preferred(before, "x", "y") == ranking.preferred(again, "y", "x"),
+    package=[ranking.preferred],
 )
 def same(before, again):
     """Only because the side shown is stored can this be asked at all."""

@@ -1,7 +1,7 @@
 """What is put before listeners: clips under opaque names and equally loud, pairs of them, and the rules.
 
-A study is made once from a folder of systems (one subfolder of sounds each) or from a file of pairs, and is
-then fixed: the question, the words of the scales and the rules of exclusion are stored before the first vote.
+A listening test is made once from a folder of systems (one subfolder of sounds each) or from a file of pairs,
+and is then fixed: the question, the words of the scales and the rules are stored before the first vote.
 """
 
 import csv
@@ -10,11 +10,9 @@ import io
 import itertools
 import json
 import secrets
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,8 @@ PEAK = 0.97
 GAP = " · "  # between the parts of a pair's id
 
 TASKS = ("pair", "nmos", "smos")
+LEFT, RIGHT, TIE, BOTH_BAD, SKIP = "A", "B", "tie", "both_bad", "skip"
+SCORES = ("1", "2", "3", "4", "5")
 TAGS = ("words wrong", "melody", "speed", "noise", "another voice", "cut off")
 
 
@@ -59,7 +59,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound of the study."""
+    """One sound of the test."""
 
     name: str
     """Opaque: the file `clips/<name>.wav` tells nothing of who speaks."""
@@ -67,17 +67,17 @@ class Clip:
     """Who made it."""
     sentence: str
     """Which sentence it says: the original file's name without its ending."""
-    text: str
+    text: str = ""
     """The words; empty if not known."""
-    source: str
+    source: str = ""
     """The original file, which stays as it was."""
-    sha256: str
+    sha256: str = ""
     """Of the original file."""
-    served_sha256: str
+    served_sha256: str = ""
     """Of the file played."""
-    gain_db: float
+    gain_db: float = 0.0
     """What was added to the original for equal loudness."""
-    seconds: float
+    seconds: float = 0.0
     """Length."""
     seed: int = -1
     """What chance the system drew from, from the sidecar `<sentence>.json`; -1 if not known."""
@@ -86,11 +86,11 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ClipPair:
     """Two clips to be compared."""
 
     id: str
-    """Unique in the study."""
+    """Unique in the test."""
     first: str
     """Name of a clip."""
     second: str
@@ -100,16 +100,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Study:
+class ListeningTest:
     """All that listeners are asked, fixed before the first vote."""
 
     title: str
     """Shown on the page."""
     clips: tuple[Clip, ...]
     """Every sound, of the systems, references and distorted ones."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ClipPair, ...]
     """What is compared."""
-    gold: tuple[Pair, ...]
+    gold: tuple[ClipPair, ...]
     """Pairs whose right answer is known."""
     references: Mapping[str, str] = field(default_factory=dict)
     """Sentence → the clip of its voice that SMOS compares with."""
@@ -153,86 +153,66 @@ class Study:
         """Those compared, in order of name."""
         return tuple(sorted({c.system for c in self.clips} - {REFERENCES, DISTORTED}))
 
-    def dumps(self) -> str:
-        """As JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
-
     @staticmethod
-    def loads(text: str) -> "Study":
-        """From `dumps`."""
-        found = json.loads(text)
-        clips = tuple(Clip(**{**row, "tokens": tuple(row["tokens"])}) for row in found.pop("clips"))
-        pairs, gold = (tuple(Pair(**row) for row in found.pop(name)) for name in ("pairs", "gold"))
-        rules = Rules(**found.pop("rules"))
-        words, tags = (tuple(found.pop(name)) for name in ("words", "tags"))
-        return Study(clips=clips, pairs=pairs, gold=gold, rules=rules, words=words, tags=tags, **found)
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A sound file on its way into a study."""
-
-    path: Path
-    """The file."""
-    system: str
-    """Who made it."""
-    sentence: str
-    """Which sentence it says."""
-    text: str = ""
-    """The words."""
+    def of(fields: Mapping[str, Any]) -> "ListeningTest":
+        """A test whose fields were JSON."""
+        clips = tuple(Clip(**{**row, "tokens": tuple(row["tokens"])}) for row in fields["clips"])
+        pairs, gold = (tuple(ClipPair(**row) for row in fields[name]) for name in ("pairs", "gold"))
+        words, tags = (tuple(fields[name]) for name in ("words", "tags"))
+        typed = {"clips": clips, "pairs": pairs, "gold": gold, "words": words, "tags": tags}
+        return ListeningTest(**{**fields, **typed, "rules": Rules(**fields["rules"])})
 
 
 def from_systems(
-    systems: str | Path | Sequence[str | Path], folder: str | Path, title: str = "", seed: int = 0
-) -> Study:
-    """A study of every pair of systems at every sentence that both of them say.
+    systems: str | Path | Sequence[str | Path], folder: str | Path, title: str = ""
+) -> ListeningTest:
+    """A test of every pair of systems at every sentence that both of them say.
 
     Args:
         systems: a folder whose subfolders are the systems, or their folders. Sounds of the same name say the
             same sentence; `<name>.txt` beside one holds its words, `<name>.json` its `tokens` and `seed`.
             A subfolder `references` holds, per sentence, a recording of the voice to be met.
-        folder: where the study goes: `clips/` is made in it.
+        folder: where the sounds go: `clips/` is made in it.
         title: shown on the page; the folder's name if empty.
-        seed: of the listeners' orders.
 
     Raises:
-        LabError: fewer than two systems share a sentence, or a sound or what lies beside it cannot be read;
-            nothing is left in the folder then.
+        LabError: no two systems share a sentence, or a sound or what lies beside it cannot be read; nothing
+            is written then.
     """
     folders = _system_folders(systems)
-    sounds = [
-        Sound(path, place.name, path.stem)
+    clips = [
+        _clip(path, place.name, path.stem)
         for place in folders
         for path in sorted(place.iterdir())
         if path.suffix.lower() in SOUNDS
     ]
-    by_sentence: dict[str, list[Sound]] = {}
-    for sound in sounds:
-        if sound.system != REFERENCES:
-            by_sentence.setdefault(sound.sentence, []).append(sound)
-    wanted = [
-        (f"{sentence}{GAP}{one.system}{GAP}{other.system}", one, other, "")
-        for sentence, said in sorted(by_sentence.items())
-        for one, other in itertools.combinations(sorted(said, key=lambda s: s.system), 2)
+    by_sentence: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if clip.system != REFERENCES:
+            by_sentence.setdefault(clip.sentence, []).append(clip)
+    pairs = [
+        ClipPair(f"{sentence}{GAP}{one.system}{GAP}{other.system}", one.name, other.name)
+        for sentence, versions in sorted(by_sentence.items())
+        for one, other in itertools.combinations(sorted(versions, key=lambda clip: clip.system), 2)
     ]
-    if not wanted:
+    if not pairs:
         names = ", ".join(str(place) for place in folders) or str(systems)
         raise LabError(
             f"no sentence is said by two systems in {names}: expected one folder a system, with sounds of "
             f"the same names in each, such as a/001.wav and b/001.wav"
         )
-    return _make(sounds, wanted, Path(folder), title, seed)
+    return _make(clips, pairs, Path(folder), title or Path(folder).name)
 
 
-def from_pairs(path: str | Path, folder: str | Path, title: str = "", seed: int = 0) -> Study:
-    """A study of the pairs in a CSV or TSV file.
+def from_pairs(path: str | Path, folder: str | Path) -> ListeningTest:
+    """A test of the pairs in a CSV or TSV file.
 
     Its columns: `first` and `second` (sound files, relative to the file), `first_system`, `second_system`,
     and if wanted `sentence`, `text` and `answer` (`first` or `second`, for gold pairs).
 
     Raises:
         LabError: the file is no table in UTF-8, a line lacks something, or a sound or what lies beside it
-            cannot be read; nothing is left in the folder then.
+            cannot be read; nothing is written then.
     """
     path = Path(path)
     lines = io.StringIO(_text(path), newline="")
@@ -243,27 +223,29 @@ def from_pairs(path: str | Path, folder: str | Path, title: str = "", seed: int 
         raise LabError(
             f"{path}, line {table.reader.line_num} cannot be read ({error}): expected one line a pair"
         ) from None
-    sounds: dict[tuple[str, str], Sound] = {}
-    wanted = []
+    clips: dict[tuple[str, str], Clip] = {}
+    pairs = []
     for i, row in rows:
         needed = ("first", "second", "first_system", "second_system")
         if missing := [name for name in needed if not row.get(name)]:
             raise LabError(
                 f"{path}, line {i} lacks {', '.join(missing)}: expected columns {', '.join(needed)}"
             )
-        answer = row.get("answer") or ""
-        if answer not in ("", "first", "second"):
-            raise LabError(f"{path}, line {i}: answer is '{answer}', expected first, second or nothing")
         sentence = row.get("sentence") or Path(row["first"]).stem
-        two = [
-            Sound(path.parent / row[side], row[f"{side}_system"], sentence, row.get("text") or "")
-            for side in ("first", "second")
-        ]
-        one, other = (sounds.setdefault((s.system, str(s.path)), s) for s in two)
-        wanted.append((f"{i - 1}{GAP}{sentence}{GAP}{one.system}{GAP}{other.system}", one, other, answer))
-    if not wanted:
+        names = {"": ""}
+        for side in ("first", "second"):
+            key = row[f"{side}_system"], row[side]
+            if key not in clips:
+                clips[key] = _clip(path.parent / row[side], key[0], sentence, row.get("text") or "")
+            names[side] = clips[key].name
+        answer = row.get("answer") or ""
+        if answer not in names:
+            raise LabError(f"{path}, line {i}: answer is '{answer}', expected first, second or nothing")
+        name = GAP.join((str(i - 1), sentence, row["first_system"], row["second_system"]))
+        pairs.append(ClipPair(name, names["first"], names["second"], names[answer]))
+    if not pairs:
         raise LabError(f"{path} holds no pairs: expected a header line and one line a pair")
-    return _make(list(sounds.values()), wanted, Path(folder), title or path.stem, seed)
+    return _make(list(clips.values()), pairs, Path(folder), path.stem)
 
 
 def distort(wave: Wave, seed: int) -> Wave:
@@ -274,29 +256,6 @@ def distort(wave: Wave, seed: int) -> Wave:
     coarse = np.round(narrow / max(np.abs(narrow).max(), 1e-9) * 4) / 4
     noise = rng.standard_normal(len(wave)) * np.sqrt(np.mean(coarse**2) + 1e-6)
     return (0.3 * (coarse + noise)).astype(np.float32)
-
-
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A folder to build in, whose content moves into `folder` at the end; if the block fails, nothing stays.
-
-    Raises:
-        LabError: `folder` holds something of one of these names already.
-    """
-    fresh = not folder.exists()
-    part = folder / f".making-{secrets.token_hex(4)}"  # inside: the same disk, and surely writable
-    part.mkdir(parents=True)
-    try:
-        yield part
-        made = sorted(part.iterdir())
-        if taken := [one.name for one in made if (folder / one.name).exists()]:
-            raise LabError(f"{folder} holds {', '.join(taken)} of another study: choose another folder")
-        for one in made:
-            one.rename(folder / one.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if fresh and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def lufs(wave: Wave) -> float:
@@ -324,92 +283,74 @@ def _system_folders(systems: str | Path | Sequence[str | Path]) -> list[Path]:
     return folders
 
 
-def _make(
-    sounds: list[Sound],
-    wanted: list[tuple[str, Sound, Sound, str]],
-    folder: Path,
-    title: str,
-    seed: int,
-) -> Study:
-    """Read, equalise and copy every sound; draw the gold pairs."""
-    waves = [_read(sound) for sound in sounds]
-    in_use = {id(sound) for _, one, other, _ in wanted for sound in (one, other)}
-    base = [i for i, s in enumerate(sounds) if s.system == REFERENCES] or [
-        i for i, s in enumerate(sounds) if id(s) in in_use
-    ]
-    given = [row for row in wanted if row[3]]
-    n_gold = 0 if given else min(len(base), Study.n_gold + Study.n_practice)
-    picked = np.random.default_rng([seed, 1]).permutation(base)[:n_gold]
-    broken = [replace(sounds[i], system=DISTORTED) for i in picked]
-    waves += [distort(waves[i], int(i)) for i in picked]
-    with whole(folder) as part:
-        clips = _worded(_equalise(sounds + broken, waves, part / "clips"))
-    clip = {id(sound): made for sound, made in zip(sounds + broken, clips, strict=True)}
-
-    def pair(row: tuple[str, Sound, Sound, str]) -> Pair:
-        first, second = (clip[id(sound)].name for sound in row[1:3])
-        return Pair(row[0], first, second, answer={"first": first, "second": second}.get(row[3], ""))
-
-    gold = [pair(row) for row in given] or [
-        Pair(f"gold{GAP}{n}", clip[id(sounds[i])].name, clip[id(bad)].name, clip[id(sounds[i])].name)
-        for n, (i, bad) in enumerate(zip(picked, broken, strict=True))
-    ]
-    pairs = tuple(pair(row) for row in wanted if not row[3])
-    references = {c.sentence: c.name for c in clips if c.system == REFERENCES}
-    return Study(
-        title or folder.name,
-        tuple(clips),
-        pairs,
-        tuple(gold),
-        references,
-        n_main=min(40, len(pairs)),
-        seed=seed,
-    )
+def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) -> ListeningTest:
+    """Read, equalise and copy every sound; ruin some for gold pairs unless gold pairs are given."""
+    if (folder / "clips").exists():
+        raise LabError(f"{folder} holds clips of another listening test: choose another folder")
+    waves = [_read(clip) for clip in clips]
+    gold = [pair for pair in pairs if pair.answer]
+    pairs = [pair for pair in pairs if not pair.answer]
+    if not gold:
+        people = [i for i, clip in enumerate(clips) if clip.system == REFERENCES]
+        shown = {name for pair in pairs for name in (pair.first, pair.second)}
+        base = people or [i for i, clip in enumerate(clips) if clip.name in shown]
+        rng = np.random.default_rng([ListeningTest.seed, 1])
+        picked = rng.permutation(base)[: ListeningTest.n_gold + ListeningTest.n_practice]
+        ruins = [replace(clips[i], name=_opaque(), system=DISTORTED, seed=-1, tokens=()) for i in picked]
+        gold = [
+            ClipPair(f"gold{GAP}{n}", clips[i].name, ruin.name, answer=clips[i].name)
+            for n, (i, ruin) in enumerate(zip(picked, ruins, strict=True))
+        ]
+        waves += [distort(waves[i], int(i)) for i in picked]
+        clips = clips + ruins
+    clips = _equalise(clips, waves, folder / "clips")
+    references = {clip.sentence: clip.name for clip in clips if clip.system == REFERENCES}
+    n_main = min(ListeningTest.n_main, len(pairs))
+    return ListeningTest(title, tuple(clips), tuple(pairs), tuple(gold), references, n_main=n_main)
 
 
-def _read(sound: Sound) -> Wave:
-    wave, _ = audio.read(sound.path, MAX_SECONDS)
-    return wave[: int(REFERENCE_SECONDS * SAMPLE_RATE)] if sound.system == REFERENCES else wave
+def _clip(path: Path, system: str, sentence: str, text: str = "") -> Clip:
+    """A sound as its system made it; words, tokens and seed are what lies beside it."""
+    words, known = path.with_suffix(".txt"), _sidecar(path.with_suffix(".json"))
+    text = text or (_text(words).strip() if words.is_file() else "") or str(known.get("text", ""))
+    seed, tokens = known.get("seed", -1), tuple(known.get("tokens", ()))
+    return Clip(_opaque(), system, sentence, text, str(path), seed=seed, tokens=tokens)
 
 
-def _equalise(sounds: Sequence[Sound], waves: Sequence[Wave], clips: Path) -> list[Clip]:
-    """Write every wave at one loudness, the highest that none has to be clipped for."""
+def _opaque() -> str:
+    return secrets.token_hex(12)
+
+
+def _read(clip: Clip) -> Wave:
+    wave, _ = audio.read(clip.source, MAX_SECONDS)
+    return wave[: int(REFERENCE_SECONDS * SAMPLE_RATE)] if clip.system == REFERENCES else wave
+
+
+def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> list[Clip]:
+    """Write every wave at one loudness, the highest that none has to be clipped for.
+
+    Clips without words take those of their sentence: a gold pair must not be told by missing words.
+    """
     levels = np.array([lufs(wave) for wave in waves])
     room = np.array([20 * np.log10(PEAK / max(float(np.abs(wave).max()), 1e-9)) for wave in waves])
     target = max(min(TARGET_LUFS, float((levels + room).min())), QUIETEST_LUFS)
     gains = np.minimum(target - levels, room)
-    made = []
-    for sound, wave, gain in zip(sounds, waves, gains, strict=True):
-        name = secrets.token_hex(12)
-        # No mark of generated speech in what is played: a file's comment would tell who speaks.
-        audio.write(clips / f"{name}.wav", wave * np.float32(10 ** (gain / 20)), generated=False)
-        made.append(_clip(sound, name, clips, float(gain), len(wave) / SAMPLE_RATE))
-    return made
-
-
-def _worded(clips: Sequence[Clip]) -> list[Clip]:
-    """Clips without words take those of their sentence: a gold pair must not be told by missing words."""
     texts = {clip.sentence: clip.text for clip in clips if clip.text}
-    return [replace(clip, text=clip.text or texts.get(clip.sentence, "")) for clip in clips]
-
-
-def _clip(sound: Sound, name: str, clips: Path, gain: float, seconds: float) -> Clip:
-    beside = sound.path.with_suffix(".txt")
-    text = sound.text or (_text(beside).strip() if beside.is_file() else "")
-    known = _sidecar(sound.path.with_suffix(".json")) if sound.system != DISTORTED else {}
-    return Clip(
-        name=name,
-        system=sound.system,
-        sentence=sound.sentence,
-        text=text or str(known.get("text", "")),
-        source=str(sound.path),
-        sha256=sha256_of(sound.path),
-        served_sha256=sha256_of(clips / f"{name}.wav"),
-        gain_db=round(gain, 3),
-        seconds=round(seconds, 3),
-        seed=known.get("seed", -1),
-        tokens=tuple(known.get("tokens", ())),
-    )
+    copies = []
+    for clip, wave, gain in zip(clips, waves, gains, strict=True):
+        file = folder / f"{clip.name}.wav"
+        # No mark of generated speech in what is played: a file's comment would tell who speaks.
+        audio.write(file, wave * np.float32(10 ** (gain / 20)), generated=False)
+        copy = replace(
+            clip,
+            text=clip.text or texts.get(clip.sentence, ""),
+            sha256=sha256_of(Path(clip.source)),
+            served_sha256=sha256_of(file),
+            gain_db=round(float(gain), 3),
+            seconds=round(len(wave) / SAMPLE_RATE, 3),
+        )
+        copies.append(copy)
+    return copies
 
 
 def _sidecar(path: Path) -> dict[str, Any]:

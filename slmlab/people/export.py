@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from slmlab.corpus import pairs
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.files import fraction
+from slmlab.files import fraction, replace_text, whole
 from slmlab.people import ranking
-from slmlab.people.design import TASKS, Study
-from slmlab.people.store import LEFT, RIGHT, SIMULATED, Store
+from slmlab.people.design import LEFT, RIGHT, ListeningTest
+from slmlab.people.store import SIMULATED, Store
 
 TEST_SHARE = 0.1
 TEXT = pa.string()
@@ -42,21 +42,13 @@ def split_of(prompt: str) -> str:
 def preferences(store: Store) -> pd.DataFrame:
     """One row for each vote that counts and prefers one of two clips, with the columns of `SCHEMA`.
 
-    Left out: practice, gold, repeats, ties, both bad, skips, and listeners whom the study's rules exclude.
+    Left out: practice, gold, repeats, ties, both bad, skips, and listeners whom the test's rules exclude.
     """
-    study = store.study
-    votes = ranking.votes_of(store)
-    kept = ranking.counting(votes, ranking.exclusions(votes, study.rules))
-    people = annotators(store)
-    votes = kept[kept["decision"].isin([LEFT, RIGHT])].itertuples()
-    rows = [_row(f"vote-{i}", study, vote, people) for i, vote in enumerate(votes)]
+    votes, people = ranking.votes_of(store), annotators(store)
+    valid = ranking.counting(votes, ranking.exclusions(votes, store.test.rules))
+    decided = valid[valid["decision"].isin([LEFT, RIGHT])].itertuples()
+    rows = [_row(f"vote-{i}", store.test, vote, people) for i, vote in enumerate(decided)]
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
-
-
-def all_votes(store: Store) -> pd.DataFrame:
-    """Votes and ratings of every task, as `ranking.votes_of` gives them."""
-    every = [ranking.votes_of(store, task) for task in TASKS]
-    return pd.concat([one for one in every if len(one)] or every[:1], ignore_index=True)
 
 
 def annotators(store: Store) -> dict[str, str]:
@@ -65,7 +57,7 @@ def annotators(store: Store) -> dict[str, str]:
     Whoever came stays in that order whatever happens later, so that every export gives them the same number.
     A simulated listener is `simulated L03`: nobody shall take a program's votes for a person's.
     """
-    came = store.table("sessions").groupby("listener")["event"].min().sort_values()
+    came = store.sessions().groupby("listener")["event"].min().sort_values()
     return {
         name: f"{SIMULATED} L{i:02d}" if name.startswith(SIMULATED) else f"L{i:02d}"
         for i, name in enumerate(came.index, start=1)
@@ -76,16 +68,18 @@ def write(store: Store, folder: str | Path) -> list[Path]:
     """Write preferences (Parquet and JSON Lines), all votes and ratings (Parquet) and the events (JSON
     Lines), each with the numbers of `annotators` in place of names.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    names = ("preferences.parquet", "preferences.jsonl", "votes.parquet", "events.jsonl")
+    written = [Path(folder) / name for name in names]
+    preference_table, preference_lines, vote_table, event_lines = written
     table = pa.Table.from_pandas(preferences(store), SCHEMA, preserve_index=False)
-    pq.write_table(table, folder / "preferences.parquet")
-    _write_lines(folder / "preferences.jsonl", table.to_pylist())
-    votes, people = all_votes(store), annotators(store)
-    votes["listener"] = [people[name] for name in votes["listener"]]
-    votes.to_parquet(folder / "votes.parquet", index=False)
-    _write_lines(folder / "events.jsonl", [_numbered(event, people) for event in store.events()])
-    return [folder / n for n in ("preferences.parquet", "preferences.jsonl", "votes.parquet", "events.jsonl")]
+    with whole(preference_table) as part:
+        pq.write_table(table, part)
+    _write_lines(preference_lines, table.to_pylist())
+    votes, people = ranking.with_systems(store.votes(), store.test), annotators(store)
+    with whole(vote_table) as part:
+        votes.assign(listener=votes["listener"].map(people)).to_parquet(part, index=False)
+    _write_lines(event_lines, [_numbered(event, people) for event in store.events()])
+    return written
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -107,7 +101,7 @@ def take_in(path: str | Path, store: Store) -> None:
     Into a store that is empty or holds an earlier export of the same one: every store numbers its own people
     from L01.
     """
-    store.take_in(_lines(Path(path)))
+    store.take_in(pairs.read_rows(Path(path)))
 
 
 def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
@@ -118,47 +112,29 @@ def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any
     return event | {"body": event["body"] | named}
 
 
-def _row(name: str, study: Study, vote: Any, people: dict[str, str]) -> dict[str, Any]:
+def _row(name: str, test: ListeningTest, vote: Any, people: dict[str, str]) -> dict[str, Any]:
     """A vote as a pair, with the columns of the vote."""
-    first, second = study.by_name[vote.first], study.by_name[vote.second]
+    first, second = test.by_name[vote.first], test.by_name[vote.second]
     chosen, rejected = (first, second) if vote.decision == LEFT else (second, first)
     prompt = chosen.text or chosen.sentence
     pair = Pair(
-        name,
-        "",
-        prompt,
-        chosen.tokens,
-        rejected.tokens,
-        "people",
+        id=name,
+        language="",
+        prompt=prompt,
+        chosen_tokens=chosen.tokens,
+        rejected_tokens=rejected.tokens,
+        origin="people",
         group=split_of(prompt),
         chosen_sha256=chosen.sha256,
         rejected_sha256=rejected.sha256,
     )
-    sides = {
-        f"{side}_{of}": getattr(clip, of)
-        for side, clip in (("chosen", chosen), ("rejected", rejected))
-        for of in ("system", "gain_db", "seed")
-    }
-    return (
-        pairs.as_row(pair)
-        | sides
-        | {
-            "pair": vote.item,
-            "sentence": vote.sentence,
-            "annotator": people[vote.listener],
-            "side": vote.decision,
-            "decision": vote.decision,
-            "reasons": vote.tags,
-            "note": vote.note,
-            "ms": vote.ms,
-            "plays": vote.plays,
-        }
-    )
+    about = {"pair": vote.item, "annotator": people[vote.listener], "reasons": vote.tags}
+    about |= {"side": vote.decision, "decision": vote.decision, "sentence": vote.sentence}
+    about |= {"note": vote.note, "ms": vote.ms, "plays": vote.plays}
+    for side, clip in (("chosen", chosen), ("rejected", rejected)):
+        about |= {f"{side}_{of}": getattr(clip, of) for of in ("system", "gain_db", "seed")}
+    return pairs.as_row(pair) | about
 
 
 def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    replace_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,13 +1,12 @@
 """What the votes say, and how surely: Bradley-Terry strengths, agreement, consistency, mean scores.
 
 People differ, so a listener's votes are not independent: every interval here resamples listeners, never
-single votes. Exclusions follow the rules fixed in the study. Functions take the store's `votes` and
-`sessions` tables, so that votes of any other origin can be ranked too.
+single votes. Exclusions follow the rules fixed in the test. Functions take a table of votes, so that votes of
+any other origin can be ranked too.
 """
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -19,48 +18,46 @@ from scipy import stats
 
 from slmlab.errors import LabError
 from slmlab.metrics.statistics import holm, varies
-from slmlab.people.design import Rules, Study
+from slmlab.people.design import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, ListeningTest, Rules
 from slmlab.people.schedule import GOLD, HIGH, MAIN, REPEAT
-from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, Store
+from slmlab.people.store import Store
 
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
 OUTCOMES = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
-
-
-@dataclass(frozen=True)
-class Leaderboard:
-    """Systems ranked."""
-
-    table: pd.DataFrame
-    """system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings."""
-    listeners: int
-    """How many listeners' votes it rests on."""
-    level: float
-    """Of the intervals."""
+TAIL = 0.025
+"""Left out at either end of every interval: they hold 95 %."""
 
 
 def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
-    """All votes of a task with who cast them and which systems were shown.
+    """All votes of a task, with the columns of `with_systems`."""
+    votes = store.votes()
+    return with_systems(votes[votes["task"] == task].reset_index(drop=True), store.test)
 
-    Columns are those of the `votes` table and: listener, first_system, second_system, sentence, and the
-    system that was rated.
-    """
-    votes = store.table("votes").merge(store.table("sessions")[["session", "listener", "task"]], on="session")
-    clips = store.study.by_name
-    votes = votes[votes["task"] == task].sort_values(["session", "trial"]).reset_index(drop=True)
-    for side in ("first", "second"):
-        votes[f"{side}_system"] = [clips[name].system if name else "" for name in votes[side]]
+
+def with_systems(votes: pd.DataFrame, test: ListeningTest) -> pd.DataFrame:
+    """Votes with the columns first_system, second_system, sentence, and system: the one that was rated."""
+    clips = test.by_name
+    systems = [[clips[name].system if name else "" for name in votes[side]] for side in ("first", "second")]
     last = votes["second"].where(votes["second"] != "", votes["first"])
-    votes["sentence"] = [clips[name].sentence for name in last]
-    votes["system"] = [clips[name].system if task != "pair" else "" for name in last]
-    return votes
+    return votes.assign(
+        first_system=systems[0],
+        second_system=systems[1],
+        sentence=[clips[name].sentence for name in last],
+        system=[clips[item].system if item in clips else "" for item in votes["item"]],
+    )
 
 
 def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFrame:
     """The votes that count: main trials of listeners not excluded, without skips."""
     keep = (votes["kind"] == MAIN) & (votes["decision"] != SKIP) & ~votes["listener"].isin(list(excluded))
     return votes[keep].reset_index(drop=True)
+
+
+LISTENER_COLUMNS = (
+    *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left", "left_p"),
+    *("same_score", "unheard"),
+)
 
 
 def listeners(votes: pd.DataFrame) -> pd.DataFrame:
@@ -70,36 +67,19 @@ def listeners(votes: pd.DataFrame) -> pd.DataFrame:
     binomial), same_score (share of the commonest answer in main trials), unheard (share).
     """
     rows = []
-    for name, of_one in votes.groupby("listener", sort=True):
-        gold = of_one[(of_one["kind"] == GOLD) & (of_one["decision"] != SKIP)]
-        main = of_one[(of_one["kind"] == MAIN) & (of_one["decision"] != SKIP)]
-        decided = main[main["decision"].isin([LEFT, RIGHT])]
-        left = int((decided["decision"] == LEFT).sum())
-        same = _repeats_same(of_one)
-        rows.append(
-            {
-                "listener": name,
-                "trials": len(of_one),
-                "gold": len(gold),
-                "gold_right": int(sum(map(_is_right, gold["answer"], gold["decision"]))),
-                "repeats": len(same),
-                "repeats_same": sum(same),
-                "decided": len(decided),
-                "left": left,
-                "left_p": stats.binomtest(left, len(decided)).pvalue if len(decided) else 1.0,
-                "same_score": float(main["decision"].value_counts(normalize=True).max())
-                if len(main)
-                else 0.0,
-                "unheard": float((of_one["heard"] == 0).mean()),
-            }
-        )
-    return pd.DataFrame(rows, columns=LISTENER_COLUMNS)
-
-
-LISTENER_COLUMNS = (
-    *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left", "left_p"),
-    *("same_score", "unheard"),
-)
+    for name, own in votes.groupby("listener", sort=True):
+        answered = own[own["decision"] != SKIP]
+        gold, main = (answered[answered["kind"] == kind] for kind in (GOLD, MAIN))
+        right = sum(map(_is_right, gold["answer"], gold["decision"]))
+        same = _repeats_same(own)
+        decided = main["decision"].isin([LEFT, RIGHT]).sum()
+        left = (main["decision"] == LEFT).sum()
+        chance = stats.binomtest(left, decided).pvalue if decided else 1.0
+        commonest = main["decision"].value_counts(normalize=True).max() if len(main) else 0.0
+        unheard = (own["heard"] == 0).mean()
+        counts = (name, len(own), len(gold), right, len(same), sum(same), decided, left)
+        rows.append((*counts, chance, commonest, unheard))
+    return pd.DataFrame(rows, columns=list(LISTENER_COLUMNS))
 
 
 def exclusions(votes: pd.DataFrame, rules: Rules, task: str = "pair") -> dict[str, str]:
@@ -122,21 +102,34 @@ def exclusions(votes: pd.DataFrame, rules: Rules, task: str = "pair") -> dict[st
     return reasons
 
 
-def leaderboard(
-    votes: pd.DataFrame, systems: Sequence[str], resamples: int = 500, level: float = 0.95, seed: int = 0
-) -> Leaderboard:
-    """Bradley-Terry strengths with intervals of a bootstrap over listeners.
+def conditions(rules: Rules, task: str = "pair") -> str:
+    """What `exclusions` asks of a listener, in words."""
+    one_score = f"one score in more than {rules.same_score:.0%} of trials (from {2 * rules.gold_least} on)"
+    one_side = f"one side so often that chance does it more rarely than p = {rules.side_p:g}"
+    return (
+        f"The votes of a listener do not count if fewer than {rules.gold_share:.0%} of the checks are right "
+        f"(from {rules.gold_least} checks on), if they chose {one_side if task == 'pair' else one_score}, "
+        f"or if they voted without hearing in more than {rules.unheard_share:.0%} of trials."
+    )
 
-    A tie counts as half a win for either, "both bad" likewise (it says nothing of which is better); the two
-    stay apart in the tables. So ties draw the strengths together, as
-    they should. Fitted by evalica (Newman 2023), centred; intervals are percentiles.
+
+def leaderboard(
+    votes: pd.DataFrame, systems: Sequence[str], resamples: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Bradley-Terry strengths with intervals of a bootstrap over listeners, the strongest first.
+
+    A tie counts as half a win for either, "both bad" likewise (it says nothing of which is better), so both
+    draw the strengths together; the two stay apart in the tables. Fitted by evalica (Newman 2023), centred;
+    intervals are percentiles.
 
     Args:
         votes: from `counting`.
         systems: those to be ranked.
         resamples: of the listeners, with replacement.
-        level: of the intervals.
         seed: of the resampling.
+
+    Returns:
+        system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings.
 
     Raises:
         LabError: there is no vote yet.
@@ -149,15 +142,20 @@ def leaderboard(
     n = len(counts)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     again = np.array([strengths(w @ counts, pairs, systems) for w in weights.astype(float)])
-    low, high = _widened(fitted, again, n, level)
-    table = pd.DataFrame({"system": list(systems), "strength": fitted, "low": low, "high": high})
-    table["votes"] = [
-        int(((votes["first_system"] == s) | (votes["second_system"] == s)).sum()) for s in systems
-    ]
+    low, high = _widened(fitted, again, n)
+    shown = votes[["first_system", "second_system"]]
     first = again.argmax(axis=1)
-    table["best"] = [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))]
-    ranked = table.sort_values("strength", ascending=False, ignore_index=True)
-    return Leaderboard(ranked, n, level)
+    table = pd.DataFrame(
+        {
+            "system": list(systems),
+            "strength": fitted,
+            "low": low,
+            "high": high,
+            "votes": [int((shown == name).any(axis=1).sum()) for name in systems],
+            "best": [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))],
+        }
+    )
+    return table.sort_values("strength", ascending=False, ignore_index=True)
 
 
 def strengths(
@@ -254,28 +252,6 @@ def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def progress(store: Store, task: str = "pair") -> dict[str, float]:
-    """How far the study is: sessions, done, votes, items with `overlap` votes, items."""
-    sessions = store.table("sessions").query("task == @task")
-    votes = store.table("votes").merge(sessions[["session"]], on="session").query("kind == @MAIN")
-    study = store.study
-    n_items = len(study.pairs) if task == "pair" else _n_rated(study, task)
-    per_item = votes.groupby("item").size()
-    return {
-        "sessions": len(sessions),
-        "done": int((sessions["done"] == sessions["trials"]).sum()),
-        "votes": len(votes),
-        "enough": int((per_item >= study.overlap).sum()),
-        "items": n_items,
-    }
-
-
-def _n_rated(study: Study, task: str) -> int:
-    return sum(
-        c.system in study.systems and (task == "nmos" or c.sentence in study.references) for c in study.clips
-    )
-
-
 def _counts(votes: pd.DataFrame, systems: Sequence[str]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
     """Wins, losses and ties of each pair of systems that met, by listener (listeners, pairs · 3)."""
     rank = {name: i for i, name in enumerate(systems)}
@@ -292,15 +268,14 @@ def _counts(votes: pd.DataFrame, systems: Sequence[str]) -> tuple[NDArray[np.flo
 
 
 def _widened(
-    fitted: NDArray[np.float64], again: NDArray[np.float64], n: int, level: float
+    fitted: NDArray[np.float64], again: NDArray[np.float64], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percentiles around the estimate, stretched for few listeners (n): a bootstrap of n clusters is too
     narrow by √(n / (n − 1)), and knows nothing of the tails that Student's t has at n − 1 degrees of freedom
     (the expanded percentile interval of Hesterberg 2015).
     """
-    tail = (1 - level) / 2
-    stretch = np.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1) / stats.norm.isf(tail) if n > 1 else np.nan
-    low, high = np.quantile(again, [tail, 1 - tail], axis=0)
+    stretch = np.sqrt(n / (n - 1)) * stats.t.isf(TAIL, n - 1) / stats.norm.isf(TAIL) if n > 1 else np.nan
+    low, high = np.quantile(again, [TAIL, 1 - TAIL], axis=0)
     return fitted + (low - fitted) * stretch, fitted + (high - fitted) * stretch
 
 
@@ -316,10 +291,10 @@ def _scored(votes: pd.DataFrame) -> pd.DataFrame:
     return votes.assign(score=votes["decision"].astype(float))
 
 
-def _t_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+def _t_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     if len(values) < 2:
         return np.nan, np.nan
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.isf(TAIL, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
@@ -329,24 +304,22 @@ def _is_right(answer: str, decision: str) -> bool:
     return int(decision) >= 4 if answer == HIGH else int(decision) <= 2
 
 
-def _repeats_same(of_one: pd.DataFrame) -> list[bool]:
+def _repeats_same(votes: pd.DataFrame) -> list[bool]:
     """Whether each repeated trial got the same answer: the same clip, a tie, a score at most 1 apart."""
-    by_place = {(row.session, row.trial): row for row in of_one.itertuples()}
+    by_place = {(row.session, row.trial): row for row in votes.itertuples()}
     same = []
-    for again in of_one[of_one["kind"] == REPEAT].itertuples():
+    for again in votes[votes["kind"] == REPEAT].itertuples():
         before = by_place.get((again.session, again.repeats))
         if before is None or SKIP in (again.decision, before.decision):
             continue
         if again.decision.isdigit():
             same.append(abs(int(again.decision) - int(before.decision)) <= 1)
         else:
-            same.append(
-                _meant(again.decision, again.first, again.second)
-                == _meant(before.decision, before.first, before.second)
-            )
+            one, other = (preferred(row.decision, row.first, row.second) for row in (before, again))
+            same.append(one == other)
     return same
 
 
-def _meant(decision: str, first: str, second: str) -> str:
-    """The clip preferred, or the word itself."""
+def preferred(decision: str, first: str, second: str) -> str:
+    """The clip that a decision prefers, or the decision itself where it prefers none."""
     return {LEFT: first, RIGHT: second}.get(decision, decision)

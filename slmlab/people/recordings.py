@@ -1,22 +1,33 @@
 """One's own voice: a recording is checked, and stored with its words and with what its speaker agreed to.
 
-The folder made is one that `slmlab.corpus.imports.plain` reads: a subfolder a speaker, sounds and texts of
-the same name.
+A folder of recordings can be imported as it is. Its table `recordings.tsv` has a line of column names and a
+line for each recording; UTF-8, a tab between two values, no quotes:
+
+    file       relative to the folder, such as speaker-0a1b2c3d/4e5f60718293.wav
+    text       the words read
+    speaker    a code; the name stands only in the speaker's `consent.json`
+    language   its code, such as sw; empty if nobody told
+    consent    what the speaker agreed to, and on which day
 """
 
-import json
 import secrets
+import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slmlab.errors import LabError
+from slmlab.files import read_json, replace_text, write_json
 from slmlab.people.design import sha256_of
-from slmlab.people.store import NAME_LENGTH, clean
+from slmlab.people.store import clean
 from slmlab.sound import SAMPLE_RATE, audio
 
+FOLDER = "recordings"
+"""In the folder of a listening test."""
+TABLE = "recordings.tsv"
+COLUMNS = ("file", "text", "speaker", "language", "consent")
 CONSENT = (
     "This is my own voice. It may be used to train and test speech systems of this project, "
     "and I can have the recording removed at any time."
@@ -24,42 +35,36 @@ CONSENT = (
 SHORTEST, LONGEST = 0.5, 20.0
 CLIPPED_SHARE = 0.001
 QUIET_DB = -45.0
+TABLE_IN_USE = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A recording that was kept."""
-
-    path: Path
-    """The WAV file."""
-    text: str
-    """What was to be read."""
-    seconds: float
-    """Its length."""
-    sha256: str
-    """Of the file."""
-    speaker: str
-    """The speaker's folder; their name stands only in its `consent.json`."""
-
-
-def keep(source: str | Path, text: str, speaker: str, agreed: bool, folder: str | Path) -> Recording:
+def keep(
+    source: str | Path, text: str, speaker: str, agreed: bool, folder: str | Path, language: str = ""
+) -> dict[str, Any]:
     """Check a recording and put it into the folder of its speaker.
+
+    Returns:
+        its row of the table, and beside that `seconds` and `sha256` of the file.
 
     Raises:
         LabError: no consent, no name, no words, or a sound too short, too long, too quiet or clipped.
     """
-    speaker, text = clean(speaker, NAME_LENGTH), " ".join(str(text).split())
+    folder, speaker, text = Path(folder), clean(speaker), " ".join(str(text).split())
     if not agreed:
         raise LabError("tick the consent first: without it nothing is stored")
     if not speaker or not text:
         raise LabError("give a name (any name) and the words you read")
     wave, info = audio.read(source, LONGEST)
     check(wave, info.clipped)
-    place = _folder_of(Path(folder), speaker)
+    place = _folder_of(folder, speaker)
     path = place / f"{secrets.token_hex(6)}.wav"
     audio.write(path, wave, generated=False)
-    path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
-    return Recording(path, text, len(wave) / SAMPLE_RATE, sha256_of(path), place.name)
+    replace_text(path.with_suffix(".txt"), text + "\n")
+    consent = _dated(CONSENT, time.strftime("%Y-%m-%d"))
+    name = path.relative_to(folder).as_posix()
+    row = dict(zip(COLUMNS, (name, text, place.name, clean(language), consent), strict=True))
+    write_table(folder, row)
+    return row | {"seconds": len(wave) / SAMPLE_RATE, "sha256": sha256_of(path)}
 
 
 def check(wave: audio.Wave, clipped: float) -> None:
@@ -77,13 +82,44 @@ def check(wave: audio.Wave, clipped: float) -> None:
         raise LabError("hardly anything sounds in this: did the microphone hear you?")
 
 
+def write_table(folder: Path, *more: dict[str, str]) -> None:
+    """Add rows to the table; rows whose file was removed go, and recordings older than the table come in."""
+    with TABLE_IN_USE:
+        rows = {row["file"]: row for row in (*_rows(folder), *more) if (folder / row["file"]).is_file()}
+        lines = [COLUMNS, *([row[name] for name in COLUMNS] for row in rows.values())]
+        replace_text(folder / TABLE, "".join("\t".join(line) + "\n" for line in lines))
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of the table; without a table, of all sounds that lie beside a `consent.json`."""
+    table = folder / TABLE
+    if table.is_file():
+        lines = table.read_text(encoding="utf-8-sig").splitlines()[1:]
+        values = [line.split("\t") for line in lines if line]
+        if wrong := [row for row in values if len(row) != len(COLUMNS)]:
+            raise LabError(f"{table}: '{wrong[0][0]}' has {len(wrong[0])} values, expected {len(COLUMNS)}")
+        return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+    rows = []
+    for file in sorted(folder.glob("*/consent.json")):
+        agreed = read_json(file)
+        for sound in sorted(file.parent.glob("*.wav")):
+            text = " ".join(sound.with_suffix(".txt").read_text(encoding="utf-8").split())
+            consent = _dated(agreed["statement"], agreed["agreed_at"][:10])
+            name = sound.relative_to(folder).as_posix()
+            rows.append(dict(zip(COLUMNS, (name, text, file.parent.name, "", consent), strict=True)))
+    return rows
+
+
+def _dated(statement: str, day: str) -> str:
+    return f"{statement} Agreed on {day}."
+
+
 def _folder_of(folder: Path, speaker: str) -> Path:
     """The speaker's folder, under a name that tells nothing, with their consent in it."""
     for known in folder.glob("*/consent.json"):
-        if json.loads(known.read_text(encoding="utf-8"))["speaker"] == speaker:
+        if read_json(known)["speaker"] == speaker:
             return known.parent
     place = folder / f"speaker-{secrets.token_hex(4)}"
-    place.mkdir(parents=True)
     consent = {"speaker": speaker, "statement": CONSENT, "agreed_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    (place / "consent.json").write_text(json.dumps(consent, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_json(place / "consent.json", consent)
     return place

@@ -1,17 +1,17 @@
-"""Who hears what, in which order, on which side: drawn from the study's seed and the listener's number.
+"""Who hears what, in which order, on which side: drawn from the test's seed and the session's number.
 
 The least heard pairs come first, each listener meets all combinations of systems and all sentences about
 equally often, each combination stands on both sides equally often, gold trials are spread evenly, and repeats
 come with sides swapped, late. A schedule is stored before its first trial is shown and never drawn again.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from slmlab.errors import LabError
-from slmlab.people.design import DISTORTED, REFERENCES, Pair, Study
+from slmlab.people.design import DISTORTED, LEFT, REFERENCES, RIGHT, ListeningTest
 
 PRACTICE, MAIN, GOLD, REPEAT = "practice", "main", "gold", "repeat"
 LEAST_DISTANCE = 5
@@ -34,142 +34,128 @@ class Trial:
     """Place of the trial that this one repeats; -1 otherwise."""
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Something that may be asked, before it has a place and sides."""
-
-    item: str
-    shown: tuple[str, ...]
-    combination: str
-    sentence: str
-    answer: str = ""
-
-
 def schedule(
-    study: Study,
+    test: ListeningTest,
     task: str,
     number: int,
     coverage: Mapping[str, int],
-    known: Collection[str] = (),
+    judged: Collection[str] = (),
 ) -> tuple[Trial, ...]:
     """The trials of one session.
 
     Args:
-        study: what there is to ask.
+        test: what there is to ask.
         task: pair, nmos or smos.
-        number: the session's number in the study; with the study's seed it decides everything.
+        number: the session's number in the test; with the test's seed it decides everything.
         coverage: how often each item was given to other listeners already.
-        known: items that this listener judged before; they come last.
+        judged: items that this listener judged before; they come last.
 
     Raises:
-        LabError: the study has nothing for this task.
+        LabError: the test has nothing for this task.
     """
-    rng = np.random.default_rng([study.seed, number])
-    units = _units(study, task)
-    if not units:
+    rng = np.random.default_rng([test.seed, number])
+    every = candidates(test, task)
+    if not every:
         missing = "references/ with a recording per sentence" if task == "smos" else "sounds to compare"
-        raise LabError(f"this study has nothing for '{task}': make it anew with {missing}")
-    chosen = _choose(units, study.n_main, coverage, known, rng)
-    main = [replace(t, kind=MAIN) for t in _sided(chosen, task, rng)]
-    gold = _gold_units(study, task)
-    picked = [gold[i] for i in rng.permutation(len(gold))]
-    practice = [replace(t, kind=PRACTICE) for t in _sided(picked[: study.n_practice], task, rng)]
-    catch = picked[study.n_practice :][: study.n_gold]
-    trials = _with_repeats(_apart(main, study), study.n_repeats, task, rng)
-    trials = _spread(trials, [replace(t, kind=GOLD) for t in _sided(catch, task, rng)], rng)
-    return _numbered(tuple(practice) + tuple(trials))
+        raise LabError(f"this listening test has nothing for '{task}': make it anew with {missing}")
+    main = _sided(_choose(every, test, coverage, judged, rng), test, task, rng)
+    gold = _gold(test, task)
+    gold = [gold[i] for i in rng.permutation(len(gold))]
+    practice = _sided(gold[: test.n_practice], test, task, rng)
+    trials = _with_repeats(_apart(main, test), test.n_repeats, task, rng)
+    catch = _sided(gold[test.n_practice :][: test.n_gold], test, task, rng)
+    trials = [replace(t, kind=PRACTICE) for t in practice] + _spread(trials, catch, rng)
+    places = {t.item: i for i, t in enumerate(trials) if t.kind == MAIN}
+    return tuple(replace(t, of=places[t.item]) if t.kind == REPEAT else t for t in trials)
 
 
-def _units(study: Study, task: str) -> list[_Unit]:
-    clips = study.by_name
+def candidates(test: ListeningTest, task: str) -> list[Trial]:
+    """A main trial of everything that a task may ask; sides are not drawn yet."""
     if task == "pair":
-        return [
-            _Unit(
-                pair.id,
-                (pair.first, pair.second),
-                f"{clips[pair.first].system}|{clips[pair.second].system}",
-                clips[pair.first].sentence,
-            )
-            for pair in study.pairs
-        ]
-    rated = [clip for clip in study.clips if clip.system not in (REFERENCES, DISTORTED)]
+        return [Trial(MAIN, pair.id, (pair.first, pair.second)) for pair in test.pairs]
+    names = [clip.name for clip in test.clips if clip.system not in (REFERENCES, DISTORTED)]
+    return [Trial(MAIN, name, shown) for name in names if (shown := _rated(test, task, name))]
+
+
+def _rated(test: ListeningTest, task: str, name: str) -> tuple[str, ...]:
+    """What is shown to have a clip rated; nothing where its sentence has no reference."""
     if task == "nmos":
-        return [_Unit(clip.name, (clip.name,), clip.system, clip.sentence) for clip in rated]
-    references = study.references
-    return [
-        _Unit(clip.name, (references[clip.sentence], clip.name), clip.system, clip.sentence)
-        for clip in rated
-        if clip.sentence in references
-    ]
+        return (name,)
+    reference = test.references.get(test.by_name[name].sentence)
+    return (reference, name) if reference else ()
 
 
-def _gold_units(study: Study, task: str) -> list[_Unit]:
-    """Pairs with an answer; for ratings the same clips, the broken ones low and real recordings high."""
-    clips = study.by_name
+def _gold(test: ListeningTest, task: str) -> list[Trial]:
+    """Pairs whose answer is a clip's name; to be rated, their ruined clips (low) and recordings (high)."""
     if task == "pair":
-        return [_Unit(g.id, (g.first, g.second), "gold", g.id, g.answer) for g in study.gold]
-    known: list[tuple[str, str]] = []
-    for i, pair in enumerate(study.gold):
-        right, wrong = _right_wrong(pair)
-        real = clips[right].system == REFERENCES
-        known.append((right, HIGH) if real and i % 2 else (wrong, LOW))
-    if task == "nmos":
-        return [_Unit(name, (name,), "gold", name, answer) for name, answer in known]
-    references = study.references
-    return [
-        _Unit(name, (references[clips[name].sentence], name), "gold", name, answer)
-        for name, answer in known
-        if clips[name].sentence in references
-    ]
-
-
-def _right_wrong(pair: Pair) -> tuple[str, str]:
-    return (pair.first, pair.second) if pair.answer == pair.first else (pair.second, pair.first)
-
-
-def _choose(
-    units: list[_Unit], n: int, coverage: Mapping[str, int], known: Collection[str], rng: np.random.Generator
-) -> list[_Unit]:
-    """The least heard, then the combination and the sentence least used in this session, then by lot."""
-    combination = np.unique([u.combination for u in units], return_inverse=True)[1]
-    sentence = np.unique([u.sentence for u in units], return_inverse=True)[1]
-    used, said = np.zeros(combination.max() + 1), np.zeros(sentence.max() + 1)
-    heard = np.array([coverage.get(u.item, 0) for u in units], dtype=float)
-    met = np.array([u.item in known for u in units], dtype=float)
-    fixed = 1e12 * met + 1e8 * heard + rng.random(len(units))
-    chosen = []
-    for _ in range(min(n, len(units))):
-        best = int(np.argmin(fixed + 1e4 * used[combination] + 10 * said[sentence]))
-        fixed[best] = np.inf
-        used[combination[best]] += 1
-        said[sentence[best]] += 1
-        chosen.append(units[best])
-    return [chosen[i] for i in rng.permutation(len(chosen))]
-
-
-def _sided(units: list[_Unit], task: str, rng: np.random.Generator) -> list[Trial]:
-    """Give sides: within each combination of systems every other trial is swapped, the first by lot."""
-    turns: dict[str, int] = {u.combination: int(rng.integers(2)) for u in units}
+        return [Trial(GOLD, pair.id, (pair.first, pair.second), pair.answer) for pair in test.gold]
     trials = []
-    for unit in units:
-        shown, answer = unit.shown, unit.answer
-        if task == "pair":
-            shown = shown[::-1] if turns[unit.combination] % 2 else shown
-            answer = ("A" if shown[0] == unit.answer else "B") if unit.answer else ""
-        turns[unit.combination] += 1
-        trials.append(Trial(MAIN, unit.item, shown, answer))
+    for i, pair in enumerate(test.gold):
+        wrong = pair.second if pair.answer == pair.first else pair.first
+        real = test.by_name[pair.answer].system == REFERENCES
+        name, answer = (pair.answer, HIGH) if real and i % 2 else (wrong, LOW)
+        if shown := _rated(test, task, name):
+            trials.append(Trial(GOLD, name, shown, answer))
     return trials
 
 
-def _apart(trials: list[Trial], study: Study) -> list[Trial]:
+def _combination(test: ListeningTest, trial: Trial) -> str:
+    """The systems that meet in a trial."""
+    return GOLD if trial.kind == GOLD else "|".join(test.by_name[name].system for name in trial.shown)
+
+
+def _sentence(test: ListeningTest, trial: Trial) -> str:
+    return test.by_name[trial.shown[-1]].sentence
+
+
+def _choose(
+    trials: Sequence[Trial],
+    test: ListeningTest,
+    coverage: Mapping[str, int],
+    judged: Collection[str],
+    rng: np.random.Generator,
+) -> list[Trial]:
+    """The least heard, then the combination and the sentence least used in this session, then by lot."""
+    combination = np.unique([_combination(test, t) for t in trials], return_inverse=True)[1]
+    sentence = np.unique([_sentence(test, t) for t in trials], return_inverse=True)[1]
+    times_met, times_said = np.zeros(combination.max() + 1), np.zeros(sentence.max() + 1)
+    heard = np.array([coverage.get(t.item, 0) for t in trials], dtype=float)
+    known = np.array([t.item in judged for t in trials], dtype=float)
+    fixed = 1e12 * known + 1e8 * heard + rng.random(len(trials))
+    chosen = []
+    for _ in range(min(test.n_main, len(trials))):
+        best = int(np.argmin(fixed + 1e4 * times_met[combination] + 10 * times_said[sentence]))
+        fixed[best] = np.inf
+        times_met[combination[best]] += 1
+        times_said[sentence[best]] += 1
+        chosen.append(trials[best])
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+def _sided(trials: Sequence[Trial], test: ListeningTest, task: str, rng: np.random.Generator) -> list[Trial]:
+    """Give sides: within each combination of systems every other trial is swapped, the first by lot."""
+    turns = {_combination(test, trial): int(rng.integers(2)) for trial in trials}
+    if task != "pair":
+        return list(trials)
+    sided = []
+    for trial in trials:
+        combination = _combination(test, trial)
+        shown = trial.shown[::-1] if turns[combination] % 2 else trial.shown
+        turns[combination] += 1
+        answer = (LEFT, RIGHT)[shown.index(trial.answer)] if trial.answer else ""
+        sided.append(replace(trial, shown=shown, answer=answer))
+    return sided
+
+
+def _apart(trials: Sequence[Trial], test: ListeningTest) -> list[Trial]:
     """The same order, but a sentence does not follow itself where another can stand between."""
-    clips, rest, ordered = study.by_name, list(trials), []
+    rest, ordered = list(trials), []
     last = ""
     while rest:
-        following = next((t for t in rest if clips[t.shown[-1]].sentence != last), rest[0])
+        following = next((t for t in rest if _sentence(test, t) != last), rest[0])
         rest.remove(following)
         ordered.append(following)
-        last = clips[following.shown[-1]].sentence
+        last = _sentence(test, following)
     return ordered
 
 
@@ -178,9 +164,8 @@ def _with_repeats(trials: list[Trial], n: int, task: str, rng: np.random.Generat
     half, third = len(trials) // 2, len(trials) - len(trials) // 3
     if third - half < LEAST_DISTANCE:
         half = max(0, third - LEAST_DISTANCE)
-    picked = sorted(rng.permutation(half)[:n])
     result = list(trials)
-    for i in picked:
+    for i in sorted(rng.permutation(half)[:n]):
         shown = trials[i].shown[::-1] if task == "pair" else trials[i].shown
         place = int(rng.integers(third, len(result) + 1))
         result.insert(place, replace(trials[i], kind=REPEAT, shown=shown))
@@ -194,9 +179,3 @@ def _spread(trials: list[Trial], extra: list[Trial], rng: np.random.Generator) -
     for trial, low, high in reversed(list(zip(extra, edges[:-1], edges[1:], strict=True))):
         result.insert(int(rng.integers(int(low), max(int(high), int(low) + 1))), trial)
     return result
-
-
-def _numbered(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
-    """Repeats point to the place of what they repeat."""
-    places = {t.item: i for i, t in enumerate(trials) if t.kind == MAIN}
-    return tuple(replace(t, of=places[t.item]) if t.kind == REPEAT else t for t in trials)

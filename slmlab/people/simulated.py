@@ -4,17 +4,19 @@ They are programs and no people, and whatever they produce says so: their names 
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from slmlab.errors import LabError
-from slmlab.people import schedule, simulated
-from slmlab.people.design import DISTORTED, GAP, Clip, Pair, Study
-from slmlab.people.schedule import HIGH, Trial
-from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SIMULATED, TIE, Store, Vote
+from slmlab.people.design import BOTH_BAD, DISTORTED, GAP, LEFT, RIGHT, TIE, Clip, ClipPair, ListeningTest
+from slmlab.people.ranking import with_systems
+from slmlab.people.schedule import HIGH, MAIN, Trial, schedule
+from slmlab.people.store import SIMULATED, Store, Vote
 
 KINDS = ("honest", "lazy", "left")
 
@@ -39,15 +41,14 @@ class SimulatedListener:
     seed: int = 0
     """Of all their choices."""
 
-    def answers(self, study: Study, trials: tuple[Trial, ...], task: str) -> list[Vote]:
+    def answers(self, test: ListeningTest, trials: tuple[Trial, ...], task: str) -> list[Vote]:
         """Their vote on each trial."""
         if self.kind not in KINDS:
             raise LabError(f"no listener is '{self.kind}': expected one of {', '.join(KINDS)}")
         rng = np.random.default_rng([self.seed, 7])
-        systems = {clip.name: clip.system for clip in study.clips}
         choose = self._pair if task == "pair" else self._score
         return [
-            Vote(choose(t, [systems[name] for name in t.shown], rng), ms=int(rng.integers(2000, 9000)))
+            Vote(choose(t, [test.by_name[n].system for n in t.shown], rng), ms=int(rng.integers(2000, 9000)))
             for t in trials
         ]
 
@@ -80,7 +81,7 @@ def listen(store: Store, listener: SimulatedListener, task: str = "pair") -> str
         raise LabError(f"call '{listener.name}' '{SIMULATED} …': nobody shall take a program for a person")
     token = store.open_session(listener.name, task)
     place = store.place(token)
-    for vote in listener.answers(store.study, place.trials, task):
+    for vote in listener.answers(store.test, place.trials, task):
         place = store.vote(token, place.trial, place.attempt, vote)
     return place.session
 
@@ -100,54 +101,39 @@ def crowd(
     ]
 
 
-def paper_study(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> Study:
-    """A study without sounds: names of clips, all pairs of systems at every sentence, and gold pairs."""
-
-    def clip(system: str, sentence: int) -> Clip:
-        return Clip(
-            f"{system}-{sentence:03d}",
-            system,
-            f"{sentence:03d}",
-            f"Sentence {sentence}.",
-            "",
-            "",
-            "",
-            0.0,
-            1.0,
-        )
-
+def paper_test(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> ListeningTest:
+    """A test without sounds: names of clips, all pairs of systems at every sentence, and gold pairs."""
     names = [chr(ord("a") + i) for i in range(n_systems)]
-    clips = [clip(name, s) for name in names for s in range(n_sentences)]
-    clips += [clip(DISTORTED, s) for s in range(n_gold)]
+    made = [(name, s) for name in names for s in range(n_sentences)]
+    made += [(DISTORTED, s) for s in range(n_gold)]
+    clips = [Clip(f"{name}-{s:03d}", name, f"{s:03d}", f"Sentence {s}.") for name, s in made]
     pairs = [
-        Pair(f"{s:03d}{GAP}{one}{GAP}{other}", f"{one}-{s:03d}", f"{other}-{s:03d}")
+        ClipPair(f"{s:03d}{GAP}{one}{GAP}{other}", f"{one}-{s:03d}", f"{other}-{s:03d}")
         for s in range(n_sentences)
-        for i, one in enumerate(names)
-        for other in names[i + 1 :]
+        for one, other in combinations(names, 2)
     ]
     gold = [
-        Pair(f"gold{GAP}{s}", right := f"a-{s % n_sentences:03d}", f"{DISTORTED}-{s:03d}", right)
+        ClipPair(f"gold{GAP}{s}", right := f"a-{s % n_sentences:03d}", f"{DISTORTED}-{s:03d}", right)
         for s in range(n_gold)
     ]
-    return Study("bench", tuple(clips), tuple(pairs), tuple(gold), n_main=min(40, len(pairs)))
+    return ListeningTest("bench", tuple(clips), tuple(pairs), tuple(gold), n_main=min(40, len(pairs)))
 
 
-def simulated_votes(study: Study, crowd: list[simulated.SimulatedListener], first: int = 0) -> pd.DataFrame:
-    """What a crowd of simulated listeners says, without a store, in the columns of `ranking.votes_of`."""
-    coverage: dict[str, int] = {}
+def simulated_votes(
+    test: ListeningTest, listeners: Sequence[SimulatedListener], first: int = 0
+) -> pd.DataFrame:
+    """What simulated listeners say of pairs, without a store, in the columns of `ranking.votes_of`."""
+    coverage = Counter[str]()
     rows = []
-    clips = study.by_name
-    for number, listener in enumerate(crowd, start=first):
-        trials = schedule.schedule(study, "pair", number, coverage)
-        for i, (trial, vote) in enumerate(zip(trials, listener.answers(study, trials, "pair"), strict=True)):
-            coverage[trial.item] = coverage.get(trial.item, 0) + (trial.kind == schedule.MAIN)
-            one, other = (clips[name] for name in trial.shown)
+    for number, listener in enumerate(listeners, start=first):
+        trials = schedule(test, "pair", number, coverage)
+        coverage.update(trial.item for trial in trials if trial.kind == MAIN)
+        for i, (trial, vote) in enumerate(zip(trials, listener.answers(test, trials, "pair"), strict=True)):
             rows.append(
                 {
                     "session": listener.name, "listener": listener.name, "trial": i, "kind": trial.kind,
-                    "item": trial.item, "first": one.name, "second": other.name, "answer": trial.answer,
-                    "repeats": trial.of, "decision": vote.decision, "heard": 1,
-                    "first_system": one.system, "second_system": other.system, "sentence": one.sentence,
+                    "item": trial.item, "first": trial.shown[0], "second": trial.shown[1],
+                    "answer": trial.answer, "repeats": trial.of, "decision": vote.decision, "heard": 1,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_systems(pd.DataFrame(rows), test)

@@ -1,18 +1,19 @@
 """The store: every vote is one row appended to SQLite and forced to disk before the next pair is shown.
 
 Nothing is ever changed or removed; taking a vote back is an event too. What people want to read (sessions,
-votes) are tables derived from the events: kept up to date in the same transaction, and equal to the byte
-when they are thrown away and made again. Any number of processes may write at once.
+votes) is computed from the events, so nothing is kept twice. Any number of processes may write at once.
 """
 
 import hashlib
 import json
 import secrets
+import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,51 +22,65 @@ from typing import Any
 import pandas as pd
 
 from slmlab.errors import LabError
-from slmlab.people import schedule
-from slmlab.people.design import TASKS, Study
-from slmlab.people.schedule import Trial
+from slmlab.people.design import (
+    BOTH_BAD,
+    LEFT,
+    RIGHT,
+    SCORES,
+    SKIP,
+    TASKS,
+    TIE,
+    ListeningTest,
+    from_pairs,
+    from_systems,
+)
+from slmlab.people.schedule import MAIN, Trial, schedule
 
-LEFT, RIGHT, TIE, BOTH_BAD, SKIP = "A", "B", "tie", "both_bad", "skip"
-PAIR_DECISIONS = (LEFT, RIGHT, TIE, BOTH_BAD, SKIP)
-SCORES = ("1", "2", "3", "4", "5")
 SIMULATED = "simulated"
 """How the name of every listener begins who is a program and no person."""
 NOTE_LENGTH = 2000
 NAME_LENGTH = 80
 STALE_SECONDS = 3600.0
+FILE = "votes.db"
+"""Of the store, in the folder of its test."""
 
-EVENTS = """
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL CHECK (kind IN ('study', 'session', 'vote', 'undo', 'recording')),
-    session TEXT,
-    at REAL NOT NULL,
-    body TEXT NOT NULL
-);
-CREATE INDEX events_of_session ON events (session, kind);
-CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE TRIGGER events_last BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
-"""
-DERIVED = """
-DROP TABLE IF EXISTS sessions;
-DROP TABLE IF EXISTS votes;
-DROP TABLE IF EXISTS given;
-CREATE TABLE sessions (
-    session TEXT PRIMARY KEY, event INTEGER, listener TEXT, task TEXT, number INTEGER,
-    started REAL, last REAL, trials INTEGER, done INTEGER, undone INTEGER
-) WITHOUT ROWID;
-CREATE TABLE votes (
-    session TEXT, trial INTEGER, event INTEGER, kind TEXT, item TEXT, first TEXT, second TEXT,
-    answer TEXT, repeats INTEGER, decision TEXT, tags TEXT, note TEXT, heard INTEGER, override INTEGER,
-    plays TEXT, ms INTEGER, at REAL, PRIMARY KEY (session, trial)
-) WITHOUT ROWID;
-CREATE TABLE given (session TEXT, item TEXT, PRIMARY KEY (session, item)) WITHOUT ROWID;
-"""
-TABLES = ("sessions", "votes", "given")
-MIGRATIONS = (EVENTS, DERIVED)
-"""Version n of the schema is what the first n of these make; `PRAGMA user_version` says where a file stands.
-After a migration the derived tables are made again from the events."""
+SCHEMA = 3
+"""`PRAGMA user_version`: 1 had the events alone, 2 kept tables beside them."""
+EVENTS = (
+    """CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL CHECK (kind IN ('study', 'session', 'vote', 'undo', 'recording')),
+        session TEXT,
+        at REAL NOT NULL,
+        body TEXT NOT NULL
+    )""",
+    "CREATE INDEX events_of_session ON events (session, kind)",
+    """CREATE TRIGGER events_stay BEFORE UPDATE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
+    """CREATE TRIGGER events_last BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
+)
+VIEWS = (
+    *(f"DROP TABLE IF EXISTS {name}" for name in ("sessions", "votes", "given")),
+    # A vote stands until it is taken back; the keys of both end in session, trial and attempt.
+    """CREATE VIEW standing AS
+        SELECT id, session, at, body, json_extract(body, '$.trial') AS trial FROM events AS vote
+        WHERE kind = 'vote'
+        AND NOT EXISTS (SELECT 1 FROM events WHERE key = 'undo' || substr(vote.key, 5))""",
+    """CREATE VIEW sessions AS
+        SELECT session, id AS event, json_extract(body, '$.listener') AS listener,
+            json_extract(body, '$.task') AS task, json_extract(body, '$.number') AS number, at AS started,
+            (SELECT MAX(at) FROM events WHERE session = began.session) AS last,
+            json_array_length(body, '$.trials') AS trials,
+            (SELECT COUNT(*) FROM standing WHERE session = began.session) AS done,
+            (SELECT COUNT(*) FROM events WHERE session = began.session AND kind = 'undo') AS undone
+        FROM events AS began WHERE kind = 'session' ORDER BY session""",
+)
+VOTE_COLUMNS = [
+    *("session", "listener", "task", "trial", "event", "kind", "item", "first", "second", "answer"),
+    *("repeats", "decision", "tags", "note", "heard", "override", "plays", "ms", "at"),
+]
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class Session(str):
 
 
 class Store:
-    """The events of one study, in one file.
+    """The events of one listening test, in one file; beside it lie `clips/`, `recordings/` and `export/`.
 
     Args:
         path: of the SQLite file; made if it is not there.
@@ -127,9 +142,10 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = self.path.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._threads = threading.local()
-        self._trials = lru_cache(maxsize=4096)(self._read_trials)
+        self._sessions = lru_cache(maxsize=4096)(self._read_session)
         try:
             self._migrate()
         except sqlite3.DatabaseError as error:
@@ -137,26 +153,33 @@ class Store:
                 f"{self.path} cannot be used as a store of votes ({error}): give another"
             ) from error
 
-    def set_study(self, study: Study) -> None:
-        """Fix the study; the first to be set stays.
+    def set_test(self, test: ListeningTest) -> None:
+        """Fix the test; the first to be set stays.
 
         Raises:
-            LabError: another study is there already.
+            LabError: another test is there already.
         """
         with self._writing() as db:
-            self._append(db, "study", "study", None, json.loads(study.dumps()))
-        if self.study.dumps() != study.dumps():
-            raise LabError(f"{self.path} belongs to the study '{self.study.title}': choose another folder")
+            self._append(db, "study", "study", None, asdict(test))
+        if self.test != test:
+            raise LabError(f"{self.path} belongs to the test '{self.test.title}': choose another folder")
 
     @property
-    def study(self) -> Study:
-        """The study; LabError if none was set."""
-        if not hasattr(self, "_study"):
+    def test(self) -> ListeningTest:
+        """What is asked; LabError if nothing was set."""
+        if not hasattr(self, "_test"):
             row = self._db().execute("SELECT body FROM events WHERE key = 'study'").fetchone()
             if row is None:
-                raise LabError(f"{self.path} holds no study yet: make one from a folder of systems first")
-            self._study = Study.loads(row[0])
-        return self._study
+                raise LabError(
+                    f"{self.path} holds no listening test yet: make one from a folder of systems first"
+                )
+            self._test = ListeningTest.of(json.loads(row[0]))
+        return self._test
+
+    @property
+    def clips(self) -> Path:
+        """The one folder whose files are served."""
+        return self.folder / "clips"
 
     def open_session(self, listener: str, task: str = "pair") -> str:
         """Draw and store the schedule of a new session; its unguessable token is returned, never stored."""
@@ -164,33 +187,27 @@ class Store:
             raise LabError(f"there is no task '{task[:40]}': expected {', '.join(TASKS)}")
         token = secrets.token_urlsafe(24)
         session = session_of(token)
-        listener = clean(listener, NAME_LENGTH) or f"listener {session[:6]}"
-        study = self.study
+        listener = clean(listener) or f"listener {session[:6]}"
         with self._writing() as db:
-            (number,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
-            coverage, known = self._coverage(db, task, time.time()), self._known(db, listener, task)
-            trials = schedule.schedule(study, task, number, coverage, known)
-            body = {
-                "listener": listener,
-                "task": task,
-                "number": number,
-                "trials": [asdict(trial) for trial in trials],
-            }
+            (number,) = db.execute("SELECT COUNT(*) FROM events WHERE kind = 'session'").fetchone()
+            coverage, judged = self._coverage(db, task, listener)
+            trials = schedule(self.test, task, number, coverage, judged)
+            body = {"listener": listener, "task": task, "number": number, "trials": list(map(asdict, trials))}
             self._append(db, f"session {session}", "session", session, body)
         return token
 
-    def open_of(self, listener: str, task: str) -> Session | None:
-        """The session of a task that a listener last began and has not ended; None if there is none.
+    def open_of(self, listener: str, tasks: Sequence[str]) -> Session | None:
+        """The session of one of these tasks that a listener last began and has not ended; None if none.
 
         Anybody may type a name: ask only for one that came with a login.
         """
         row = self._db().execute(
-            "SELECT session FROM sessions WHERE listener = ? AND task = ? AND done < trials "
-            "ORDER BY event DESC LIMIT 1",
-            (clean(listener, NAME_LENGTH), task),
+            "SELECT session FROM sessions WHERE listener = ? AND done < trials "
+            f"AND task IN ({', '.join('?' * len(tasks))}) ORDER BY event DESC LIMIT 1",
+            (clean(listener), *tasks),
         )
-        found = row.fetchone()
-        return Session(found[0]) if found else None
+        newest = row.fetchone()
+        return Session(newest[0]) if newest else None
 
     def place(self, token: str) -> Place:
         """Where the session of a token stands; the same pair on the same sides after every return."""
@@ -208,7 +225,7 @@ class Store:
         with self._writing() as db:
             place = self._place(db, session)
             if (trial, attempt) == (place.trial, place.attempt) and place.current is not None:
-                body = {"trial": trial, **asdict(_checked(vote, place.task, self.study))}
+                body = {"trial": trial, **asdict(_checked(vote, place.task, self.test))}
                 self._append(db, f"vote {session} {trial} {attempt}", "vote", session, body)
                 place = self._place(db, session)
         return place
@@ -219,7 +236,7 @@ class Store:
         with self._writing() as db:
             place = self._place(db, session)
             last = db.execute(
-                "SELECT trial FROM votes WHERE session = ? ORDER BY event DESC LIMIT 1", (session,)
+                "SELECT trial FROM standing WHERE session = ? ORDER BY id DESC LIMIT 1", (session,)
             ).fetchone()
             if last and (trial, attempt) == (place.trial, place.attempt):
                 key = f"undo {session} {last[0]} {self._undone(db, session, last[0])}"
@@ -234,10 +251,9 @@ class Store:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event in order, as a dictionary of id, key, kind, session, at and body."""
-        for row in self._db().execute("SELECT id, key, kind, session, at, body FROM events ORDER BY id"):
-            yield dict(zip(("id", "key", "kind", "session", "at"), row[:5], strict=True)) | {
-                "body": json.loads(row[5])
-            }
+        names = ("id", "key", "kind", "session", "at", "body")
+        for row in self._db().execute(f"SELECT {', '.join(names)} FROM events ORDER BY id"):
+            yield dict(zip(names, row, strict=True)) | {"body": json.loads(row[-1])}
 
     def take_in(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Append events written out by another store; those that are here already are left alone."""
@@ -245,22 +261,27 @@ class Store:
             for e in events:
                 self._append(db, e["key"], e["kind"], e["session"], e["body"], e["at"])
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A derived table: sessions or votes."""
-        if name not in TABLES:
-            raise LabError(f"there is no table '{name}': expected {', '.join(TABLES)}")
-        return pd.read_sql_query(f"SELECT * FROM {name}", self._db())
+    def sessions(self) -> pd.DataFrame:
+        """Every session: who, which task, when, how many trials, done and taken back."""
+        return pd.read_sql_query("SELECT * FROM sessions", self._db())
 
-    def rebuild(self) -> None:
-        """Throw the derived tables away and make them again from the events."""
-        with self._writing() as db:
-            _rebuild(db)
-
-    def dump(self) -> bytes:
-        """The derived tables as bytes: equal stores give equal bytes."""
-        db = self._db()
-        rows = {name: db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in TABLES}
-        return json.dumps(rows, ensure_ascii=False).encode()
+    def votes(self) -> pd.DataFrame:
+        """Every vote that stands, with the trial it answers: `VOTE_COLUMNS`."""
+        rows = []
+        for event, session, at, body, number in self._db().execute("SELECT * FROM standing"):
+            listener, task, trials = self._sessions(session)
+            trial, vote = trials[number], json.loads(body)
+            first, second = (*trial.shown, "")[:2]
+            rows.append(
+                vote
+                | {"session": session, "listener": listener, "task": task, "event": event, "at": at}
+                | {"kind": trial.kind, "item": trial.item, "first": first, "second": second}
+                | {"answer": trial.answer, "repeats": trial.of, "tags": "|".join(vote["tags"])}
+                | {"heard": int(vote["heard"]), "override": int(vote["override"])}
+                | {"plays": "|".join(map(str, vote["plays"]))}
+            )
+        table = pd.DataFrame(rows, columns=VOTE_COLUMNS)
+        return table.sort_values(["session", "trial"], ignore_index=True)
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -289,21 +310,16 @@ class Store:
         db.execute("COMMIT")
 
     def _migrate(self) -> None:
-        db = self._db()
-        db.execute("PRAGMA journal_mode = WAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise LabError(
-                f"{self.path} has schema {version}, this slmlab knows up to {len(MIGRATIONS)}: update slmlab"
-            )
-        if version == len(MIGRATIONS):
-            return
+        self._db().execute("PRAGMA journal_mode = WAL")
         with self._writing() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()  # another process may have been first
-            for step in MIGRATIONS[version:]:
-                _script(db, step)
-            _rebuild(db)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA:
+                raise LabError(
+                    f"{self.path} has schema {version}, this slmlab knows up to {SCHEMA}: update slmlab"
+                )
+            if version < SCHEMA:
+                for statement in (*(() if version else EVENTS), *VIEWS, f"PRAGMA user_version = {SCHEMA}"):
+                    db.execute(statement)
 
     def _append(
         self,
@@ -314,27 +330,26 @@ class Store:
         body: Mapping[str, Any],
         at: float | None = None,
     ) -> None:
-        """One event and what follows from it; an event whose key is there already changes nothing."""
-        written = json.dumps(body, ensure_ascii=False, sort_keys=True)
-        if db.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
-            return
-        at = time.time() if at is None else at
-        made = db.execute(
-            "INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)",
-            (key, kind, session, at, written),
-        )
-        _derive(db, (made.lastrowid, kind, session, at, written), self._trials)
+        """One event; an event whose key is there already changes nothing."""
+        if not db.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
+            content = json.dumps(body, ensure_ascii=False, sort_keys=True)
+            db.execute(
+                "INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)",
+                (key, kind, session, time.time() if at is None else at, content),
+            )
 
-    def _read_trials(self, session: str) -> tuple[Trial, ...]:
-        return _trials(self._db(), session)
-
-    def _place(self, db: sqlite3.Connection, session: str) -> Place:
-        row = db.execute("SELECT listener, task FROM sessions WHERE session = ?", (session,)).fetchone()
+    def _read_session(self, session: str) -> tuple[str, str, tuple[Trial, ...]]:
+        """Listener, task and schedule of a session, which never change."""
+        row = self._db().execute("SELECT body FROM events WHERE key = ?", (f"session {session}",)).fetchone()
         if row is None:
             raise LabError("this session is not known here: start a new one from the first page")
-        listener, task = row
-        trials = self._trials(session)
-        done = {n for (n,) in db.execute("SELECT trial FROM votes WHERE session = ?", (session,))}
+        body = json.loads(row[0])
+        trials = tuple(Trial(**{**trial, "shown": tuple(trial["shown"])}) for trial in body["trials"])
+        return body["listener"], body["task"], trials
+
+    def _place(self, db: sqlite3.Connection, session: str) -> Place:
+        listener, task, trials = self._sessions(session)
+        done = {n for (n,) in db.execute("SELECT trial FROM standing WHERE session = ?", (session,))}
         trial = next((n for n in range(len(trials)) if n not in done), len(trials))
         return Place(session, listener, task, trial, self._undone(db, session, trial), trials)
 
@@ -347,22 +362,63 @@ class Store:
         ).fetchone()
         return int(times)
 
-    def _coverage(self, db: sqlite3.Connection, task: str, now: float) -> dict[str, int]:
-        """How many listeners judged each item or are still about to; who left an hour ago is not."""
-        rows = db.execute(
-            "SELECT g.item, COUNT(*) FROM given g JOIN sessions s USING (session) LEFT JOIN votes v "
-            "ON v.session = g.session AND v.item = g.item AND v.kind = 'main' "
-            "WHERE s.task = ? AND (v.item IS NOT NULL OR s.last > ?) GROUP BY g.item",
-            (task, now - STALE_SECONDS),
-        )
-        return dict(rows.fetchall())
+    def _coverage(self, db: sqlite3.Connection, task: str, listener: str) -> tuple[Counter[str], set[str]]:
+        """How many listeners judged each item or are still about to, and the items given to one listener.
 
-    def _known(self, db: sqlite3.Connection, listener: str, task: str) -> set[str]:
-        rows = db.execute(
-            "SELECT item FROM given JOIN sessions USING (session) WHERE listener = ? AND task = ?",
-            (listener, task),
+        Who left an hour ago is not about to.
+        """
+        coverage, given = Counter[str](), set[str]()
+        voted = set(db.execute("SELECT session, trial FROM standing"))
+        stale = time.time() - STALE_SECONDS
+        for session, name, last in db.execute(
+            "SELECT session, listener, last FROM sessions WHERE task = ?", (task,)
+        ):
+            for n, trial in enumerate(self._sessions(session)[2]):
+                if trial.kind == MAIN:
+                    coverage[trial.item] += last > stale or (session, n) in voted
+                    given |= {trial.item} if name == listener else set()
+        return coverage, given
+
+
+def open_test(folder: str | Path) -> Store:
+    """The store of the listening test in a folder; LabError if none was made there."""
+    path = Path(folder).resolve() / FILE
+    if not path.is_file():
+        raise LabError(f"{path.parent} holds no listening test: make one with --systems or --pairs")
+    store = Store(path)
+    _ = store.test
+    return store
+
+
+def make_test(
+    folder: str | Path,
+    systems: str | Path | Sequence[str | Path] | None = None,
+    pairs: str | Path | None = None,
+) -> Store:
+    """A new listening test of a folder of systems or a file of pairs: all, or a LabError and nothing."""
+    folder = Path(folder).resolve()
+    if (folder / FILE).is_file():
+        raise LabError(
+            f"{folder} holds a listening test already: leave --systems and --pairs out, or choose another"
         )
-        return {item for (item,) in rows}
+    if (systems is None) == (pairs is None):
+        raise LabError("give either a folder of systems or a file of pairs")
+    fresh = not folder.exists()
+    part = folder / f".making-{secrets.token_hex(4)}"  # inside: the same disk, and surely writable
+    part.mkdir(parents=True)
+    try:
+        test = from_pairs(pairs, part) if pairs else from_systems(systems or [], part, folder.name)
+        with closing(Store(part / FILE)) as store:  # closed, so that it is one file and can move
+            store.set_test(test)
+        if (folder / "clips").exists():
+            raise LabError(f"{folder} holds clips of another listening test: choose another folder")
+        for name in ("clips", FILE):
+            (part / name).rename(folder / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+    return open_test(folder)
 
 
 def session_of(token: str) -> str:
@@ -372,14 +428,14 @@ def session_of(token: str) -> str:
     return hashlib.sha256(str(token).encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def clean(text: str, length: int) -> str:
+def clean(text: str, length: int = NAME_LENGTH) -> str:
     """One line of what somebody typed, without control characters, cut to a length."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
     return " ".join(line.split())[:length]
 
 
-def _checked(vote: Vote, task: str, study: Study) -> Vote:
-    allowed = PAIR_DECISIONS if task == "pair" else (*SCORES, SKIP)
+def _checked(vote: Vote, task: str, test: ListeningTest) -> Vote:
+    allowed = (LEFT, RIGHT, TIE, BOTH_BAD, SKIP) if task == "pair" else (*SCORES, SKIP)
     if vote.decision not in allowed:
         raise LabError(
             f"'{clean(vote.decision, 40)}' is no answer here: expected one of {', '.join(allowed)}"
@@ -388,75 +444,10 @@ def _checked(vote: Vote, task: str, study: Study) -> Vote:
         raise LabError("hear every clip to its end first, or choose 'vote without hearing'")
     return Vote(
         decision=vote.decision,
-        tags=tuple(tag for tag in study.tags if tag in vote.tags),
+        tags=tuple(tag for tag in test.tags if tag in vote.tags),
         note=clean(vote.note, NOTE_LENGTH),
         heard=bool(vote.heard),
         override=bool(vote.override),
         plays=tuple(max(0, min(int(n), 999)) for n in vote.plays[:2]),
         ms=max(-1, min(int(vote.ms), 10**9)),
-    )
-
-
-def _trials(db: sqlite3.Connection, session: str) -> tuple[Trial, ...]:
-    (body,) = db.execute("SELECT body FROM events WHERE key = ?", (f"session {session}",)).fetchone()
-    return tuple(Trial(**{**row, "shown": tuple(row["shown"])}) for row in json.loads(body)["trials"])
-
-
-def _script(db: sqlite3.Connection, script: str) -> None:
-    """Run statements inside the open transaction (sqlite3's executescript would end it)."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            db.execute(statement)
-            statement = ""
-
-
-def _rebuild(db: sqlite3.Connection) -> None:
-    _script(db, DERIVED)
-    for row in db.execute("SELECT id, kind, session, at, body FROM events ORDER BY id").fetchall():
-        _derive(db, row, lambda session: _trials(db, session))
-
-
-def _derive(
-    db: sqlite3.Connection, row_of_event: tuple[Any, ...], trials_of: Callable[[str], tuple[Trial, ...]]
-) -> None:
-    """What one event changes in the derived tables."""
-    event, kind, session, at, body = row_of_event
-    if kind not in ("session", "vote", "undo"):
-        return
-    said = json.loads(body)
-    if kind == "session":
-        row = (
-            session,
-            event,
-            said["listener"],
-            said["task"],
-            said["number"],
-            at,
-            at,
-            len(said["trials"]),
-            0,
-            0,
-        )
-        db.execute(f"INSERT INTO sessions VALUES ({','.join('?' * len(row))})", row)
-        items = {(session, t["item"]) for t in said["trials"] if t["kind"] == schedule.MAIN}
-        db.executemany("INSERT INTO given VALUES (?, ?)", sorted(items))
-        return
-    if kind == "vote":
-        row = _vote_row(session, event, at, said, trials_of(session)[said["trial"]])
-        db.execute(f"INSERT INTO votes VALUES ({','.join('?' * len(row))})", row)
-        change = "done = done + 1"
-    else:
-        db.execute("DELETE FROM votes WHERE session = ? AND trial = ?", (session, said["trial"]))
-        change = "done = done - 1, undone = undone + 1"
-    db.execute(f"UPDATE sessions SET {change}, last = ? WHERE session = ?", (at, session))
-
-
-def _vote_row(session: str, event: int, at: float, said: Mapping[str, Any], trial: Trial) -> tuple[Any, ...]:
-    first, second = (*trial.shown, "")[:2]
-    return (
-        *(session, said["trial"], event, trial.kind, trial.item, first, second, trial.answer, trial.of),
-        *(said["decision"], "|".join(said["tags"]), said["note"], int(said["heard"]), int(said["override"])),
-        *("|".join(map(str, said["plays"])), said["ms"], at),
     )

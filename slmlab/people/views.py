@@ -1,4 +1,4 @@
-"""What the faces show, as HTML and pictures: functions of tables and studies, without Gradio.
+"""What the faces show, as HTML and pictures: functions of votes and listening tests, without Gradio.
 
 Whatever a person typed passes through `html.escape`: it is read, never run.
 """
@@ -6,7 +6,7 @@ Whatever a person typed passes through `html.escape`: it is read, never run.
 import base64
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 
 from slmlab.errors import LabError
 from slmlab.people import export, ranking
-from slmlab.people.design import DISTORTED, Study
-from slmlab.people.ranking import Leaderboard
-from slmlab.people.schedule import GOLD, PRACTICE, REPEAT, schedule
-from slmlab.people.store import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, Place, Store
+from slmlab.people.design import BOTH_BAD, DISTORTED, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest
+from slmlab.people.schedule import GOLD, MAIN, PRACTICE, REPEAT, candidates, schedule
+from slmlab.people.store import Place, Store
 from slmlab.sound import audio, features
 from slmlab.sound.mel import FRAME_RATE
 
@@ -35,9 +34,11 @@ RATE_KEYS: Mapping[str, str | int] = {
 }
 
 
-def trial_page(study: Study, place: Place, address: Callable[[str], str], message: str = "") -> str:
+PLAYERS = {"pair": ("A", "B"), "nmos": ("the clip",), "smos": ("the voice", "the clip")}
+
+
+def trial_page(store: Store, place: Place, message: str = "") -> str:
     """One trial: the question, the words, a player for each clip; or thanks when all are done."""
-    clips, names = study.by_name, _names(place.task)
     trial, n = place.current, len(place.trials)
     if trial is None:
         thanks = (
@@ -48,13 +49,13 @@ def trial_page(study: Study, place: Place, address: Callable[[str], str], messag
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
     by_clip = {number: key for key, number in keys.items() if isinstance(number, int)}
     players = "".join(
-        f"<audio preload='auto' src='{escape(address(clip))}'></audio>"
-        f"<button type='button' data-clip='{i}'>▶ {names[i]}<kbd>{by_clip[i].upper()}</kbd></button>"
+        f"<audio preload='auto' src='{_address(store, clip)}'></audio><button type='button' "
+        f"data-clip='{i}'>▶ {PLAYERS[place.task][i]}<kbd>{by_clip[i].upper()}</kbd></button>"
         for i, clip in enumerate(trial.shown)
     )
     content = (
-        f"<h2>{escape(_question(study, place.task))}</h2>"
-        f"<p class='text'>{escape(clips[trial.shown[-1]].text)}</p>"
+        f"<h2>{escape(_question(store.test, place.task))}</h2>"
+        f"<p class='text'>{escape(store.test.by_name[trial.shown[-1]].text)}</p>"
         f"<div class='players'>{players}</div><p class='message' role='status'>{escape(message)}</p>"
         "<button type='button' class='override' hidden>Vote without hearing <kbd>O</kbd></button>"
     )
@@ -62,45 +63,35 @@ def trial_page(study: Study, place: Place, address: Callable[[str], str], messag
     return _section(place, "trial", keys, f"{kind}{place.trial + 1} of {n}", content)
 
 
+def _address(store: Store, clip: str) -> str:
+    """Of a clip's sound on the page."""
+    return escape(f"/gradio_api/file={store.clips / clip}.wav")
+
+
 def _section(place: Place, kind: str, keys: Mapping[str, str | int], far: str, content: str) -> str:
     """What page.js reads, around what people see."""
-    bar = f"<progress value='{place.trial}' max='{len(place.trials)}'></progress>"
+    face = "pair" if place.task == "pair" else "rate"
     return (
-        f"<div class='lab'><section class='{kind}' data-face='{_face(place)}' "
-        f"data-keys='{escape(json.dumps(keys))}' data-trial='{place.trial}' data-attempt='{place.attempt}'>"
-        f"<div class='progress'>{bar}{far}</div>"
+        f"<div class='lab'><section class='{kind}' data-face='{face}' data-keys='{escape(json.dumps(keys))}' "
+        f"data-trial='{place.trial}' data-attempt='{place.attempt}'><div class='progress'>"
+        f"<progress value='{place.trial}' max='{len(place.trials)}'></progress>{far}</div>"
         f"{content}</section></div>"
     )
 
 
-def _face(place: Place) -> str:
-    return "pair" if place.task == "pair" else "rate"
+def _question(test: ListeningTest, task: str) -> str:
+    return {"pair": test.question, "nmos": test.nmos, "smos": test.smos}[task]
 
 
-def _names(task: str) -> tuple[str, ...]:
-    return {"pair": ("A", "B"), "nmos": ("the clip",), "smos": ("the voice", "the clip")}[task]
-
-
-def _question(study: Study, task: str) -> str:
-    return {"pair": study.question, "nmos": study.nmos, "smos": study.smos}[task]
-
-
-def _scale(study: Study, task: str) -> str:
-    """The words of the answers."""
-    if task == "pair":
-        return "A, B, no difference, both bad, skip"
-    return ", ".join(f"{score} {word}" for score, word in zip(SCORES, study.words, strict=True))
-
-
-def listen_page(study: Study, sentence: str, folder: Path, address: Callable[[str], str]) -> str:
+def listen_page(store: Store, sentence: str) -> str:
     """One sentence by every system, side by side: sound, spectrogram with F0, words."""
-    said = [c for c in study.clips if c.sentence == sentence and c.system != DISTORTED]
+    clips = [c for c in store.test.clips if c.sentence == sentence and c.system != DISTORTED]
     cards = "".join(
-        f"<figure><h3>{escape(c.system)}</h3><audio controls src='{escape(address(c.name))}'></audio>"
-        f"<img alt='spectrogram and F0' src='{spectrogram(str(folder / f'{c.name}.wav'))}'></figure>"
-        for c in sorted(said, key=lambda c: c.system)
+        f"<figure><h3>{escape(c.system)}</h3><audio controls src='{_address(store, c.name)}'></audio>"
+        f"<img alt='spectrogram and F0' src='{spectrogram(str(store.clips / f'{c.name}.wav'))}'></figure>"
+        for c in sorted(clips, key=lambda c: c.system)
     )
-    text = next((c.text for c in said if c.text), "")
+    text = next((c.text for c in clips if c.text), "")
     return f"<div class='lab'><p class='text'>{escape(text)}</p><div class='cards'>{cards}</div></div>"
 
 
@@ -121,121 +112,115 @@ def spectrogram(path: str) -> str:
 
 
 def results_page(store: Store, task: str) -> str:
-    """Leaderboard, agreement, progress, exclusions with their reasons, and notes."""
-    study, votes = store.study, ranking.votes_of(store, task)
-    excluded = ranking.exclusions(votes, study.rules, task)
-    kept = ranking.counting(votes, excluded)
-    far = ranking.progress(store, task)
+    """Leaderboard, agreement, progress, whose votes count and why not, and notes."""
+    test, votes = store.test, ranking.votes_of(store, task)
+    excluded = ranking.exclusions(votes, test.rules, task)
+    valid = ranking.counting(votes, excluded)
+    scale = ", ".join(f"{score} {word}" for score, word in zip(SCORES, test.words, strict=True))
     parts = [
-        f"<p>Asked: <b>{escape(_question(study, task))}</b> {escape(_scale(study, task))}</p>",
-        f"<p>{far['votes']:.0f} votes · {far['done']:.0f} of {far['sessions']:.0f} sessions done · "
-        f"{far['enough']:.0f} of {far['items']:.0f} items judged by {study.overlap} or more</p>",
+        f"<p>Asked: <b>{escape(_question(test, task))}</b> "
+        f"{escape('A, B, no difference, both bad, skip' if task == 'pair' else scale)}</p>",
+        _progress(store, votes, task),
     ]
-    if kept.empty:
+    if valid.empty:
         parts.append("<p class='text'>No vote that counts yet.</p>")
     else:
-        parts += [*_ranking_parts(kept, study, task), _agreement_line(kept, task)]
-    parts.append(_exclusion_part(votes, excluded, task))
-    parts.append(f"<p class='quiet'>Told beforehand: {escape(study.instructions)}</p>")
+        parts += [*_ranking(valid, test, task), _agreement(valid, task)]
+    parts.append(_listeners(votes, excluded, test, task))
+    parts.append(f"<p class='quiet'>Told beforehand: {escape(test.instructions)}</p>")
     notes = votes.loc[votes["note"] != "", "note"]
     if len(notes):
         parts.append("<h3>Notes</h3><ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>")
     return f"<div class='lab'>{''.join(parts)}</div>"
 
 
-def _ranking_parts(kept: pd.DataFrame, study: Study, task: str) -> list[str]:
+def _progress(store: Store, votes: pd.DataFrame, task: str) -> str:
+    sessions = store.sessions().query("task == @task")
+    done = (sessions["done"] == sessions["trials"]).sum()
+    main = votes[votes["kind"] == MAIN]
+    enough = (main.groupby("item").size() >= store.test.overlap).sum()
+    return (
+        f"<p>{len(main)} votes · {done} of {len(sessions)} sessions done · {enough} of "
+        f"{len(candidates(store.test, task))} items judged by {store.test.overlap} or more</p>"
+    )
+
+
+def _ranking(valid: pd.DataFrame, test: ListeningTest, task: str) -> list[str]:
     if task != "pair":
-        table = ranking.mean_scores(kept)
-        system, mean, low, high = (table[name] for name in ("system", "mean", "low", "high"))
-        picture = interval_plot(system, mean, low, high, "mean score", limits=(0.9, 5.1))
+        table = ranking.mean_scores(valid)
+        picture = interval_plot(table, "mean", "mean score", limits=(0.9, 5.1))
         table = table.rename(columns={"half": "± over all scores", "low": "low, listeners", "high": "high"})
-        tests = ranking.paired_tests(kept)
-        return [f"<img alt='mean scores' src='{picture}'>", as_table(table), as_table(tests)]
-    board = ranking.leaderboard(kept, study.systems)
+        return [picture, as_table(table), as_table(ranking.paired_tests(valid))]
+    board = ranking.leaderboard(valid, test.systems)
+    n = valid["listener"].nunique()
+    interval = f"95% interval over {n} listeners" if n > 1 else "no interval: one listener"
+    picture = interval_plot(board, "strength", f"Bradley-Terry strength (log-odds), {interval}")
     legend = "best: how often a system comes first when listeners are drawn again."
-    picture = f"<img alt='leaderboard' src='{leaderboard_plot(board)}'>"
-    return [picture, as_table(board.table), f"<p class='quiet'>{legend}</p>"]
+    return [picture, as_table(board), f"<p class='quiet'>{legend}</p>"]
 
 
-def _agreement_line(kept: pd.DataFrame, task: str) -> str:
-    found = ranking.agreement(kept, task)
-    if np.isnan(found["alpha"]):
+def _agreement(valid: pd.DataFrame, task: str) -> str:
+    result = ranking.agreement(valid, task)
+    if np.isnan(result["alpha"]):
         return "<p>Agreement: not yet; two listeners must judge the same items, and not all in one way.</p>"
     return (
-        f"<p>Agreement of listeners, Krippendorff's α: <b>{found['alpha']:.2f}</b> "
-        f"({found['low']:.2f} to {found['high']:.2f}) over {found['units']:.0f} items; "
+        f"<p>Agreement of listeners, Krippendorff's α: <b>{result['alpha']:.2f}</b> "
+        f"({result['low']:.2f} to {result['high']:.2f}) over {result['units']:.0f} items; "
         "1 is perfect, 0 is what clicking anywhere reaches.</p>"
     )
 
 
-def _exclusion_part(votes: pd.DataFrame, excluded: Mapping[str, str], task: str) -> str:
+def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: ListeningTest, task: str) -> str:
+    """How each listener did, whether their votes count, and the rule for that."""
+    rule = escape(ranking.conditions(test.rules, task))
     if votes.empty:
-        return ""
+        return f"<p class='quiet'>{rule}</p>"
     table = ranking.listeners(votes)
-    shown = pd.DataFrame(
-        {
-            "listener": table["listener"],
-            "trials": table["trials"],
-            "checks right": [f"{a} of {b}" for a, b in zip(table["gold_right"], table["gold"], strict=True)],
-            "repeats alike": [
-                f"{a} of {b}" for a, b in zip(table["repeats_same"], table["repeats"], strict=True)
-            ],
-            "took the left": [f"{a} of {b}" for a, b in zip(table["left"], table["decided"], strict=True)],
-            "counts?": [excluded.get(name, "yes") for name in table["listener"]],
-        }
-    )
+    shares = {
+        "checks right": ("gold_right", "gold"),
+        "repeats alike": ("repeats_same", "repeats"),
+        "took the left": ("left", "decided"),
+    }
     alike = "the same sound won again, from the other side, or neither did"
     if task != "pair":
-        shown, alike = shown.drop(columns="took the left"), "the scores are at most 1 apart"
+        del shares["took the left"]
+        alike = "the scores are at most 1 apart"
+    shown = table[["listener", "trials"]].assign(
+        **{name: [f"{a} of {b}" for a, b in table[list(of)].to_numpy()] for name, of in shares.items()},
+        **{"counts?": [excluded.get(name, "yes") for name in table["listener"]]},
+    )
     legend = f"Checks have a known answer; a repeat is alike if {alike}."
-    return f"<h3>Listeners</h3>{as_table(shown)}<p class='quiet'>{legend}</p>"
-
-
-def leaderboard_plot(board: Leaderboard) -> str:
-    """Strengths with their intervals, the best on top, as a data address."""
-    t = board.table
-    interval = f"{board.level:.0%} interval over {board.listeners} listeners"
-    interval = interval if board.listeners > 1 else "no interval: one listener"
-    label = f"Bradley-Terry strength (log-odds), {interval}"
-    return interval_plot(t["system"], t["strength"], t["low"], t["high"], label)
+    return f"<h3>Listeners</h3>{as_table(shown)}<p class='quiet'>{legend} {rule}</p>"
 
 
 def interval_plot(
-    names: Sequence[str],
-    middle: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    label: str,
-    limits: tuple[float, float] | None = None,
+    table: pd.DataFrame, middle: str, label: str, limits: tuple[float, float] | None = None
 ) -> str:
-    """Points with intervals, one line a name, as a data address."""
-    figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), layout="constrained")
+    """Systems with a value and its interval (low, high), one line a system, as a picture."""
+    figure = Figure(figsize=(9, 1.2 + 0.55 * len(table)), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(names))[::-1]
-    axes.hlines(places, low, high, color=BLUE, linewidth=4, alpha=0.5)
-    axes.plot(middle, places, "o", color=BLUE, markersize=11)
-    axes.set_yticks(places, names, fontsize=14)
-    axes.set_ylim(-0.6, len(names) - 0.4)
+    places = np.arange(len(table))[::-1]
+    axes.hlines(places, table["low"], table["high"], color=BLUE, linewidth=4, alpha=0.5)
+    axes.plot(table[middle], places, "o", color=BLUE, markersize=11)
+    axes.set_yticks(places, table["system"], fontsize=14)
+    axes.set_ylim(-0.6, len(table) - 0.4)
     axes.set_xlabel(label, fontsize=13)
     axes.set_xlim(limits)
     axes.tick_params(axis="x", labelsize=12)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    return _picture(figure)
+    return f"<img alt='{middle} of each system' src='{_picture(figure)}'>"
 
 
-def round_length(study: Study) -> str:
+def round_length(test: ListeningTest) -> str:
     """How many judgements a round of pairs has, in words for those who will give them."""
-    kinds = [trial.kind for trial in schedule(study, "pair", 0, {})]
-    extra = [
-        f"{n} {what}"
-        for n, what in (
-            (kinds.count(PRACTICE), "to warm up"),
-            (kinds.count(GOLD), "with a known answer, which show who listens"),
-            (kinds.count(REPEAT), "asked twice"),
-        )
-        if n
-    ]
+    kinds = [trial.kind for trial in schedule(test, "pair", 0, {})]
+    purposes = {
+        PRACTICE: "to warm up",
+        GOLD: "with a known answer, which show who listens",
+        REPEAT: "asked twice",
+    }
+    extra = [f"{kinds.count(kind)} {purpose}" for kind, purpose in purposes.items() if kind in kinds]
     among = f", {', '.join(extra)} among them" if extra else ""
     return f"A round has {len(kinds)} judgements{among}."
 
@@ -244,7 +229,7 @@ def export_page(store: Store, written: Sequence[Path]) -> str:
     """What was exported, where to, and which votes did not become preferences."""
     table = export.preferences(store)
     votes = ranking.votes_of(store)
-    excluded = ranking.exclusions(votes, store.study.rules)
+    excluded = ranking.exclusions(votes, store.test.rules)
     words = [
         f"Written into {written[0].parent}: {', '.join(path.name for path in written)}.",
         f"{len(table)} of {len(votes)} votes on pairs are preferences for training; ties, skips, practice, "

@@ -13,8 +13,7 @@ from slmlab.corpus.pairs import Pair, read
 from slmlab.models.lm import SpeechLM
 from slmlab.people import export
 from slmlab.people import simulated as listeners
-from slmlab.people.design import GAP, Clip, Study
-from slmlab.people.design import Pair as Trial
+from slmlab.people.design import GAP, Clip, ClipPair, ListeningTest
 from slmlab.people.store import Store
 from slmlab.preference.jury import Jury, seed_of, speak
 from slmlab.speech.sampling import SamplingConfig
@@ -41,27 +40,27 @@ def simulated(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int, fold
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "votes.db").unlink(missing_ok=True)
         store = Store(folder / "votes.db")
-        store.set_study(_study(model, jury, texts, seed))
+        store.set_test(_listening_test(model, jury, texts, seed))
         for listener in listeners.crowd(LISTENERS, {LIVELY: STRENGTH, FLAT: 0.0}, seed=seed):
             listeners.listen(store, listener)
         export.write(store, folder)
     return [pair for pair in read(table, jury.language) if pair.group != "test"]
 
 
-def _study(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int) -> Study:
+def _listening_test(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int) -> ListeningTest:
     """Two samples of each text as clips without sounds, named after which is livelier."""
     said = [
         speak(model, jury.language, texts, FREE, [seed_of(seed, i, side) for i in range(len(texts))])
         for side in (0, 1)
     ]
     spread = [[np.nan_to_num(hearing.f0_spread) for hearing in jury.judge(side)] for side in said]
-    clips, trials = list[Clip](), list[Trial]()
+    clips, pairs = list[Clip](), list[ClipPair]()
     for i, text in enumerate(texts):
         if said[0][i] == said[1][i] or not (said[0][i] and said[1][i]):
             continue
         names = (LIVELY, FLAT) if spread[0][i] > spread[1][i] else (FLAT, LIVELY)
         for side, name in enumerate(names):
             tokens = tuple(said[side][i])
-            clips.append(Clip(f"{name}-{i:03d}", name, f"{i:03d}", text, "", "", "", 0.0, 1.0, tokens=tokens))
-        trials.append(Trial(f"{i:03d}{GAP}{LIVELY}{GAP}{FLAT}", f"{LIVELY}-{i:03d}", f"{FLAT}-{i:03d}"))
-    return Study("simulated", tuple(clips), tuple(trials), (), n_main=min(EACH, len(trials)))
+            clips.append(Clip(f"{name}-{i:03d}", name, f"{i:03d}", text, tokens=tokens))
+        pairs.append(ClipPair(f"{i:03d}{GAP}{LIVELY}{GAP}{FLAT}", f"{LIVELY}-{i:03d}", f"{FLAT}-{i:03d}"))
+    return ListeningTest("simulated", tuple(clips), tuple(pairs), (), n_main=min(EACH, len(pairs)))

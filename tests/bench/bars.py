@@ -376,7 +376,7 @@ class Bench:
 
 def _listening(measure: Callable[..., list[listeners.Row]], *what: Any) -> list[Row]:
     """Rows of the listening tests, which know nothing of this file."""
-    return [Row(**row) for row in measure(*what)]
+    return [Row(*row) for row in measure(*what)]
 
 
 def _killed() -> list[listeners.Row]:

@@ -1,4 +1,4 @@
-"""The figures promised for listening and labelling: rows of `{id, value, unit, bar, better, how}`."""
+"""The figures promised for people as judges: rows of id, value, unit, bar, better, how."""
 
 import multiprocessing
 import os
@@ -6,33 +6,30 @@ import random
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
-from slmlab.people import ranking, simulated
-from slmlab.people.design import Rules
-from slmlab.people.simulated import paper_study, simulated_votes
-from slmlab.people.store import LEFT, RIGHT, Store, Vote
+from slmlab.people import ranking
+from slmlab.people.design import LEFT, RIGHT, Rules
+from slmlab.people.simulated import KINDS, crowd, paper_test, simulated_votes
+from slmlab.people.store import Store, Vote
 
-Row = dict[str, Any]
+Row = tuple[str, float, str, float, str, str]
+TEST = paper_test()
+STRENGTHS = dict(zip(TEST.systems, np.log(0.62 / 0.38) * np.arange(2, -3, -1.0), strict=True))
+"""Of five systems: neighbours are preferred 62 : 38."""
 
 
 def total(*kinds: list[Row]) -> list[Row]:
-    """Rows of one id added up, with how each part was measured."""
-    added: dict[str, Row] = {}
-    for row in (row for kind in kinds for row in kind):
-        before = added.get(row["id"])
-        both = (
-            {"value": before["value"] + row["value"], "how": f"{before['how']}; {row['how']}"}
-            if before
-            else {}
-        )
-        added[row["id"]] = row | both
-    return list(added.values())
+    """Rows of the same ids in the same order added up, with how each part was measured."""
+    return [
+        (*rows[0][:1], sum(row[1] for row in rows), *rows[0][2:5], "; ".join(row[5] for row in rows))
+        for rows in zip(*kinds, strict=True)
+    ]
 
 
 def killed_writers(kills: int = 180, seed: int = 0) -> list[Row]:
@@ -44,7 +41,7 @@ def killed_writers(kills: int = 180, seed: int = 0) -> list[Row]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "votes.db"
         store = Store(path)
-        store.set_study(paper_study())
+        store.set_test(TEST)
         for _ in range(kills):
             ours, theirs = context.Pipe(duplex=False)
             writer = context.Process(target=_write_until_killed, args=(path, theirs))
@@ -57,10 +54,13 @@ def killed_writers(kills: int = 180, seed: int = 0) -> list[Row]:
             acknowledged += _drain(ours)
         lost, doubled = audit(store, acknowledged)
     how = f"{kills} kill -9 of a writing process, {len(acknowledged)} votes acknowledged"
-    return [
-        {"id": "votes.lost", "value": lost, "unit": "votes", "bar": 0, "better": "lower", "how": how},
-        {"id": "votes.doubled", "value": doubled, "unit": "votes", "bar": 0, "better": "lower", "how": how},
-    ]
+    return cost(lost, doubled, how)
+
+
+def cost(lost: int, doubled: int, how: str) -> list[Row]:
+    """The rows of what kills cost."""
+    votes = {"votes.lost": lost, "votes.doubled": doubled}
+    return [(name, n, "votes", 0, "lower", how) for name, n in votes.items()]
 
 
 def _write_until_killed(path: Path, pipe: Connection) -> None:
@@ -75,97 +75,54 @@ def _write_until_killed(path: Path, pipe: Connection) -> None:
 
 
 def _drain(pipe: Connection) -> list[tuple[str, int]]:
-    """What a killed process had said before it died."""
-    said = []
+    """What a killed process had sent before it died."""
+    votes = []
     try:
         while True:
-            said.append(pipe.recv())
+            votes.append(pipe.recv())
     except (EOFError, OSError):
         pipe.close()
-        return said
+        return votes
 
 
 def audit(store: Store, acknowledged: list[tuple[str, int]]) -> tuple[int, int]:
-    """Votes acknowledged but not there, and votes that are there twice; derived tables must rebuild equal."""
-    before = store.dump()
-    store.rebuild()
-    if store.dump() != before or _integrity(store.path) != "ok":
-        return len(acknowledged), len(acknowledged)
+    """Votes acknowledged but not there, and votes that are there twice; all if the file is damaged."""
+    with closing(sqlite3.connect(store.path)) as db:
+        if db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+            return len(acknowledged), len(acknowledged)
     cast = [(e["session"], e["body"]["trial"]) for e in store.events() if e["kind"] == "vote"]
-    return len(set(acknowledged) - set(cast)), len(cast) - len(set(cast))
-
-
-def _integrity(path: Path) -> str:
-    db = sqlite3.connect(path)
-    (answer,) = db.execute("PRAGMA integrity_check").fetchone()
-    db.close()
-    return str(answer)
+    there = set(store.votes()[["session", "trial"]].itertuples(index=False, name=None))
+    return len(set(acknowledged) - there), len(cast) - len(set(cast))
 
 
 def ranks(simulations: int = 100, resamples: int = 200) -> list[Row]:
     """Five simulated systems, neighbours 62 : 38, 20 simulated listeners with 40 pairs each."""
-    study = paper_study()
-    truth = np.log(0.62 / 0.38) * np.arange(4, -1, -1.0)
-    truth -= truth.mean()
-    known = dict(zip(study.systems, truth, strict=True))
-    found, covered = [], []
+    truth = np.array(list(STRENGTHS.values()))
+    best, covered = [], []
     for i in range(simulations):
-        votes = ranking.counting(
-            simulated_votes(study, simulated.crowd(20, known, seed=i, lapse=0.0, ties=0.0), 20 * i)
-        )
-        board = ranking.leaderboard(votes, study.systems, resamples, seed=i).table.set_index("system")
-        found.append(board.index[0] == "a")
-        board = board.loc[list(study.systems)]
+        votes = simulated_votes(TEST, crowd(20, STRENGTHS, seed=i, lapse=0.0, ties=0.0), 20 * i)
+        board = ranking.leaderboard(ranking.counting(votes), TEST.systems, resamples, seed=i)
+        best.append(board["system"][0] == "a")
+        board = board.set_index("system").loc[list(STRENGTHS)]
         covered.append((board["low"].to_numpy() <= truth) & (truth <= board["high"].to_numpy()))
     how = f"{simulations} simulations, 5 systems 62 : 38, 20 simulated listeners x 40 pairs"
     share = 100 * float(np.mean(covered))
     within = f"{how}; {share:.1f} % of 95 % intervals hold the truth (asked: 90 to 98); value = that - 94"
     return [
-        {
-            "id": "rank.recovered",
-            "value": 100 * float(np.mean(found)),
-            "unit": "%",
-            "bar": 95,
-            "better": "higher",
-            "how": how,
-        },
-        {
-            "id": "rank.coverage",
-            "value": share - 94,
-            "unit": "points",
-            "bar": 4,
-            "better": "within",
-            "how": within,
-        },
+        ("rank.recovered", 100 * float(np.mean(best)), "%", 95, "higher", how),
+        ("rank.coverage", share - 94, "points", 4, "within", within),
     ]
 
 
 def flags(n: int = 400) -> list[Row]:
     """Careless simulated listeners are found by gold and sides, honest ones are left in peace."""
-    study = paper_study()
-    known = dict(zip(study.systems, np.log(0.62 / 0.38) * np.arange(4, -1, -1.0), strict=True))
     share = {}
-    for kind in simulated.KINDS:
-        votes = simulated_votes(study, simulated.crowd(n, known, kind, seed=77))
+    for kind in KINDS:
+        votes = simulated_votes(TEST, crowd(n, STRENGTHS, kind, seed=77))
         share[kind] = 100 * len(ranking.exclusions(votes, Rules())) / n
-    careless = min(share["lazy"], share["left"])
-    found = f"lazy {share['lazy']:.1f} %, left {share['left']:.1f} %"
-    how = f"{n} simulated listeners of each kind, 40 pairs + 12 gold each; {found}"
+    shares = f"lazy {share['lazy']:.1f} %, left {share['left']:.1f} %"
+    how = f"{n} simulated listeners of each kind, 40 pairs + 12 gold each; {shares}"
     return [
-        {
-            "id": "listeners.flagged",
-            "value": careless,
-            "unit": "%",
-            "bar": 95,
-            "better": "higher",
-            "how": how,
-        },
-        {
-            "id": "listeners.false_flags",
-            "value": share["honest"],
-            "unit": "%",
-            "bar": 5,
-            "better": "lower",
-            "how": how,
-        },
+        ("listeners.flagged", min(share["lazy"], share["left"]), "%", 95, "higher", how),
+        ("listeners.false_flags", share["honest"], "%", 5, "lower", how),
     ]

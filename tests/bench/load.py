@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench.listeners import Row, audit
+from bench.listeners import TEST, Row, audit, cost
 from slmlab.errors import LabError
-from slmlab.people.simulated import paper_study
-from slmlab.people.store import LEFT, RIGHT, Store, session_of
+from slmlab.people.design import LEFT, RIGHT
+from slmlab.people.store import FILE, Store, session_of
 
 START_SECONDS = 180.0
 SHOWN = re.compile(r"data-trial='(\d+)' data-attempt='(\d+)'")
@@ -35,26 +35,26 @@ class Client:
 
     http: httpx.AsyncClient
     """Connection to whatever server runs now."""
-    tokens: dict[str, str] = field(default_factory=dict)
+    token: str = ""
     """What the browser keeps."""
     page: str = ""
     """The trial last shown."""
 
     async def start(self, name: str) -> None:
         """Open a session."""
-        self.tokens, self.page = await self.call("start_pair", [None, "Naturalness", name])
+        self.page, self.token = await self.call("start_pair", None, "Naturalness", name)
 
     async def vote(self, decision: str) -> None:
         """Vote on the trial shown and receive the next."""
-        report = {"decision": decision, "trial": self.at[0], "attempt": self.at[1], "heard": True}
-        data = [self.tokens, json.dumps(report | {"plays": [1, 1], "ms": 3000}), [], ""]
-        self.page = (await self.call("vote_pair", data))[0]
+        trial, attempt = self.at
+        report = {"decision": decision, "trial": trial, "attempt": attempt, "heard": True, "ms": 3000}
+        self.page = (await self.call("vote_pair", self.token, json.dumps(report), [], ""))[0]
 
     async def resume(self) -> None:
-        """Load the page again, with nothing but the tokens."""
-        self.page = (await self.call("resume", [self.tokens]))[0]
+        """Load the page again, with nothing but the token."""
+        self.page = (await self.call("resume_pair", self.token))[0]
 
-    async def call(self, name: str, data: list[Any]) -> list[Any]:
+    async def call(self, name: str, *data: Any) -> list[Any]:
         """The outputs of one of the page's functions."""
         answer = await self.http.post(f"/gradio_api/run/{name}", json={"data": data, "session_hash": "bench"})
         answer.raise_for_status()
@@ -63,10 +63,10 @@ class Client:
     @property
     def at(self) -> tuple[int, int]:
         """Trial and attempt shown."""
-        found = SHOWN.search(self.page)
-        if found is None:
+        shown = SHOWN.search(self.page)
+        if shown is None:
             raise LabError(f"no trial is shown: {self.page[:200]}")
-        return int(found[1]), int(found[2])
+        return int(shown[1]), int(shown[2])
 
     @property
     def clips(self) -> list[str]:
@@ -78,7 +78,7 @@ class Server:
     """`slmlab app` as a process of its own.
 
     Args:
-        folder: of the study.
+        folder: of the listening test.
         flags: more of the command line.
         core: the one core it may use; None for all.
     """
@@ -111,9 +111,9 @@ class Server:
 
 
 def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
-    """Run a measurement on a study of names without sounds, in a folder of its own."""
+    """Run a measurement on a test of names without sounds, in a folder of its own."""
     with TemporaryDirectory() as folder:
-        Store(Path(folder) / "votes.db").set_study(paper_study())
+        Store(Path(folder) / FILE).set_test(TEST)
         return measure(Path(folder))
 
 
@@ -133,7 +133,7 @@ def waiting(folder: Path, clients: int = 100, seconds: float = 60.0, pause: floa
     how = f"{clients} clients, a vote every {pause:g} s each, {seconds:g} s: {len(waits)} votes, median "
     how += f"{1000 * float(np.median(waits)):.0f} ms; server and clients on a core each"
     p95 = 1000 * float(np.quantile(waits, 0.95))
-    return [{"id": "votes.p95", "value": p95, "unit": "ms", "bar": 500, "better": "lower", "how": how}]
+    return [("votes.p95", p95, "ms", 500, "lower", how)]
 
 
 async def _crowd(url: str, clients: int, seconds: float, pause: float) -> list[float]:
@@ -168,7 +168,7 @@ def resuming(folder: Path, trials: int = 50) -> list[Row]:
     finally:
         server.kill()
     how = f"{trials} sessions left at a random trial and loaded again by token over HTTP"
-    return [{"id": "votes.resume", "value": share, "unit": "%", "bar": 100, "better": "higher", "how": how}]
+    return [("votes.resume", share, "%", 100, "higher", how)]
 
 
 async def _resumed(url: str, trials: int) -> float:
@@ -181,7 +181,7 @@ async def _resumed(url: str, trials: int) -> float:
             for _ in range(rng.randrange(5)):
                 await left.vote(rng.choice((LEFT, RIGHT)))
         async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-            back = Client(http, left.tokens)
+            back = Client(http, left.token)
             await back.resume()
         same += (back.at, back.clips) == (left.at, left.clips)
     return same / trials
@@ -198,12 +198,9 @@ def killed_servers(folder: Path, kills: int = 20, clients: int = 10) -> list[Row
             asyncio.run(_until_killed(server, crowd, clients, rng.uniform(0.5, 2.5), acknowledged))
         finally:
             server.kill()
-    lost, doubled = audit(Store(folder / "votes.db"), acknowledged)
+    lost, doubled = audit(Store(folder / FILE), acknowledged)
     how = f"{kills} kill -9 of the server, {clients} clients, {len(acknowledged)} votes acknowledged"
-    return [
-        {"id": "votes.lost", "value": lost, "unit": "votes", "bar": 0, "better": "lower", "how": how},
-        {"id": "votes.doubled", "value": doubled, "unit": "votes", "bar": 0, "better": "lower", "how": how},
-    ]
+    return cost(lost, doubled, how)
 
 
 async def _until_killed(
@@ -232,4 +229,4 @@ async def _hasty(client: Client, acknowledged: list[tuple[str, int]]) -> None:
             await client.vote(LEFT if at % 2 else RIGHT)
         except httpx.HTTPError:
             return
-        acknowledged.append((session_of(client.tokens["pair"]), at))
+        acknowledged.append((session_of(client.token), at))

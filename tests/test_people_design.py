@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import soundfile
 
 from slmlab.errors import LabError
-from slmlab.people import design as studies
-from slmlab.people.design import DISTORTED, REFERENCE_SECONDS, REFERENCES, Study
+from slmlab.people import design
+from slmlab.people.design import DISTORTED, REFERENCE_SECONDS, REFERENCES, ListeningTest
 from slmlab.sound import SAMPLE_RATE, audio
 
 
@@ -32,7 +33,7 @@ def systems(tmp_path: Path) -> Path:
 
 
 def test_pairs_are_all_pairs_of_systems_at_every_shared_sentence(systems: Path, tmp_path: Path) -> None:
-    made = studies.from_systems(systems, tmp_path / "lab")
+    made = design.from_systems(systems, tmp_path / "lab")
     assert len(made.pairs) == 4 * 3
     clips = made.by_name
     for pair in made.pairs:
@@ -41,14 +42,14 @@ def test_pairs_are_all_pairs_of_systems_at_every_shared_sentence(systems: Path, 
     assert made.systems == ("sys0", "sys1", "sys2")
     first = next(c for c in made.clips if c.system == "sys0" and c.sentence == "000")
     assert (first.tokens, first.seed, first.text) == ((3, 1, 2), 7, "Words of 0.")
-    assert Study.loads(made.dumps()) == made
+    assert ListeningTest.of(json.loads(json.dumps(asdict(made)))) == made
 
 
 def test_clips_are_equally_loud_and_the_originals_stay(systems: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in systems.rglob("*.wav")}
-    made = studies.from_systems(systems, tmp_path / "lab")
+    made = design.from_systems(systems, tmp_path / "lab")
     levels = [
-        studies.lufs(audio.read(tmp_path / "lab" / "clips" / f"{c.name}.wav")[0])
+        design.lufs(audio.read(tmp_path / "lab" / "clips" / f"{c.name}.wav")[0])
         for c in made.clips
         if c.system != DISTORTED
     ]
@@ -59,7 +60,7 @@ def test_clips_are_equally_loud_and_the_originals_stay(systems: Path, tmp_path: 
 
 
 def test_nothing_played_tells_who_speaks(systems: Path, tmp_path: Path) -> None:
-    made = studies.from_systems(systems, tmp_path / "lab")
+    made = design.from_systems(systems, tmp_path / "lab")
     for clip in made.clips:
         assert set(clip.name) <= set("0123456789abcdef")
         with soundfile.SoundFile(tmp_path / "lab" / "clips" / f"{clip.name}.wav") as file:
@@ -68,7 +69,7 @@ def test_nothing_played_tells_who_speaks(systems: Path, tmp_path: Path) -> None:
 
 
 def test_gold_pairs_set_a_clip_against_its_ruin(systems: Path, tmp_path: Path) -> None:
-    made = studies.from_systems(systems, tmp_path / "lab")
+    made = design.from_systems(systems, tmp_path / "lab")
     assert len(made.gold) == 12
     for pair in made.gold:
         assert pair.answer == pair.first
@@ -78,7 +79,7 @@ def test_gold_pairs_set_a_clip_against_its_ruin(systems: Path, tmp_path: Path) -
 
 def test_a_distorted_clip_is_far_from_the_clean_one() -> None:
     clean = tone(1.0, 0.3).astype(np.float32)
-    ruined = studies.distort(clean, 0)
+    ruined = design.distort(clean, 0)
     assert abs(np.corrcoef(clean, ruined)[0, 1]) < 0.8
     assert np.abs(ruined).max() < 10
 
@@ -86,7 +87,7 @@ def test_a_distorted_clip_is_far_from_the_clean_one() -> None:
 def test_references_are_cut_to_three_seconds_and_not_compared(systems: Path, tmp_path: Path) -> None:
     for n in range(4):
         audio.write(systems / REFERENCES / f"{n:03d}.wav", tone(5.0, 0.2))
-    made = studies.from_systems(systems, tmp_path / "lab")
+    made = design.from_systems(systems, tmp_path / "lab")
     assert len(made.pairs) == 12
     assert sorted(made.references) == ["000", "001", "002", "003"]
     assert {made.by_name[name].seconds for name in made.references.values()} == {REFERENCE_SECONDS}
@@ -94,7 +95,7 @@ def test_references_are_cut_to_three_seconds_and_not_compared(systems: Path, tmp
 
 
 def test_a_sound_too_short_for_the_standard_still_has_a_loudness() -> None:
-    assert studies.lufs(tone(0.2, 0.1).astype(np.float32)) == pytest.approx(
+    assert design.lufs(tone(0.2, 0.1).astype(np.float32)) == pytest.approx(
         20 * np.log10(0.1 / 2**0.5), abs=0.1
     )
 
@@ -106,7 +107,7 @@ def test_pairs_from_a_file(systems: Path, tmp_path: Path) -> None:
         "sys0/000.wav,sys1/000.wav,sys0,sys1,Habari.,\n"
         "sys2/001.wav,sys0/001.wav,sys2,sys0,,first\n"
     )
-    made = studies.from_pairs(table, tmp_path / "lab")
+    made = design.from_pairs(table, tmp_path / "lab")
     assert [made.by_name[n].system for n in (made.pairs[0].first, made.pairs[0].second)] == ["sys0", "sys1"]
     assert made.by_name[made.pairs[0].first].text == "Habari."
     assert [g.answer == g.first for g in made.gold] == [True]
@@ -123,7 +124,7 @@ def test_a_wrong_pairs_file_is_explained(systems: Path, tmp_path: Path, line: st
     table = systems / "pairs.csv"
     table.write_text(f"first,second,first_system,second_system,answer\n{line}\n")
     with pytest.raises(LabError, match=words):
-        studies.from_pairs(table, tmp_path / "lab")
+        design.from_pairs(table, tmp_path / "lab")
 
 
 @pytest.mark.parametrize(("encoding", "line"), [("latin-1", 3), ("utf-16", 1)])
@@ -135,9 +136,9 @@ def test_a_pairs_file_in_another_encoding_is_explained(
     text = f"first,second,first_system,second_system,text\n{pair},Habari.\n{pair},Größe\n"
     table.write_bytes(text.encode(encoding))
     with pytest.raises(LabError, match=rf"pairs\.csv, line {line} is not UTF-8"):
-        studies.from_pairs(table, tmp_path / "lab")
+        design.from_pairs(table, tmp_path / "lab")
     table.write_text(text.replace("000", "001", 1), encoding="utf-8-sig")
-    assert {c.text for c in studies.from_pairs(table, tmp_path / "lab").clips} >= {"Habari.", "Größe"}
+    assert {c.text for c in design.from_pairs(table, tmp_path / "lab").clips} >= {"Habari.", "Größe"}
 
 
 def test_a_pairs_file_that_is_no_table_is_explained(systems: Path, tmp_path: Path) -> None:
@@ -145,9 +146,9 @@ def test_a_pairs_file_that_is_no_table_is_explained(systems: Path, tmp_path: Pat
     endless = "x" * (csv.field_size_limit() + 1)
     table.write_text(f"first,second,first_system,second_system\na.wav,b.wav,a,b\n{endless},,,\n")
     with pytest.raises(LabError, match=r"pairs\.csv, line 3 cannot be read \(field larger"):
-        studies.from_pairs(table, tmp_path / "lab")
+        design.from_pairs(table, tmp_path / "lab")
     with pytest.raises(LabError, match=r"nothing\.csv cannot be read"):
-        studies.from_pairs(systems / "nothing.csv", tmp_path / "lab")
+        design.from_pairs(systems / "nothing.csv", tmp_path / "lab")
 
 
 @pytest.mark.parametrize(
@@ -164,26 +165,26 @@ def test_a_pairs_file_that_is_no_table_is_explained(systems: Path, tmp_path: Pat
         ("sys1/002.json", b'{"tokens": [1, null]}', r"002\.json: the tokens are"),
     ],
 )
-def test_a_study_that_fails_says_where_and_leaves_nothing(
+def test_a_test_that_fails_says_where_and_leaves_nothing(
     systems: Path, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     (systems / name).write_bytes(content)
     with pytest.raises(LabError, match=words):
-        studies.from_systems(systems, tmp_path / "lab")
+        design.from_systems(systems, tmp_path / "lab")
     assert not (tmp_path / "lab").exists()
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "mine.txt").write_text("of somebody")
     with pytest.raises(LabError, match=words):
-        studies.from_systems(systems, tmp_path / "lab")
+        design.from_systems(systems, tmp_path / "lab")
     assert [path.name for path in (tmp_path / "lab").iterdir()] == ["mine.txt"]
 
 
-def test_clips_of_another_study_are_not_mixed_in(systems: Path, tmp_path: Path) -> None:
-    made = studies.from_systems(systems, tmp_path / "lab")
+def test_clips_of_another_test_are_not_mixed_in(systems: Path, tmp_path: Path) -> None:
+    made = design.from_systems(systems, tmp_path / "lab")
     before = sorted((tmp_path / "lab").rglob("*"))
     assert len(before) == 1 + len(made.clips)
-    with pytest.raises(LabError, match="holds clips of another study"):
-        studies.from_systems(systems, tmp_path / "lab")
+    with pytest.raises(LabError, match="holds clips of another listening test"):
+        design.from_systems(systems, tmp_path / "lab")
     assert sorted((tmp_path / "lab").rglob("*")) == before
 
 
@@ -191,6 +192,6 @@ def test_systems_that_share_no_sentence(tmp_path: Path) -> None:
     for name in ("a", "b"):
         audio.write(tmp_path / "s" / name / f"{name}.wav", tone(0.5, 0.1))
     with pytest.raises(LabError, match="no sentence is said by two systems"):
-        studies.from_systems(tmp_path / "s", tmp_path / "lab")
+        design.from_systems(tmp_path / "s", tmp_path / "lab")
     with pytest.raises(LabError, match="is no folder"):
-        studies.from_systems(tmp_path / "nothing", tmp_path / "lab")
+        design.from_systems(tmp_path / "nothing", tmp_path / "lab")

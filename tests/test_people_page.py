@@ -16,9 +16,10 @@ import httpx
 import nbformat
 import pytest
 from bench.load import Server
-from test_labelling_app import EVIL, make_systems
+from test_people_server import EVIL, make_systems
 
-from slmlab.people import page as app
+from slmlab.people.page import TEACHER
+from slmlab.people.store import Store, make_test
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,15 +31,15 @@ PATIENCE = 1000 * float(os.environ.get("SLMLAB_PATIENCE", "60"))
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> app.Lab:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two systems at one sentence: one pair that counts, a practice pair and gold."""
     folder = tmp_path_factory.mktemp("page")
-    return app.Lab.make(folder / "study", make_systems(folder / "systems", 2))
+    return make_test(folder / "test", make_systems(folder / "systems", 2))
 
 
 @pytest.fixture(scope="module")
-def url(lab: app.Lab) -> Iterator[str]:
-    server = Server(lab.folder)
+def url(store: Store) -> Iterator[str]:
+    server = Server(store.folder)
     yield server.url
     server.kill()
 
@@ -85,7 +86,7 @@ def hear(frame: playwright.Frame | playwright.Page, n: int) -> None:
 
 
 def test_a_session_by_mouse_with_gate_undo_and_return(
-    lab: app.Lab, url: str, browser: playwright.Browser, page: playwright.Page
+    store: Store, url: str, browser: playwright.Browser, page: playwright.Page
 ) -> None:
     page.goto(url)
     page.locator("#pair-start").wait_for()
@@ -119,11 +120,11 @@ def test_a_session_by_mouse_with_gate_undo_and_return(
     assert [back.locator("section.trial:visible audio").nth(i).get_attribute("src") for i in (0, 1)] == shown
     assert back.title() != "run"
     again.close()
-    events = [e["kind"] for e in lab.store.events()]
+    events = [e["kind"] for e in store.events()]
     assert events == ["study", "session", "vote", "vote", "undo"]
 
 
-def test_a_whole_session_by_keyboard_alone(lab: app.Lab, url: str, page: playwright.Page) -> None:
+def test_a_whole_session_by_keyboard_alone(store: Store, url: str, page: playwright.Page) -> None:
     page.goto(url)
     page.locator("#pair-start").wait_for()
     press_until(page, "Tab", "document.activeElement.closest('#pair-name') !== null")
@@ -142,9 +143,9 @@ def test_a_whole_session_by_keyboard_alone(lab: app.Lab, url: str, page: playwri
             wait_for_trial(page, trial + 1)
     page.locator("section.done").wait_for()
     shoot(page, "done")
-    sessions = lab.store.table("sessions").set_index("listener")
+    sessions = store.sessions().set_index("listener")
     assert sessions.loc["Keyboard", "done"] == n
-    votes = lab.store.table("votes")
+    votes = store.votes()
     votes = votes[votes["session"] == sessions.loc["Keyboard", "session"]]
     assert list(votes["decision"]) == [["A", "B", "tie", "both_bad", "A", "skip"][i % 6] for i in range(n)]
     assert (votes["ms"] > 0).all()
@@ -159,7 +160,7 @@ def press_until(page: playwright.Page, key: str, condition: str) -> None:
     raise AssertionError(f"{key} never led to {condition}")
 
 
-def test_rating_by_keys(lab: app.Lab, url: str, page: playwright.Page) -> None:
+def test_rating_by_keys(store: Store, url: str, page: playwright.Page) -> None:
     page.goto(url)
     page.get_by_role("tab", name="Rate").click()
     page.get_by_label("Same voice?").check()
@@ -173,15 +174,16 @@ def test_rating_by_keys(lab: app.Lab, url: str, page: playwright.Page) -> None:
     hear(page, 2)
     page.keyboard.press("4")
     wait_for_trial(page, 1, "rate")
-    assert lab.store.table("votes").iloc[-1]["decision"] in ("4", "skip", "A", "B", "tie", "both_bad")
-    assert 4 in [int(d) for d in lab.store.table("votes")["decision"] if d.isdigit()]
+    assert store.votes().iloc[-1]["decision"] in ("4", "skip", "A", "B", "tie", "both_bad")
+    assert 4 in [int(d) for d in store.votes()["decision"] if d.isdigit()]
 
 
 def test_listen_and_results_are_readable(url: str, page: playwright.Page) -> None:
     page.goto(url)
     page.get_by_role("tab", name="Results").click()
-    page.locator("#results-show").click()
     page.get_by_text("sessions done").wait_for()
+    page.locator("#results-show").click()
+    page.get_by_text("do not count if fewer than 80%").wait_for()
     shoot(page, "results")
     page.get_by_role("tab", name="Listen").click()
     page.get_by_label("Sentence").click()
@@ -218,10 +220,10 @@ def test_a_browser_is_handed_over_to_somebody_else(url: str, page: playwright.Pa
     assert at(page) is None, "the token is forgotten"
 
 
-def test_a_listener_sees_no_tab_that_names_systems(lab: app.Lab, browser: playwright.Browser) -> None:
-    server = Server(lab.folder, ("--password", "room", "--teacher-password", "boss"))
+def test_a_listener_sees_no_tab_that_names_systems(store: Store, browser: playwright.Browser) -> None:
+    server = Server(store.folder, ("--password", "room", "--teacher-password", "boss"))
     seen = {}
-    for name, password in (("Ana", "room"), (app.TEACHER, "boss")):
+    for name, password in (("Ana", "room"), (TEACHER, "boss")):
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(server.url)
@@ -237,7 +239,7 @@ def test_a_listener_sees_no_tab_that_names_systems(lab: app.Lab, browser: playwr
     server.kill()
     assert seen == {
         "Ana": ["Compare", "Rate", "Record"],
-        app.TEACHER: ["Listen", "Compare", "Rate", "Record", "Results"],
+        TEACHER: ["Listen", "Compare", "Rate", "Record", "Results"],
     }
 
 
@@ -246,7 +248,7 @@ def jupyter(tmp_path: Path) -> Iterator[str]:
     """JupyterLab on a folder with one notebook whose cell shows the page."""
     systems = make_systems(tmp_path / "systems", 2)
     folders = [str(systems / name) for name in ("smooth", "rough")]
-    call = f"page = app.show({str(tmp_path / 'study')!r}, systems={folders!r})"
+    call = f"page = app.show({str(tmp_path / 'test')!r}, systems={folders!r})"
     code = f"from slmlab.people import page as app\n{call}"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
