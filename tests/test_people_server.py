@@ -300,7 +300,8 @@ def test_a_typed_name_opens_nobodys_session_and_a_browser_can_be_handed_over(sto
     assert outputs(url, "resume_pair", None) == ["", ""], "anybody could type a name"
     assert outputs(url, "resume_pair", session_of(token))[0] == "", "a session's public name is no token"
     assert outputs(url, "start_pair", None, "Naturalness", "Kim")[1] != token
-    assert outputs(url, "leave") == ["", "", "", ""], "both screens and both tokens"
+    assert outputs(url, "leave") == ["", "", app.NOBODY, app.NOBODY], "both screens and both tokens"
+    assert outputs(url, "resume_pair", app.NOBODY)[0] == ""
     made = [c["props"] for c in httpx.get(f"{url}config").json()["components"]]
     assert {p.get("elem_id") for p in made if p.get("visible")} >= {"pair-leave", "rate-leave"}
     assert outputs(url, "resume_pair", token)[0] == page, "the token alone leads back"

@@ -30,8 +30,8 @@ def vote_all(store: Store, token: str, decision: str = "A") -> events.Place:
 
 
 def test_commits_reach_the_disk(store: Store) -> None:
-    assert store._db().execute("PRAGMA synchronous").fetchone() == (2,)
-    assert store._db().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_vote_sent_twice_counts_once(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_nothing_to_undo(store: Store) -> None:
 def test_history_cannot_be_rewritten(store: Store) -> None:
     for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
         with pytest.raises(sqlite3.IntegrityError, match="never"):
-            store._db().execute(statement)
+            store._db.execute(statement)
 
 
 def test_coming_back_finds_the_same_pair_on_the_same_sides(store: Store) -> None:
@@ -206,7 +206,7 @@ def test_an_old_schema_is_migrated(store: Store, tmp_path: Path, version: int) -
     pd.testing.assert_frame_equal(migrated.votes(), store.votes())
     pd.testing.assert_frame_equal(migrated.sessions(), store.sessions())
     assert migrated.place(token).trial == 1
-    assert migrated._db().execute("PRAGMA user_version").fetchone() == (events.SCHEMA,)
+    assert migrated._db.execute("PRAGMA user_version").fetchone() == (events.SCHEMA,)
 
 
 def test_a_newer_schema_and_a_foreign_file_are_refused(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ PAIR_BUTTONS = {
     SKIP: "Skip (S)",
 }
 UNDO = "undo"
+NOBODY = "nobody"
+"""A token that opens nothing: a browser would not keep an empty one in place of another."""
 RATINGS = {"Naturalness": "nmos", "Same voice?": "smos"}
 FACES = {"pair": ("pair",), "rate": tuple(RATINGS.values())}
 """Compare and Rate, by their names in the page's ids, with the tasks of each."""
@@ -61,7 +63,7 @@ class Desk:
         if name is not None:
             token = token or self.store.open_of(name, FACES[self.face]) or ""
         try:
-            return self._page(token) if token else "", token
+            return self._page(token), token
         except LabError:
             return "", token
 
@@ -83,30 +85,29 @@ class Desk:
         self, token: Any, report: Any, tags: Any, note: Any, request: gr.Request
     ) -> tuple[str, list[str], str]:
         """Append a vote, or take the last one back, as page.js reports; the next trial and empty fields."""
-        token = self.own(token, request)
+        token, message = self.own(token, request), ""
         try:
             fields = _fields(report)
             at = fields["trial"], fields["attempt"]
-            if fields.get("decision") == UNDO:
+            vote = Vote(
+                decision=str(fields.get("decision")),
+                tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
+                note=str(note or ""),
+                heard=fields.get("heard") is True,
+                override=fields.get("override") is True,
+                plays=tuple(fields.get("plays") or ()),
+                ms=fields.get("ms", -1),
+            )
+            if vote.decision == UNDO:
                 self.store.undo(token, *at)
             else:
-                vote = Vote(
-                    decision=str(fields.get("decision")),
-                    tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
-                    note=str(note or ""),
-                    heard=fields.get("heard") is True,
-                    override=fields.get("override") is True,
-                    plays=tuple(fields.get("plays") or ()),
-                    ms=fields.get("ms", -1),
-                )
                 self.store.vote(token, *at, vote)
-            return self._page(token), [], ""
         except LabError as error:
             message = str(error)
         try:
             return self._page(token, message), [], ""
-        except LabError as unknown:
-            return views.error_page(unknown), [], ""
+        except LabError as error:
+            return views.error_page(error), [], ""
 
     def own(self, token: Any, request: gr.Request) -> str:
         """A browser's token; with a login, only that of their own session: others may have sat here."""
@@ -151,7 +152,7 @@ def build(store: Store, solo: str = "") -> gr.Blocks:
     with gr.Blocks(title=test.title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         key = f"slmlab {store.folder.name} {test.clips[0].name}"
         tokens = [
-            gr.State("") if solo else gr.BrowserState("", storage_key=f"{key} {face}", secret=key)
+            gr.State(NOBODY) if solo else gr.BrowserState(NOBODY, storage_key=f"{key} {face}", secret=key)
             for face in FACES
         ]
         desks = [Desk(store, face, solo) for face in FACES]
@@ -173,7 +174,7 @@ def build(store: Store, solo: str = "") -> gr.Blocks:
             page.load(desk.resume, [token], [screen, token], queue=False, api_name=f"resume_{desk.face}")
         gr.on(
             [pair_leave.click, rate_leave.click],
-            lambda: ("",) * 4,
+            lambda: ("", "", NOBODY, NOBODY),
             None,
             [*screens, *tokens],
             queue=False,
@@ -369,6 +370,9 @@ def _listen(store: Store) -> None:
 
 def _record(store: Store) -> None:
     texts = sorted({c.text for c in store.test.clips if c.text})
+    folder = store.folder / recordings.FOLDER
+    if folder.is_dir():
+        recordings.write_table(folder)
     gr.Markdown(f"Read the words aloud, hear yourself, save. **Consent:** {recordings.CONSENT}")
     text = gr.Dropdown(
         texts, value=texts[0] if texts else None, allow_custom_value=True, label="Words to read"

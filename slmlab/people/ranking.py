@@ -54,18 +54,16 @@ def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFram
     return votes[keep].reset_index(drop=True)
 
 
-LISTENER_COLUMNS = (
-    *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left", "left_p"),
-    *("same_score", "unheard"),
-)
-
-
 def listeners(votes: pd.DataFrame) -> pd.DataFrame:
     """How each listener did: gold right, repeats the same, share of the left side, hearing, one score.
 
     Columns: listener, trials, gold, gold_right, repeats, repeats_same, decided, left, left_p (two-sided
     binomial), same_score (share of the commonest answer in main trials), unheard (share).
     """
+    columns = [
+        *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left"),
+        *("left_p", "same_score", "unheard"),
+    ]
     rows = []
     for name, own in votes.groupby("listener", sort=True):
         answered = own[own["decision"] != SKIP]
@@ -76,10 +74,9 @@ def listeners(votes: pd.DataFrame) -> pd.DataFrame:
         left = (main["decision"] == LEFT).sum()
         chance = stats.binomtest(left, decided).pvalue if decided else 1.0
         commonest = main["decision"].value_counts(normalize=True).max() if len(main) else 0.0
-        unheard = (own["heard"] == 0).mean()
         counts = (name, len(own), len(gold), right, len(same), sum(same), decided, left)
-        rows.append((*counts, chance, commonest, unheard))
-    return pd.DataFrame(rows, columns=list(LISTENER_COLUMNS))
+        rows.append((*counts, chance, commonest, (own["heard"] == 0).mean()))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def exclusions(votes: pd.DataFrame, rules: Rules, task: str = "pair") -> dict[str, str]:
@@ -222,14 +219,10 @@ def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
     t-interval over listeners' means, which is wider and the honest one).
     """
     rows = []
-    for system, said in _scored(votes).groupby("system", sort=True):
-        scores = said["score"].to_numpy()
-        half = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
-        by_listener = said.groupby("listener")["score"].mean().to_numpy()
-        low, high = _t_interval(by_listener)
-        rows.append(
-            {"system": system, "n": len(said), "mean": scores.mean(), "half": half, "low": low, "high": high}
-        )
+    for system, own in _scored(votes).groupby("system", sort=True):
+        scores, by_listener = own["score"], own.groupby("listener")["score"].mean().to_numpy()
+        half = 1.96 * scores.std() / np.sqrt(len(scores))  # of one score: NaN
+        rows.append((system, len(scores), scores.mean(), half, *_t_interval(by_listener)))
     return pd.DataFrame(rows, columns=["system", "n", "mean", "half", "low", "high"])
 
 
@@ -242,13 +235,12 @@ def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for one, other in combinations(means.columns, 2):
         both = (means[one] - means[other]).dropna().to_numpy()
+        difference = both.mean() if len(both) else np.nan
         t, p = stats.ttest_1samp(both, 0.0) if varies(both) else (np.nan, np.nan)
-        low, high = _t_interval(both)
-        rows.append((one, other, both.mean() if len(both) else np.nan, low, high, t, p, np.nan, len(both)))
-    columns = ["one", "other", "difference", "low", "high", "t", "p", "p_holm", "n"]
-    table = pd.DataFrame(rows, columns=columns)
+        rows.append((one, other, difference, *_t_interval(both), t, p, len(both)))
+    table = pd.DataFrame(rows, columns=["one", "other", "difference", "low", "high", "t", "p", "n"])
     tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].tolist())
+    table.insert(7, "p_holm", pd.Series(holm(table.loc[tested, "p"].tolist()), table.index[tested], float))
     return table
 
 

@@ -159,8 +159,8 @@ class Store:
         Raises:
             LabError: another test is there already.
         """
-        with self._writing() as db:
-            self._append(db, "study", "study", None, asdict(test))
+        with self._writing():
+            self._append("study", "study", None, asdict(test))
         if self.test != test:
             raise LabError(f"{self.path} belongs to the test '{self.test.title}': choose another folder")
 
@@ -168,7 +168,7 @@ class Store:
     def test(self) -> ListeningTest:
         """What is asked; LabError if nothing was set."""
         if not hasattr(self, "_test"):
-            row = self._db().execute("SELECT body FROM events WHERE key = 'study'").fetchone()
+            row = self._db.execute("SELECT body FROM events WHERE key = 'study'").fetchone()
             if row is None:
                 raise LabError(
                     f"{self.path} holds no listening test yet: make one from a folder of systems first"
@@ -188,12 +188,11 @@ class Store:
         token = secrets.token_urlsafe(24)
         session = session_of(token)
         listener = clean(listener) or f"listener {session[:6]}"
-        with self._writing() as db:
-            (number,) = db.execute("SELECT COUNT(*) FROM events WHERE kind = 'session'").fetchone()
-            coverage, judged = self._coverage(db, task, listener)
-            trials = schedule(self.test, task, number, coverage, judged)
+        with self._writing():
+            (number,) = self._db.execute("SELECT COUNT(*) FROM events WHERE kind = 'session'").fetchone()
+            trials = schedule(self.test, task, number, *self._coverage(task, listener))
             body = {"listener": listener, "task": task, "number": number, "trials": list(map(asdict, trials))}
-            self._append(db, f"session {session}", "session", session, body)
+            self._append(f"session {session}", "session", session, body)
         return token
 
     def open_of(self, listener: str, tasks: Sequence[str]) -> Session | None:
@@ -201,17 +200,24 @@ class Store:
 
         Anybody may type a name: ask only for one that came with a login.
         """
-        row = self._db().execute(
+        newest = self._db.execute(
             "SELECT session FROM sessions WHERE listener = ? AND done < trials "
             f"AND task IN ({', '.join('?' * len(tasks))}) ORDER BY event DESC LIMIT 1",
             (clean(listener), *tasks),
-        )
-        newest = row.fetchone()
+        ).fetchone()
         return Session(newest[0]) if newest else None
 
     def place(self, token: str) -> Place:
-        """Where the session of a token stands; the same pair on the same sides after every return."""
-        return self._place(self._db(), session_of(token))
+        """Where the session of a token stands; the same pair on the same sides after every return.
+
+        Raises:
+            LabError: no such session.
+        """
+        session = session_of(token)
+        listener, task, trials = self._sessions(session)
+        done = {n for (n,) in self._db.execute("SELECT trial FROM standing WHERE session = ?", (session,))}
+        trial = next((n for n in range(len(trials)) if n not in done), len(trials))
+        return Place(session, listener, task, trial, self._undone(session, trial), trials)
 
     def vote(self, token: str, trial: int, attempt: int, vote: Vote) -> Place:
         """Append a vote and return what comes next, once it is on disk.
@@ -221,54 +227,50 @@ class Store:
         Raises:
             LabError: no such session, or the vote is not one of those asked for.
         """
-        session = session_of(token)
-        with self._writing() as db:
-            place = self._place(db, session)
+        with self._writing():
+            place = self.place(token)
             if (trial, attempt) == (place.trial, place.attempt) and place.current is not None:
                 body = {"trial": trial, **asdict(_checked(vote, place.task, self.test))}
-                self._append(db, f"vote {session} {trial} {attempt}", "vote", session, body)
-                place = self._place(db, session)
-        return place
+                self._append(f"vote {place.session} {trial} {attempt}", "vote", place.session, body)
+        return self.place(token)
 
     def undo(self, token: str, trial: int, attempt: int) -> Place:
         """Take the last vote back, as an event, if the session still stands at this trial and attempt."""
-        session = session_of(token)
-        with self._writing() as db:
-            place = self._place(db, session)
-            last = db.execute(
-                "SELECT trial FROM standing WHERE session = ? ORDER BY id DESC LIMIT 1", (session,)
+        with self._writing():
+            place = self.place(token)
+            last = self._db.execute(
+                "SELECT trial FROM standing WHERE session = ? ORDER BY id DESC LIMIT 1", (place.session,)
             ).fetchone()
             if last and (trial, attempt) == (place.trial, place.attempt):
-                key = f"undo {session} {last[0]} {self._undone(db, session, last[0])}"
-                self._append(db, key, "undo", session, {"trial": last[0]})
-                place = self._place(db, session)
-        return place
+                key = f"undo {place.session} {last[0]} {self._undone(place.session, last[0])}"
+                self._append(key, "undo", place.session, {"trial": last[0]})
+        return self.place(token)
 
     def note_recording(self, body: Mapping[str, Any]) -> None:
         """Append that somebody recorded a sound, and what they agreed to."""
-        with self._writing() as db:
-            self._append(db, f"recording {secrets.token_hex(12)}", "recording", None, body)
+        with self._writing():
+            self._append(f"recording {secrets.token_hex(12)}", "recording", None, body)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event in order, as a dictionary of id, key, kind, session, at and body."""
         names = ("id", "key", "kind", "session", "at", "body")
-        for row in self._db().execute(f"SELECT {', '.join(names)} FROM events ORDER BY id"):
+        for row in self._db.execute(f"SELECT {', '.join(names)} FROM events ORDER BY id"):
             yield dict(zip(names, row, strict=True)) | {"body": json.loads(row[-1])}
 
     def take_in(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Append events written out by another store; those that are here already are left alone."""
-        with self._writing() as db:
+        with self._writing():
             for e in events:
-                self._append(db, e["key"], e["kind"], e["session"], e["body"], e["at"])
+                self._append(e["key"], e["kind"], e["session"], e["body"], e["at"])
 
     def sessions(self) -> pd.DataFrame:
         """Every session: who, which task, when, how many trials, done and taken back."""
-        return pd.read_sql_query("SELECT * FROM sessions", self._db())
+        return pd.read_sql_query("SELECT * FROM sessions", self._db)
 
     def votes(self) -> pd.DataFrame:
         """Every vote that stands, with the trial it answers: `VOTE_COLUMNS`."""
         rows = []
-        for event, session, at, body, number in self._db().execute("SELECT * FROM standing"):
+        for event, session, at, body, number in self._db.execute("SELECT * FROM standing"):
             listener, task, trials = self._sessions(session)
             trial, vote = trials[number], json.loads(body)
             first, second = (*trial.shown, "")[:2]
@@ -289,6 +291,7 @@ class Store:
             db.close()
             del self._threads.db
 
+    @property
     def _db(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self._threads, "db"):
@@ -298,84 +301,70 @@ class Store:
         return self._threads.db
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[None]:
         """A transaction that is on disk when the block ends, or never was."""
-        db = self._db()
-        db.execute("BEGIN IMMEDIATE")
+        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield db
+            yield
         except BaseException:
-            db.execute("ROLLBACK")
+            self._db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
+        self._db.execute("COMMIT")
 
     def _migrate(self) -> None:
-        self._db().execute("PRAGMA journal_mode = WAL")
-        with self._writing() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
+        self._db.execute("PRAGMA journal_mode = WAL")
+        with self._writing():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA:
                 raise LabError(
                     f"{self.path} has schema {version}, this slmlab knows up to {SCHEMA}: update slmlab"
                 )
             if version < SCHEMA:
                 for statement in (*(() if version else EVENTS), *VIEWS, f"PRAGMA user_version = {SCHEMA}"):
-                    db.execute(statement)
+                    self._db.execute(statement)
 
     def _append(
-        self,
-        db: sqlite3.Connection,
-        key: str,
-        kind: str,
-        session: str | None,
-        body: Mapping[str, Any],
-        at: float | None = None,
+        self, key: str, kind: str, session: str | None, body: Mapping[str, Any], at: float | None = None
     ) -> None:
         """One event; an event whose key is there already changes nothing."""
-        if not db.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
+        if not self._db.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
             content = json.dumps(body, ensure_ascii=False, sort_keys=True)
-            db.execute(
+            self._db.execute(
                 "INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)",
                 (key, kind, session, time.time() if at is None else at, content),
             )
 
     def _read_session(self, session: str) -> tuple[str, str, tuple[Trial, ...]]:
         """Listener, task and schedule of a session, which never change."""
-        row = self._db().execute("SELECT body FROM events WHERE key = ?", (f"session {session}",)).fetchone()
+        row = self._db.execute("SELECT body FROM events WHERE key = ?", (f"session {session}",)).fetchone()
         if row is None:
             raise LabError("this session is not known here: start a new one from the first page")
         body = json.loads(row[0])
         trials = tuple(Trial(**{**trial, "shown": tuple(trial["shown"])}) for trial in body["trials"])
         return body["listener"], body["task"], trials
 
-    def _place(self, db: sqlite3.Connection, session: str) -> Place:
-        listener, task, trials = self._sessions(session)
-        done = {n for (n,) in db.execute("SELECT trial FROM standing WHERE session = ?", (session,))}
-        trial = next((n for n in range(len(trials)) if n not in done), len(trials))
-        return Place(session, listener, task, trial, self._undone(db, session, trial), trials)
-
-    def _undone(self, db: sqlite3.Connection, session: str, trial: int) -> int:
+    def _undone(self, session: str, trial: int) -> int:
         """How often the vote on a trial was taken back."""
-        (times,) = db.execute(
+        (times,) = self._db.execute(
             "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' "
             "AND json_extract(body, '$.trial') = ?",
             (session, trial),
         ).fetchone()
         return int(times)
 
-    def _coverage(self, db: sqlite3.Connection, task: str, listener: str) -> tuple[Counter[str], set[str]]:
+    def _coverage(self, task: str, listener: str) -> tuple[Counter[str], set[str]]:
         """How many listeners judged each item or are still about to, and the items given to one listener.
 
         Who left an hour ago is not about to.
         """
         coverage, given = Counter[str](), set[str]()
-        voted = set(db.execute("SELECT session, trial FROM standing"))
-        stale = time.time() - STALE_SECONDS
-        for session, name, last in db.execute(
-            "SELECT session, listener, last FROM sessions WHERE task = ?", (task,)
-        ):
+        voted = set(self._db.execute("SELECT session, trial FROM standing"))
+        sessions = self._db.execute("SELECT session, listener, last FROM sessions WHERE task = ?", (task,))
+        for session, name, last in sessions:
+            waiting = last > time.time() - STALE_SECONDS
             for n, trial in enumerate(self._sessions(session)[2]):
                 if trial.kind == MAIN:
-                    coverage[trial.item] += last > stale or (session, n) in voted
+                    coverage[trial.item] += waiting or (session, n) in voted
                     given |= {trial.item} if name == listener else set()
         return coverage, given
 
