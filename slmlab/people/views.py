@@ -32,8 +32,6 @@ RATE_KEYS: Mapping[str, str | int] = {
     **{score: score for score in SCORES},
     **{"r": 0, "p": -1, "s": SKIP, "u": "undo", "o": "override"},
 }
-
-
 PLAYERS = {"pair": ("A", "B"), "nmos": ("the clip",), "smos": ("the voice", "the clip")}
 
 
@@ -172,9 +170,9 @@ def _agreement(valid: pd.DataFrame, task: str) -> str:
 
 def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: ListeningTest, task: str) -> str:
     """How each listener did, whether their votes count, and the rule for that."""
-    rule = escape(ranking.conditions(test.rules, task))
+    head = f"<h3>Listeners</h3><p>{escape(ranking.conditions(test.rules, task))}</p>"
     if votes.empty:
-        return f"<p class='quiet'>{rule}</p>"
+        return head
     table = ranking.listeners(votes)
     shares = {
         "checks right": ("gold_right", "gold"),
@@ -190,7 +188,7 @@ def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: Listening
         **{"counts?": [excluded.get(name, "yes") for name in table["listener"]]},
     )
     legend = f"Checks have a known answer; a repeat is alike if {alike}."
-    return f"<h3>Listeners</h3>{as_table(shown)}<p class='quiet'>{legend} {rule}</p>"
+    return f"{head}{as_table(shown)}<p class='quiet'>{legend}</p>"
 
 
 def interval_plot(
