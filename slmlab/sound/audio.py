@@ -5,6 +5,8 @@ can be told from recorded speech later. Axis legend: s samples, c channels, f fr
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,6 @@ STREAMED_SIZES = (0, 0xFFFFFFFF)
 """What programs that write to a pipe leave in a WAV header: the size is not known."""
 LARGEST_PAGE = 65_307
 """Bytes of the largest page of an OGG file."""
-READABLE = "WAV, FLAC, MP3 and OGG can be read."
 
 Wave = NDArray[np.float32]
 
@@ -36,8 +37,6 @@ Wave = NDArray[np.float32]
 class SoundInfo:
     """What a sound file was before it became 16 kHz mono."""
 
-    path: str
-    """Where it was read from."""
     sample_rate: int
     """Samples a second in the file."""
     channels: int
@@ -67,36 +66,28 @@ def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, Soun
     Raises:
         LabError: the file is missing, empty, cut off, not a sound, too long, silent or holds NaN or infinity.
     """
-    path = Path(path)
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            samples = _samples(file, path, max_seconds)
-            info = SoundInfo(
-                path=str(path),
-                sample_rate=file.samplerate,
-                channels=file.channels,
-                encoding=f"{file.format} {file.subtype}",
-                seconds=len(samples) / file.samplerate,
-                peak=float(np.abs(samples).max()),
-                clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
-                generated=_is_marked(file),
-            )
-    except soundfile.LibsndfileError as error:
-        reason = str(error.error_string).strip().rstrip(".")
-        raise LabError(f"{path} could not be decoded as sound ({reason}): {READABLE}") from error
+    with _opened(Path(path)) as file:
+        samples = _samples(file, Path(path), max_seconds)
+        info = SoundInfo(
+            sample_rate=file.samplerate,
+            channels=file.channels,
+            encoding=f"{file.format} {file.subtype}",
+            seconds=len(samples) / file.samplerate,
+            peak=float(np.abs(samples).max()),
+            clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
+            generated=GENERATED in file.comment,
+        )
     mono = reduce(samples / max(info.peak, 1.0), "s c -> s", "mean")
     check(mono, f"the average of the channels of {path}")
     return resample(mono, info.sample_rate), info
 
 
-def write(path: str | Path, wave: ArrayLike, sample_rate: int = SAMPLE_RATE, generated: bool = True) -> None:
-    """Write a 16-bit mono WAV file, whole or not at all; samples beyond ±1 are clipped.
+def write(path: str | Path, wave: ArrayLike, generated: bool = True) -> None:
+    """Write a 16-bit mono WAV file at 16 kHz, whole or not at all; samples beyond ±1 are clipped.
 
     Args:
         path: the file; its folder is made if need be.
         wave: (s) in [-1, 1].
-        sample_rate: in Hz.
         generated: put the mark of generated speech into the file's comment; False for people's recordings.
 
     Raises:
@@ -108,13 +99,13 @@ def write(path: str | Path, wave: ArrayLike, sample_rate: int = SAMPLE_RATE, gen
     if not np.isfinite(samples).all():
         raise LabError(f"cannot write {path}: the wave holds values that are not numbers: make it again.")
     with files.whole(Path(path)) as part:
-        part.write_bytes(wav(samples, sample_rate, generated))
+        part.write_bytes(wav(samples, generated))
 
 
-def wav(wave: ArrayLike, sample_rate: int = SAMPLE_RATE, generated: bool = True) -> bytes:
+def wav(wave: ArrayLike, generated: bool = True) -> bytes:
     """The bytes of a WAV file; arguments as `write` takes them."""
     content = io.BytesIO()
-    with soundfile.SoundFile(content, "w", sample_rate, channels=1, subtype="PCM_16", format="WAV") as file:
+    with soundfile.SoundFile(content, "w", SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV") as file:
         if generated:
             file.comment = GENERATED
         file.write(to_pcm(wave))
@@ -133,13 +124,8 @@ def from_pcm(samples: NDArray[np.int16]) -> Wave:
 
 def is_generated(path: str | Path) -> bool:
     """Whether a sound file carries this package's mark of generated speech."""
-    path = Path(path)
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            return _is_marked(file)
-    except soundfile.LibsndfileError as error:
-        raise LabError(f"{path} is not a sound file: {READABLE}") from error
+    with _opened(Path(path)) as file:
+        return GENERATED in file.comment
 
 
 def resample(wave: ArrayLike, from_rate: float, to_rate: float = SAMPLE_RATE) -> Wave:
@@ -174,18 +160,12 @@ def check(wave: ArrayLike, where: str) -> None:
         )
 
 
-def loudness(wave: ArrayLike, frame: int = 320, gate: float = 30.0) -> float:
-    """RMS level of the sounding part of a wave, in dB of full scale.
-
-    Args:
-        wave: (s).
-        frame: samples a frame.
-        gate: frames this many dB below the loudest are pauses and left out.
-    """
+def loudness(wave: ArrayLike) -> float:
+    """RMS level of a wave (s) in dB of full scale, without pauses: frames 30 dB below the loudest."""
     samples = np.asarray(wave, dtype=np.float64)
-    padded = np.pad(samples, (0, -len(samples) % frame))
-    power = reduce(padded**2, "(f s) -> f", "mean", s=frame)
-    sounding = power[power >= power.max() * 10 ** (-gate / 10)]
+    padded = np.pad(samples, (0, -len(samples) % 320))
+    power = reduce(padded**2, "(f s) -> f", "mean", s=320)
+    sounding = power[power >= power.max() * 1e-3]
     return float(10 * np.log10(sounding.mean() + 1e-12))
 
 
@@ -194,6 +174,20 @@ def with_loudness(wave: ArrayLike, target: float = -23.0, peak: float = 0.97) ->
     samples = np.asarray(wave, dtype=np.float32)
     gain = 10 ** ((target - loudness(samples)) / 20)
     return samples * np.float32(min(gain, peak / max(float(np.abs(samples).max()), 1e-9)))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """A sound file to read from; what libsndfile says against it becomes one sentence."""
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        reason = str(error.error_string).strip().rstrip(".")
+        raise LabError(
+            f"{path} could not be decoded as sound ({reason}): WAV, FLAC, MP3 and OGG can be read."
+        ) from error
 
 
 def _samples(file: soundfile.SoundFile, path: Path, max_seconds: float | None) -> NDArray[np.float32]:
@@ -206,7 +200,7 @@ def _samples(file: soundfile.SoundFile, path: Path, max_seconds: float | None) -
     samples = file.read(dtype="float32", always_2d=True)
     if len(samples) == 0:
         raise LabError(f"{path} has a header but holds no samples: record or export it again.")
-    if len(samples) < _promised(file, path):
+    if len(samples) < _least_samples(file, path):
         raise LabError(
             f"{path} is cut off: {len(samples)} of {file.frames} samples are there; copy it again."
         )
@@ -214,8 +208,8 @@ def _samples(file: soundfile.SoundFile, path: Path, max_seconds: float | None) -
     return samples
 
 
-def _promised(file: soundfile.SoundFile, path: Path) -> float:
-    """Samples that must be there: 9 in 10 of an MP3 whose header counts frames, none of one that guesses."""
+def _least_samples(file: soundfile.SoundFile, path: Path) -> float:
+    """Samples that must be there: 9 in 10 of an MP3 whose header counts frames, 0 where it only guesses."""
     if file.format != "MP3":
         return float(file.frames)
     with path.open("rb") as raw:
@@ -223,15 +217,11 @@ def _promised(file: soundfile.SoundFile, path: Path) -> float:
     return 0.9 * file.frames if b"Xing" in head or b"Info" in head else 0.0
 
 
-def _is_marked(file: soundfile.SoundFile) -> bool:
-    return GENERATED in file.comment
-
-
 def _check_file(path: Path) -> None:
     """Raise for what libsndfile would pass over or explain badly: absent, empty and cut-off files."""
     if not path.is_file():
-        there = "is a folder" if path.is_dir() else "is a pipe or a device"
-        what = there if path.exists() else "does not exist"
+        other = "is a folder" if path.is_dir() else "is a pipe or a device"
+        what = other if path.exists() else "does not exist"
         raise LabError(f"{path} {what}: give the path of a sound file.")
     size = path.stat().st_size
     if size == 0:
