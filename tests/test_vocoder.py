@@ -22,7 +22,7 @@ from slmlab.models.vocoder import (
     vocoder_loss,
 )
 from slmlab.sound import SAMPLE_RATE, features
-from slmlab.sound.mel import HOP, LOG_FLOOR, stft
+from slmlab.sound.mel import HOP, LOG_FLOOR, istft, stft
 
 SMALL = VocoderConfig(width=32, layers=2, pitch_width=32, pitch_layers=2)
 
@@ -83,14 +83,8 @@ def test_pulses_follow_a_moving_pitch() -> None:
 
 
 def test_unshaped_short_time_spectrum_gives_the_wave_back() -> None:
-    model, wave = Vocoder(SMALL), torch.randn(2, 7 * HOP)
-    back = torch.istft(
-        stft(wave, SMALL.window, SMALL.step),
-        SMALL.window,
-        SMALL.step,
-        window=model.window,
-        length=7 * HOP,
-    )
+    wave = torch.randn(2, 7 * HOP)
+    back = istft(stft(wave, SMALL.window, SMALL.step), 7 * HOP, SMALL.window, SMALL.step)
     torch.testing.assert_close(back, wave, atol=1e-5, rtol=0)
 
 

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from slmlab.sound.mel import HOP, N_FFT, mel_filters, stft
+from slmlab.sound.mel import HOP, istft, mel_filters, stft
 
 
 def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
@@ -16,11 +16,11 @@ def magnitudes(mel: Tensor, rounds: int = 60) -> Tensor:
     """
     filters = mel_filters(mel.device)
     target = rearrange(mel.exp(), "b f m -> b m f")
-    found = (torch.linalg.pinv(filters) @ target).clamp(min=0) + 1e-8
-    wanted = filters.T @ target
+    magnitude = (torch.linalg.pinv(filters) @ target).clamp(min=0) + 1e-8
+    spread = filters.T @ target
     for _ in range(rounds):
-        found = found * wanted / (filters.T @ (filters @ found) + 1e-9)
-    return found
+        magnitude = magnitude * spread / (filters.T @ (filters @ magnitude) + 1e-9)
+    return magnitude
 
 
 @torch.no_grad()
@@ -37,13 +37,12 @@ def griffin_lim(mel: Tensor, iterations: int = 60, momentum: float = 0.99) -> Te
     """
     magnitude = magnitudes(mel)
     magnitude = torch.cat((magnitude, magnitude[..., -1:]), dim=-1)
-    window = torch.hann_window(N_FFT, device=mel.device)
     angles = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(0))
     phase = torch.polar(torch.ones_like(angles), angles).to(mel.device)
     previous = torch.zeros_like(phase)
     for _ in range(iterations):
-        wave = torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)
+        wave = istft(magnitude * phase, mel.shape[1] * HOP)
         spectrum = stft(wave)
         ahead = spectrum - momentum / (1 + momentum) * previous
         phase, previous = ahead / (ahead.abs() + 1e-12), spectrum
-    return torch.istft(magnitude * phase, N_FFT, HOP, window=window, length=mel.shape[1] * HOP)
+    return istft(magnitude * phase, mel.shape[1] * HOP)

@@ -1,4 +1,4 @@
-"""From log-mel to a wave: pulses and noise, shaped by gains that a small network draws; Griffin-Lim too.
+"""From log-mel to a wave: pulses and noise, shaped by gains that a small network draws.
 
 A regression cannot learn phase from a mel spectrogram, and adversarial training is too slow for a laptop. So
 phase is not learned: F0, read off the mel by a small network, drives a train of band-limited pulses whose
@@ -6,8 +6,7 @@ harmonics keep the right phase from frame to frame (the source of Wang et al. 20
 white noise stands beside it. The main network draws what each is multiplied by in a short-time spectrum,
 which the inverse STFT makes a wave (the head of Vocos, Siuzdak 2023, arXiv:2306.00814). The gains are
 corrections to the mel's own envelope: untrained, this is already a vocoder of the old kind, and silence stays
-silent. At last the loop is closed: the mel of the sound is measured and brought to the one that was asked
-for.
+silent. Last, the loop is closed: the mel of the sound is measured and brought to the mel that was given.
 
 The loss is an energy distance (Gritsenko et al. 2020, arXiv:2008.01160). A plain distance of spectra is
 smallest for something that never varies, so it says hiss with pulses, and that buzzes; the energy distance is
@@ -28,7 +27,7 @@ from torch.nn import functional
 
 from slmlab.models.blocks import ConvNeXt, standardise
 from slmlab.sound import SAMPLE_RATE
-from slmlab.sound.mel import HOP, N_FFT, frequencies, log_mel, mel_filters, mel_interpolation, stft
+from slmlab.sound.mel import HOP, N_FFT, frequencies, istft, log_mel, mel_filters, mel_interpolation, stft
 
 SIZES = (256, 512, 1024, 2048)
 """Windows of the loss: the short ones hear pulses and bursts, the long ones harmonics."""
@@ -109,12 +108,9 @@ class PitchReader(nn.Module):
         with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
             grid = torch.linspace(math.log2(config.lowest), math.log2(config.highest), config.pitch_bins)
             multiples = torch.arange(1, 2 * config.harmonics + 1) / 2
-            hertz = einsum(grid.exp2(), multiples, "g, h -> g h")
-            comb = mel_interpolation(rearrange(hertz, "g h -> (g h)"))
+            at_harmonics = mel_interpolation(einsum(grid.exp2(), multiples, "g, h -> g h"))
         self.register_buffer("grid", grid, persistent=False)
-        self.register_buffer(
-            "at_harmonics", rearrange(comb, "(g h) m -> g h m", g=config.pitch_bins), persistent=False
-        )
+        self.register_buffer("at_harmonics", at_harmonics, persistent=False)
         width, points = config.pitch_width, config.pitch_bins
         self.match = nn.Sequential(
             nn.Linear(2 * config.harmonics, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1)
@@ -147,8 +143,6 @@ class Vocoder(nn.Module):
     """Interpolates from mel bins to the bins of the short-time spectrum `(k m)`."""
     to_fine_bins: Tensor
     """The same to the bins of the mel's own spectrum."""
-    window: Tensor
-    """Hann `(window)`."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -171,7 +165,6 @@ class Vocoder(nn.Module):
                 "envelope": (mel_filters().sum(1) * rayleigh).log(),
                 "to_bins": mel_interpolation(frequencies(config.window)),
                 "to_fine_bins": mel_interpolation(frequencies(N_FFT)),
-                "window": torch.hann_window(config.window),
             }
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
@@ -201,7 +194,7 @@ class Vocoder(nn.Module):
             f0: `(b f)` in Hz, above 0 everywhere.
             voicing: `(b f)`, logits; where they are low the pulses fall silent.
             draws: how many times, each with its own noise and start of the pulses.
-            smoothing: mel bins over which the closing of the loop is averaged, an odd number.
+            smoothing: see `forward`.
 
         Returns:
             `(draws b s)`
@@ -209,9 +202,9 @@ class Vocoder(nn.Module):
         hints = torch.stack((f0.log2() - 7, torch.tanh(voicing / 4)), -1)
         gains = self.gains(torch.cat((standardise(mel), hints), -1)).float()
         with torch.autocast(mel.device.type, enabled=False):
-            spectra = self._spectra(mel, gains)
-            gate = rearrange(glide(rearrange(GATE * voicing, "b f -> b f 1").sigmoid(), HOP), "b s 1 -> b s")
-            waves = [self._sound(f0, gate, *spectra) for _ in range(draws)]
+            source_gains = self._source_gains(mel, gains)
+            gate = glide((GATE * voicing).sigmoid(), HOP)
+            waves = [self._sound(f0, gate, *source_gains) for _ in range(draws)]
             for _ in range(self.config.rounds):
                 waves = [self._corrected(wave, mel, smoothing) for wave in waves]
         return torch.stack(waves)
@@ -221,12 +214,10 @@ class Vocoder(nn.Module):
         size, step = self.config.window, self.config.step
         pulses, noise = self._sources(f0)
         shaped = stft(gate * pulses, size, step) * pulse_gain + stft(noise, size, step) * noise_gain
-        return torch.istft(shaped, size, step, window=self.window, length=noise.shape[1])
+        return istft(shaped, noise.shape[1], size, step)
 
     def _corrected(self, wave: Tensor, mel: Tensor, smoothing: int) -> Tensor:
-        """Multiply the spectrum by what its mel lacks; overlapping frames disagree, so a little stays
-        lacking.
-        """
+        """Multiply the spectrum by what its mel lacks; as overlapping frames disagree, a little remains."""
         spectrum = stft(wave)
         lack = (mel - log_mel(spectrum[..., :-1])).clamp(max=3)
         if smoothing > 1:
@@ -234,10 +225,9 @@ class Vocoder(nn.Module):
             lack = functional.avg_pool1d(beside, smoothing, 1)
         lack = torch.cat((lack, lack[:, -1:]), 1)
         factor = einsum(lack, self.to_fine_bins, "b f m, k m -> b k f").exp()
-        window = torch.hann_window(N_FFT, device=wave.device)
-        return torch.istft(spectrum * factor, N_FFT, HOP, window=window, length=wave.shape[1])
+        return istft(spectrum * factor, wave.shape[1])
 
-    def _spectra(self, mel: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
+    def _source_gains(self, mel: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections `(b f (j c m))` to the envelope → gains of pulses (complex) and of noise, `(b k j)`."""
         envelope = glide(mel.float() - self.envelope, self.per_frame)
         gains = rearrange(gains, "b f (j c m) -> c b (f j) m", c=3, m=mel.shape[-1])
@@ -293,8 +283,8 @@ def energy_distance(first: Tensor, second: Tensor, recorded: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    x, y, z = _spectra(recorded), _spectra(first), _spectra(second)
-    return (_distance(y, x, x) + _distance(z, x, x) - _distance(y, z, x)) / 2
+    x, y, z = spectra(recorded), spectra(first), spectra(second)
+    return (distance(y, x, x) + distance(z, x, x) - distance(y, z, x)) / 2
 
 
 def spectral_distance(spoken: Tensor, recorded: Tensor) -> Tensor:
@@ -307,16 +297,17 @@ def spectral_distance(spoken: Tensor, recorded: Tensor) -> Tensor:
     Returns:
         A scalar, the mean over the four sizes of `‖X - Y‖ / ‖X‖ + mean |ln X - ln Y|`.
     """
-    x = _spectra(recorded)
-    return _distance(_spectra(spoken), x, x)
+    x = spectra(recorded)
+    return distance(spectra(spoken), x, x)
 
 
-def _spectra(wave: Tensor) -> list[Tensor]:
+def spectra(wave: Tensor) -> list[Tensor]:
     """Magnitudes `(b k j)` at each of the sizes, never 0."""
-    return [_magnitude(stft(wave, size, size // 2), 1e-7 * size) for size in SIZES]
+    transforms = {size: stft(wave, size, size // 2) for size in SIZES}
+    return [(x.real.square() + x.imag.square() + 1e-7 * size).sqrt() for size, x in transforms.items()]
 
 
-def _distance(ones: list[Tensor], others: list[Tensor], scales: list[Tensor]) -> Tensor:
+def distance(ones: list[Tensor], others: list[Tensor], scales: list[Tensor]) -> Tensor:
     """Convergence, relative to the norms of `scales`, plus L1 of log magnitudes; the mean over the sizes."""
     parts = [
         (one - other).norm() / scale.norm() + (one.log() - other.log()).abs().mean()
@@ -356,7 +347,7 @@ def pulse_train(f0: Tensor, start: Tensor) -> Tensor:
     Returns:
         `(b s)` with s = 320 f.
     """
-    hertz = rearrange(glide(rearrange(f0.double().log2(), "b f -> b f 1"), HOP), "b s 1 -> b s").exp2()
+    hertz = glide(f0.double().log2(), HOP).exp2()
     phase = ((hertz / SAMPLE_RATE).cumsum(1) + rearrange(start, "b -> b 1")).remainder(1).float()
     hertz = hertz.float()
     harmonics = (SAMPLE_RATE / 2 - GAP) / hertz
@@ -370,14 +361,8 @@ def pulse_train(f0: Tensor, start: Tensor) -> Tensor:
 
 
 def glide(x: Tensor, steps: int) -> Tensor:
-    """Straight lines between frames, the last one held: `(b f c)` → `(b steps·f c)`."""
+    """Straight lines between frames, the last one held: `(b f ...)` → `(b steps·f ...)`."""
     share = torch.arange(steps, device=x.device, dtype=x.dtype) / steps
-    after = torch.cat((x[:, 1:], x[:, -1:]), 1) - x
-    return rearrange(
-        rearrange(x, "b f c -> b f 1 c") + einsum(after, share, "b f c, i -> b f i c"), "b f i c -> b (f i) c"
-    )
-
-
-def _magnitude(spectrum: Tensor, floor: float) -> Tensor:
-    """`|X|`, with a gradient where X is 0."""
-    return (spectrum.real.square() + spectrum.imag.square() + floor).sqrt()
+    change = torch.cat((x[:, 1:], x[:, -1:]), 1) - x
+    lines = rearrange(x, "b f ... -> b f 1 ...") + einsum(change, share, "b f ..., i -> b f i ...")
+    return rearrange(lines, "b f i ... -> b (f i) ...")

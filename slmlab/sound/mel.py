@@ -10,7 +10,7 @@ Axes: b batch, s samples, f frames (f = s // 320), k frequency bins, m mel bins.
 from functools import cache
 
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from nnAudio.librosa_functions import get_mel, hz_to_mel, mel_frequencies
 from torch import Tensor
 from torch.nn import functional
@@ -31,6 +31,12 @@ def stft(wave: Tensor, size: int = N_FFT, hop: int = HOP) -> Tensor:
     """Centred spectrum with a Hann window and zeros around: `(b s)` → complex `(b k f)`, f = s // hop + 1."""
     window = torch.hann_window(size, device=wave.device)
     return torch.stft(wave, size, hop, window=window, pad_mode="constant", return_complex=True)
+
+
+def istft(spectrum: Tensor, length: int, size: int = N_FFT, hop: int = HOP) -> Tensor:
+    """The wave `(b s)` of `length` samples whose `stft` is nearest to a spectrum `(b k f)`."""
+    window = torch.hann_window(size, device=spectrum.device)
+    return torch.istft(spectrum, size, hop, window=window, length=length)
 
 
 def log_mel(spectrum: Tensor) -> Tensor:
@@ -70,13 +76,10 @@ def frequencies(size: int) -> Tensor:
 
 
 def mel_interpolation(hertz: Tensor) -> Tensor:
-    """Straight lines between the centres of gravity of mel filters, read at frequencies `(k)`: `(k m)`."""
+    """Straight lines between the mel filters' centres of gravity, read at any Hz: `(...)` → `(... m)`."""
     filters = mel_filters()
     centres = einsum(filters, frequencies(N_FFT), "m k, k -> m") / filters.sum(1)
     above = torch.searchsorted(centres, hertz).clamp(1, N_MELS - 1)
     share = ((hertz - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
-    rows = torch.arange(len(hertz), device=CPU)
-    matrix = torch.zeros(len(hertz), N_MELS, device=CPU)
-    matrix[rows, above - 1] = 1 - share
-    matrix[rows, above] = share
-    return matrix
+    share = rearrange(share, "... -> ... 1")
+    return (1 - share) * functional.one_hot(above - 1, N_MELS) + share * functional.one_hot(above, N_MELS)
