@@ -1,5 +1,4 @@
-"""Optimal-transport conditional flow matching: a straight path from noise to data, and a solver for any
-velocity.
+"""Optimal-transport conditional flow matching: a straight path from noise to data, and a solver.
 
 Path, target and solver know nothing of speech or networks (Lipman et al. 2023). Shapes are those of the data.
 """
@@ -16,8 +15,7 @@ SIGMA_MIN = 1e-6
 
 
 def path(source: Tensor, data: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """The point at `time` `(b,)` on the straight line from `source` to `data` `(b f m)`, and the velocity
-    there.
+    """The point at `time` `(b,)` on the line from `source` to `data` `(b f m)`, and the velocity there.
 
     y = (1 - (1 - σ) t) x₀ + t x₁ and u = x₁ - (1 - σ) x₀.
     """
@@ -32,8 +30,7 @@ def cosine_times(steps: int) -> Tensor:
 
 
 def solve(velocity: Callable[[Tensor, Tensor], Tensor], source: Tensor, times: Tensor) -> list[Tensor]:
-    """Euler steps of dx/dt = velocity(x, t) from `source` over `times` `(k + 1,)`: the `k + 1` states on the
-    way.
+    """Euler steps of dx/dt = velocity(x, t) from `source` over `times` `(k + 1,)`: all `k + 1` states.
 
     `velocity` takes the state and a time `(b,)`.
     """

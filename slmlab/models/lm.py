@@ -137,9 +137,7 @@ class SpeechLM(nn.Module):
         return [cast(Block, block) for block in self.layers]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits `(b t v)` of what follows each of `ids` `(b t)`, sequences that may be padded at the
-        right.
-        """
+        """Logits `(b t v)` of what follows each of `ids` `(b t)`, which may be padded at the right."""
         table = self.table()
         return self.hidden(ids, table) @ table.t()
 
@@ -151,8 +149,7 @@ class SpeechLM(nn.Module):
         return torch.cat([self.embed_symbols, _sums((low, high)) + self.embed_codes])
 
     def hidden(self, ids: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
-        """What the model knows after each id, `(b t d)`, or at `places` of the flattened `(b t)` only, `(n
-        d)`.
+        """What the model knows after each id, `(b t d)`, or at some of the flattened `(b t)` only, `(n d)`.
 
         Args:
             ids: `(b t)`, padded at the right: causal attention never looks there.
@@ -164,10 +161,12 @@ class SpeechLM(nn.Module):
         x = functional.embedding(ids, table)
         for i, block in enumerate(self.blocks):
             fused = block.fuse()
-            said = block.attention(*block.queries_keys_values(x, turn, fused))
+            attended = block.attention(*block.queries_keys_values(x, turn, fused))
             if i == c.layers - 1 and places is not None:
-                x, said = (rearrange(a, "b t d -> (b t) d").index_select(0, places) for a in (x, said))
-            x = block.finish(x, said, fused)
+                x, attended = (
+                    rearrange(a, "b t d -> (b t) d").index_select(0, places) for a in (x, attended)
+                )
+            x = block.finish(x, attended, fused)
         return unit_rms(x) * self.norm.weight
 
     def positions(self, ids: Tensor) -> Tensor:
@@ -216,16 +215,15 @@ class SpeechLM(nn.Module):
         size = self.config.alphabet_size
         for language in set(languages):
             rows = [i for i, other in enumerate(languages) if other == language]
-            counts = torch.stack(
-                [torch.bincount(torch.tensor(texts[i]), minlength=size) for i in rows]
-            ).double()
+            occurrences = [torch.bincount(torch.tensor(texts[i]), minlength=size) for i in rows]
+            counts = torch.stack(occurrences).double()
             spoken = torch.tensor([lengths[i] for i in rows]).double()
             gram = counts.mT @ counts + ridge * torch.eye(size)
             goal = counts.mT @ spoken + ridge * spoken.sum() / counts.sum()
-            heard = torch.arange(size)
-            while bool(((sounding := torch.linalg.solve(gram[heard][:, heard], goal[heard])) < 0).any()):
-                heard = heard[sounding >= 0]
-            pace = torch.zeros(size).double().index_copy(0, heard, sounding)
+            symbols = torch.arange(size)
+            while bool(((tokens := torch.linalg.solve(gram[symbols][:, symbols], goal[symbols])) < 0).any()):
+                symbols = symbols[tokens >= 0]
+            pace = torch.zeros(size).double().index_copy(0, symbols, tokens)
             self.pace[self.config.languages.index(language)] = pace.to(self.pace)
 
     def prompt(self, text: str, language: str, style: Sequence[int] = ()) -> list[int]:
@@ -259,13 +257,11 @@ class SpeechLM(nn.Module):
 
 
 def _sums(tables: Sequence[Tensor] | Tensor) -> Tensor:
-    """All sums of a row of each table `(l d)`, the first table's rows following each other: `(l · l · …
-    d)`.
-    """
-    made = tables[0]
+    """All sums of a row of each table `(l d)`, `(l · l · … d)`; the first table's rows follow each other."""
+    sums = tables[0]
     for table in tables[1:]:
-        made = rearrange(rearrange(table, "l d -> l 1 d") + made, "l v d -> (l v) d")
-    return made
+        sums = rearrange(rearrange(table, "l d -> l 1 d") + sums, "l v d -> (l v) d")
+    return sums
 
 
 class _TargetLogProbs(torch.autograd.Function):

@@ -61,8 +61,9 @@ class RMSNorm(nn.Module):
 
 
 def rotation(positions: Tensor, head_width: int, theta: float) -> Tensor:
-    """Unit complex numbers `(... p)` for RoPE (Su et al. 2021): pair p turns by `position · theta^(-p /
-    n_pairs)`.
+    """Unit complex numbers `(... p)` for RoPE (Su et al. 2021).
+
+    Pair p of n turns by `position · theta^(-p / n)`.
     """
     frequencies = theta ** -(torch.arange(0, head_width, 2, device=positions.device) / head_width)
     angles = rearrange(positions, "... -> ... 1").to(frequencies) * frequencies
@@ -78,9 +79,7 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def side_by_side(rows: Tensor, head_width: int) -> Tensor:
-    """Reorder the outputs of a q or k projection `(o)` or `(o d)` so that the pairs of a head lie side by
-    side.
-    """
+    """The outputs of a q or k projection, `(o)` or `(o d)`, with the pairs of a head side by side."""
     return rearrange(rows, "(h two p) ... -> (h p two) ...", two=2, p=head_width // 2)
 
 
@@ -137,11 +136,10 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def look_near(self, ahead: Sequence[float], strength: float, theta: float) -> None:
-        """Give q and k biases whose product is greatest where a key stands `ahead` of the query, and fades
-        around it.
+        """Give q and k biases whose product is greatest where a key stands `ahead` of the query.
 
         The bias of each pair of numbers is one vector of length `strength`, in q turned ahead of k by as much
-        as RoPE turns in that distance, so that at that distance, and there alone, all pairs agree.
+        as RoPE turns in that distance, so that all pairs agree at that distance, and only there.
 
         Args:
             ahead: distances in positions, taken by one head after the other, again from the start if need be.
@@ -183,11 +181,11 @@ class Block(nn.Module):
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention: what the heads say, `(b t d)`, before `fused.out`."""
         shared = self.heads != self.kv_heads
-        said = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
-        return rearrange(said, "b h t e -> b t (h e)")
+        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
+        return rearrange(attended, "b h t e -> b t (h e)")
 
-    def finish(self, x: Tensor, said: Tensor, fused: FusedBlock) -> Tensor:
-        """The rest of the block, `(... d)`: what the heads said and the feed-forward, added to the stream."""
-        x = x + functional.linear(said, fused.out)
+    def finish(self, x: Tensor, attended: Tensor, fused: FusedBlock) -> Tensor:
+        """The rest of the block, `(... d)`: what the heads say and the feed-forward, added to the stream."""
+        x = x + functional.linear(attended, fused.out)
         gate, up = functional.linear(unit_rms(x), fused.gate_up).chunk(2, -1)
         return x + functional.linear(functional.silu(gate) * up, fused.down)
