@@ -130,7 +130,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments, words in (
         (
             ["ppo"],
-            "no method 'ppo' at preset 'tiny': methods are dgsa, dgsa-sft-below, dgsa-scored-plain, dpo",
+            "no method 'ppo' at preset 'tiny': methods are dgsa, dpo, dgsa.no-expressivity",
         ),
         (["tdsc", "--preset", "huge"], "at preset 'huge'"),
         (["people"], "method people needs votes"),

@@ -148,8 +148,8 @@ def test_what_cannot_be_planned_is_refused() -> None:
     ):
         with pytest.raises(LabError, match="core or full"):
             alignment.plan(*asked)
-    with pytest.raises(LabError, match="core claims need no tdsc, dgsa-sft-below: sft, dpo"):
-        alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa-sft-below"])
+    with pytest.raises(LabError, match="core claims need no tdsc, dgsa.no-stability: sft, dpo"):
+        alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa.no-stability"])
     with pytest.raises(LabError, match="no method 'ppo'"):
         settling.settle("tiny", unit("sw", "ppo"))
     for asked, rates, said in (

@@ -53,7 +53,7 @@ def weights(alpha, alpha_star):
             lambda voices, i: [j for j, voice in enumerate(voices) if voice != voices[i]]
         ),
     },
-    package=[dgsa._other],
+    package=[dgsa.style_of],
 )
 def others(voices, i):
     """Pairs that keep who speaks teach how to speak."""

@@ -6,12 +6,9 @@ heard in a minute. It need not be judge A: anything that turns tokens into heari
 Axis legend: b batch, t speech tokens, f mel frames, j digits of a code, c timbre numbers.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +20,9 @@ from slmlab import files, metrics
 from slmlab.models.fsq import codes_to_digits
 from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
-from slmlab.models.tokenizer import SEMITONES_UNIT, Reading
+from slmlab.models.tokenizer import SEMITONES_UNIT
 from slmlab.speech.chain import Chain
-from slmlab.speech.sampling import SamplingConfig, generate
+from slmlab.speech.sampling import SamplingConfig, speak
 from slmlab.training.loop import to_device
 
 Codes = Sequence[Sequence[int]]
@@ -55,59 +52,37 @@ class CodeJudge:
     @torch.inference_mode()
     def __call__(self, codes: Codes) -> list[Hearing]:
         """Hearings of utterances, in their order; of one without tokens, silence."""
-        heard = [Hearing("")] * len(codes)
+        hearings = [Hearing("")] * len(codes)
         order = sorted((i for i, row in enumerate(codes) if len(row)), key=lambda i: len(codes[i]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             for i, hearing in zip(rows, self._hear([codes[i] for i in rows]), strict=True):
-                heard[i] = hearing
-        return heard
+                hearings[i] = hearing
+        return hearings
 
     def _hear(self, codes: Codes) -> list[Hearing]:
+        """Hearings of one batch."""
         tokenizer = self.chain.tokenizer
         digits = [codes_to_digits(torch.tensor(list(row)), tokenizer.config.dims) for row in codes]
         frames = torch.tensor([2 * len(row) for row in codes])
         reading, mel = tokenizer.decode(
             pad_sequence(digits, batch_first=True), self.timbre.expand(len(codes), -1), frames
         )
-        words = transcribe(self.recogniser(mel, frames), frames, self.recogniser.config.alphabet)
-        return [Hearing(*pair) for pair in zip(words, _spreads(reading, frames), strict=True)]
+        texts = transcribe(self.recogniser(mel, frames), frames, self.recogniser.config.alphabet)
+        rows = zip(texts, reading.prosody, frames.tolist(), strict=True)
+        return [Hearing(text, _spread(prosody[:n])) for text, prosody, n in rows]
 
 
-def _spreads(reading: Reading, frames: Tensor) -> Iterator[float]:
-    """Semitones by which the melody of each utterance spreads; NaN with fewer than five voiced frames."""
-    for prosody, n in zip(reading.prosody, frames.tolist(), strict=True):
-        melody = SEMITONES_UNIT * prosody[:n, 0][prosody[:n, 1] > 0]
-        yield float(melody.std(correction=0)) if len(melody) >= metrics.FEWEST_VOICED else math.nan
-
-
-def speak(
-    model: SpeechLM,
-    language: str,
-    texts: Sequence[str],
-    sampling: SamplingConfig,
-    seeds: Sequence[int],
-    styles: Codes = (),
-) -> list[list[int]]:
-    """Speech tokens of texts, each from its own seed, in the manner of `styles` (none: plain)."""
-    manners = styles or [()] * len(texts)
-    prompts = [model.prompt(text, language, list(style)) for text, style in zip(texts, manners, strict=True)]
-    return generate(model, prompts, sampling, seeds)
+def _spread(prosody: Tensor) -> float:
+    """Semitones by which a melody `(f 2)` spreads; NaN with fewer than five voiced frames."""
+    melody = SEMITONES_UNIT * prosody[:, 0][prosody[:, 1] > 0]
+    return float(melody.std(correction=0)) if len(melody) >= metrics.FEWEST_VOICED else math.nan
 
 
 def expected_lengths(model: SpeechLM, language: str, texts: Sequence[str]) -> list[float]:
     """Tokens, at least 1, that each text is expected to make by the model's own pace."""
     prompts = [torch.tensor([model.prompt(text, language)]) for text in texts]
     return [max(1.0, float(model.expected_tokens(prompt.to(model.pace.device)))) for prompt in prompts]
-
-
-def kept(file: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Rows that were made once: read if the file is there, else made and written, whole or not at all."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(files.plain(row), ensure_ascii=False) for row in make()]
-        files.replace_text(file, "".join(line + "\n" for line in lines))
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass(frozen=True)
@@ -140,28 +115,32 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
     """
     texts = jury.texts
     codes = speak(model, jury.language, texts, jury.sampling, range(len(texts)))
-    heard = jury.judge(codes)
+    hearings = jury.judge(codes)
+    heard = [hearing.text for hearing in hearings]
     expected = expected_lengths(reference, jury.language, texts)
-    counted = max(1, int(sum(expected) / 2))
-    lengths = [len(row) / n for row, n in zip(codes, expected, strict=True)]
-    limits = [jury.sampling.most(n) for n in expected]
+    lengths = [len(row) for row in codes]
     spreads = [
         hearing.f0_spread
-        for text, hearing in zip(texts, heard, strict=True)
-        if metrics.cer(text, hearing.text) <= metrics.CLEAR and not math.isnan(hearing.f0_spread)
+        for text, hearing in zip(texts, hearings, strict=True)
+        if metrics.cer(text, hearing.text) <= metrics.CLEAR
     ]
-    loops = [rate for rate in map(metrics.repetition_rate, codes) if not math.isnan(rate)]
-    words = [hearing.text for hearing in heard]
+    entropies = metrics.equal_count_entropies(codes, max(1, int(sum(expected) / 2)), 20, seed=0)
     return {
-        "wer": metrics.corpus_wer(texts, words),
-        "cer": metrics.corpus_cer(texts, words),
-        "entropy": float(metrics.equal_count_entropies(codes, counted, 20, seed=0).mean()),
-        "repetition": float(np.mean(loops)) if loops else math.nan,
-        "length": float(np.mean(lengths)),
-        "missed_end": metrics.missed_end([len(row) for row in codes], limits),
-        "f0_spread": float(np.mean(spreads)) if spreads else math.nan,
+        "wer": metrics.corpus_wer(texts, heard),
+        "cer": metrics.corpus_cer(texts, heard),
+        "entropy": float(entropies.mean()),
+        "repetition": _mean(map(metrics.repetition_rate, codes)),
+        "length": float(np.mean([n / usual for n, usual in zip(lengths, expected, strict=True)])),
+        "missed_end": metrics.missed_end(lengths, [jury.sampling.most(n) for n in expected]),
+        "f0_spread": _mean(spreads),
         "drift": _drift(model, reference, jury, codes),
     }
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the numbers that are there; NaN if none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 @torch.no_grad()
@@ -170,8 +149,8 @@ def _drift(model: SpeechLM, reference: SpeechLM, jury: Jury, codes: Codes) -> fl
     symbols = [model.config.alphabet.encode(text, jury.language) for text in jury.texts]
     languages, plain = [jury.language] * len(codes), [()] * len(codes)
     batch = to_device(assemble(model.config, symbols, codes, languages, plain), model.pace.device)
-    gone = log_probs(model, batch) - log_probs(reference.to(model.pace.device), batch)
-    return float(gone.sum() / len(batch.targets))
+    gain = log_probs(model, batch) - log_probs(reference.to(model.pace.device), batch)
+    return float(gain.sum() / len(batch.targets))
 
 
 @dataclass(frozen=True)
@@ -192,22 +171,21 @@ class Limits:
 
 def signs(now: Mapping[str, float], start: Mapping[str, float], limits: Limits) -> list[str]:
     """What looks like reward hacking, a sentence each: other lengths, loops, collapse, noise, errors."""
-    change = {name: now[name] - start[name] for name in start if name in now}
-    worse = change["wer"] > limits.error
-    found = {
-        f"the mean length went from {start['length']:.2f} to {now['length']:.2f} of the expected": abs(
-            change["length"]
-        )
-        > limits.length * start["length"],
-        f"repetition rose to {now['repetition']:.1%}": change["repetition"] > limits.repetition,
-        f"H_p collapsed by {-change['entropy']:.2f} bits": change["entropy"] < -limits.entropy,
-        f"H_p and errors rose together, by {change['entropy']:.2f} bits: noise": worse
-        and change["entropy"] > limits.entropy,
-        f"the word error rate rose to {now['wer']:.1%}": worse,
-        f"rejected sides sank by {-now.get('rejected', 0.0):.0f} nats": now.get("rejected", 0.0)
-        < -limits.fall,
-    }
-    return [sentence for sentence, seen in found.items() if seen]
+    rise = {name: now[name] - start[name] for name in start if name in now}
+    longest, rejected = limits.length * start["length"], now.get("rejected", 0.0)
+    worse, noisier = rise["wer"] > limits.error, rise["entropy"] > limits.entropy
+    suspicions = [
+        (
+            abs(rise["length"]) > longest,
+            f"the mean length went from {start['length']:.2f} to {now['length']:.2f} of the expected",
+        ),
+        (rise["repetition"] > limits.repetition, f"repetition rose to {now['repetition']:.1%}"),
+        (rise["entropy"] < -limits.entropy, f"H_p collapsed by {-rise['entropy']:.2f} bits"),
+        (worse and noisier, f"H_p and errors rose together, by {rise['entropy']:.2f} bits: noise"),
+        (worse, f"the word error rate rose to {now['wer']:.1%}"),
+        (rejected < -limits.fall, f"rejected sides sank by {-rejected:.0f} nats"),
+    ]
+    return [sentence for wrong, sentence in suspicions if wrong]
 
 
 def seed_of(*parts: int) -> int:

@@ -42,16 +42,11 @@ def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:
     """(Δ − 1 / (2 β))², `(b)`: a margin is wanted, not an ever larger one (Azar et al. 2024, Eq. 17).
 
     Args:
-        margins: `(b)` Δ, here of log-probabilities *per token* (`per_token`), as TRL and IPO's authors take
-            them: the square would otherwise grow with an utterance's length.
+        margins: `(b)` Δ, here of log-probabilities *a token*, as TRL and IPO's authors take them: the square
+            would otherwise grow with an utterance's length.
         beta: τ of the paper.
     """
     return (margins - 1 / (2 * beta)).square()
-
-
-def per_token(log_probs: Tensor, tokens: Tensor) -> Tensor:
-    """Summed log-probabilities `(b)` divided by how many tokens `(b)`, ends included, they are sums of."""
-    return log_probs / tokens
 
 
 def sft(chosen: Tensor, tokens: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ Each round the model says every text many times at several temperatures; a judge
 does not loop and is as long as it should be. The model learns to say what was kept (SFT), then to prefer the
 best of a text to one that fell through by its words alone (DPO), and the highest temperature rises.
 
-A round's folder holds every candidate with its scores and fate (`candidates.parquet`), its pairs, both
-trainings and, written last, `model` and `round.json`. Chunks of candidates are kept as they come, so that a
-kill costs one chunk or half a minute of training.
+A round's folder holds every candidate with its scores and fate (`candidates/`, a file for every 50 texts),
+its pairs, both trainings, `model` and, written last, its figures (`round.json`). A kill costs one file of
+candidates or half a minute of training.
 """
 
 import functools
@@ -20,20 +20,20 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from slmlab import files, metrics
+from slmlab import metrics
 from slmlab.corpus import pairs as table
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.preference.jury import Jury, expected_lengths, kept, measure, seed_of, speak
-from slmlab.preference.tune import PreferenceConfig, fine_tune, fingerprint, own, tune
-from slmlab.speech.sampling import SamplingConfig
+from slmlab.preference.jury import Jury, expected_lengths, measure, seed_of
+from slmlab.preference.tune import PreferenceConfig, claim, fine_tune, fingerprint, once, rows_of, tune
+from slmlab.speech.sampling import SamplingConfig, speak
 from slmlab.training import checkpoints
 from slmlab.training.checkpoints import Card
 from slmlab.training.loop import TrainConfig
 
-CHUNK = 50  # texts whose candidates are kept together; sorted by length, they fill batches better
-DONE, LEDGER = "round.json", "candidates.parquet"
+CHUNK = 50  # texts whose candidates are made together; sorted by length, they fill batches better
+DONE, CANDIDATES = "round.json", "candidates"
 PASSED = ("winner", "accepted")
 FREE = SamplingConfig(top_k=200, window=0, shortest=0.2, longest=3.0)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -176,117 +176,133 @@ def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Pat
     """
     if len(texts) < config.prompts:
         raise LabError(f"a round of TDSC has {config.prompts} texts, found {len(texts)}: give more texts.")
-    own(folder, [config, jury.language, [*texts], fingerprint(model)])
+    claim(folder, [config, jury.language, [*texts], fingerprint(model)])
     for number in range(config.rounds):
+        order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
         place = folder / f"round-{number}"
-        if not (place / DONE).exists():
-            order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
-            tried = _candidates(model, number, [texts[i] for i in order], config, place, jury)
-            tuned = _learn(model, tried, config, place, jury)
-            checkpoints.save(place / "model", tuned, Card(tuned.config))
-            _summarise(number, tuned, model, tried, config, place, jury)
+        current = _Round(number, [texts[i] for i in order], config, place, jury)
+        once(place / DONE, functools.partial(current.learn_from, model))
         model = checkpoints.load(place / "model", SpeechLM, LMConfig)[0].to(model.pace.device)
     return model
 
 
-def _candidates(
-    model: SpeechLM, number: int, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury
-) -> list[Candidate]:
-    """The ledger of a round, made chunk by chunk."""
-    tried: list[Candidate] = []
-    for start in tqdm(range(0, len(texts), CHUNK), desc=folder.name, unit="chunk", disable=None):
-        make = functools.partial(_chunk, model, number, start, texts[start : start + CHUNK], config, jury)
-        rows = kept(folder / "candidates" / f"{start:06}.jsonl", make)
-        tried += [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
-    with files.whole(folder / LEDGER) as part:
-        pd.DataFrame([asdict(c) for c in tried]).to_parquet(part)
-    return tried
+@dataclass(frozen=True)
+class _Round:
+    """One round."""
 
+    number: int
+    """From 0."""
+    texts: Sequence[str]
+    """What is said."""
+    config: TDSCConfig
+    """How."""
+    folder: Path
+    """Where it lives."""
+    jury: Jury
+    """Hears and watches."""
 
-def _chunk(
-    model: SpeechLM, number: int, start: int, texts: Sequence[str], config: TDSCConfig, jury: Jury
-) -> list[dict[str, Any]]:
-    """All candidates of some texts, drawn, heard and decided on."""
-    schedule = config.schedule(number)
-    n = config.candidates // len(schedule)
-    expected = expected_lengths(model, jury.language, texts)
-    tries: list[list[Candidate]] = [[] for _ in texts]
-    for slot, temperature in enumerate(schedule):
-        places = [i for i in range(len(texts)) for _ in range(n)]
-        seeds = [seed_of(config.seed, number, start + i, slot, j % n) for j, i in enumerate(places)]
-        sampling = replace(config.sampling, temperature=temperature)
-        codes = speak(model, jury.language, [texts[i] for i in places], sampling, seeds)
-        for i, seed, tokens, hearing in zip(places, seeds, codes, jury.judge(codes), strict=True):
-            loops, wer = metrics.repetition_rate(tokens), metrics.wer(texts[i], hearing.text)
-            scores = (wer, 0.0 if math.isnan(loops) else loops, len(tokens) / expected[i])
-            said = (temperature, seed, tuple(tokens), hearing.text)
-            tries[i].append(Candidate(number, start + i, texts[i], *said, *scores))
-    return [asdict(c) for each in tries for c in decide(each, config)]
+    def learn_from(self, model: SpeechLM) -> list[dict[str, float]]:
+        """Let a model try and learn from its tries: saves the tuned one, returns figures."""
+        candidates = self._candidates(model)
+        tuned = self._learn(model, candidates)
+        checkpoints.save(self.folder / "model", tuned, Card(tuned.config))
+        figures = {
+            "round": self.number,
+            "hottest": max(self.config.schedule(self.number)),
+            "pass_rate": sum(c.fate in PASSED for c in candidates) / len(candidates),
+            "pairs": sum(c.fate == "loser" for c in candidates),
+        }
+        return [figures | measure(tuned, model, self.jury)]
 
+    def _candidates(self, model: SpeechLM) -> list[Candidate]:
+        """All candidates of the round."""
+        rows: list[dict[str, Any]] = []
+        starts = range(0, len(self.texts), CHUNK)
+        for start in tqdm(starts, desc=self.folder.name, unit="chunk", disable=None):
+            make = functools.partial(self._chunk, model, start)
+            rows += once(self.folder / CANDIDATES / f"{start:06}.jsonl", make)
+        return [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
 
-def _learn(
-    model: SpeechLM, tried: Sequence[Candidate], config: TDSCConfig, folder: Path, jury: Jury
-) -> SpeechLM:
-    """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
-    good = [c for c in tried if c.fate in (PASSED if config.learn_from == "accepted" else PASSED[:1])]
-    if not good:
-        tqdm.write(f"{folder.name}: the judge rejected all {len(tried)} candidates; nothing is learned here")
-        return model
-    said = [c.text for c in good], [c.tokens for c in good]
-    model = fine_tune(model, jury.language, *said, config.sft, config.batch, folder / "sft")
-    winners = {c.place: c for c in tried if c.fate == "winner"}
-    losers = {c.place: c for c in tried if c.fate == "loser" and c.tokens}
-    pairs = [
-        Pair(str(i), jury.language, winners[i].text, winners[i].tokens, losers[i].tokens, "judge")
-        for i in sorted(losers)
-    ]
-    if config.dpo and pairs:
-        table.write(pairs, folder / "pairs.parquet")
-        return tune(model, pairs, config.dpo, folder / "dpo", jury)
-    if config.dpo:
-        tqdm.write(f"{folder.name}: no text has both a winner and a loser; there is no DPO in this round")
-    return model
+    def _chunk(self, model: SpeechLM, start: int) -> list[dict[str, Any]]:
+        """All candidates of some texts, drawn, heard and decided on."""
+        texts, schedule = self.texts[start : start + CHUNK], self.config.schedule(self.number)
+        n = self.config.candidates // len(schedule)
+        expected = expected_lengths(model, self.jury.language, texts)
+        tries: list[list[Candidate]] = [[] for _ in texts]
+        for slot, temperature in enumerate(schedule):
+            places = [i for i in range(len(texts)) for _ in range(n)]
+            seeds = [
+                seed_of(self.config.seed, self.number, start + i, slot, j % n) for j, i in enumerate(places)
+            ]
+            sampling = replace(self.config.sampling, temperature=temperature)
+            codes = speak(model, self.jury.language, [texts[i] for i in places], sampling, seeds)
+            for i, seed, tokens, hearing in zip(places, seeds, codes, self.jury.judge(codes), strict=True):
+                repetition = metrics.repetition_rate(tokens)
+                candidate = Candidate(
+                    round=self.number,
+                    place=start + i,
+                    text=texts[i],
+                    temperature=temperature,
+                    seed=seed,
+                    tokens=tuple(tokens),
+                    heard=hearing.text,
+                    wer=metrics.wer(texts[i], hearing.text),
+                    repetition=0.0 if math.isnan(repetition) else repetition,
+                    length=len(tokens) / expected[i],
+                )
+                tries[i].append(candidate)
+        return [asdict(c) for each in tries for c in decide(each, self.config)]
 
-
-def _summarise(
-    number: int,
-    model: SpeechLM,
-    before: SpeechLM,
-    tried: Sequence[Candidate],
-    config: TDSCConfig,
-    folder: Path,
-    jury: Jury,
-) -> None:
-    """Figures of a round; their file says that the round is done."""
-    figures = {
-        "round": number,
-        "hottest": max(config.schedule(number)),
-        "pass_rate": sum(c.fate in PASSED for c in tried) / len(tried),
-        "pairs": sum(c.fate == "loser" for c in tried),
-    }
-    kept(folder / DONE, lambda: [figures | measure(model, before, jury)])
+    def _learn(self, model: SpeechLM, candidates: Sequence[Candidate]) -> SpeechLM:
+        """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
+        config, language = self.config, self.jury.language
+        by_fate = {fate: [c for c in candidates if c.fate == fate] for fate in ("winner", "loser")}
+        good = [c for c in candidates if c.fate in PASSED]
+        good = good if config.learn_from == "accepted" else by_fate["winner"]
+        if not good:
+            tqdm.write(
+                f"{self.folder.name}: the judge rejected all {len(candidates)} candidates; nothing is learned"
+                " here"
+            )
+            return model
+        texts, codes = [c.text for c in good], [c.tokens for c in good]
+        model = fine_tune(model, language, texts, codes, config.sft, config.batch, self.folder / "sft")
+        if config.dpo is None:
+            return model
+        winners = {c.place: c for c in by_fate["winner"]}
+        pairs = [
+            Pair(str(c.place), language, c.text, winners[c.place].tokens, c.tokens, "judge")
+            for c in by_fate["loser"]
+            if c.tokens
+        ]
+        if not pairs:
+            tqdm.write(
+                f"{self.folder.name}: no text has both a winner and a loser; there is no DPO in this round"
+            )
+            return model
+        table.write(pairs, self.folder / "pairs.parquet")
+        return tune(model, pairs, config.dpo, self.folder / "dpo", self.jury)
 
 
 def rounds(folder: Path) -> pd.DataFrame:
     """Pass rate, pairs and dev figures of the rounds that are done (Figure 6)."""
-    tables = [pd.read_json(file, lines=True) for file in _of_rounds(folder, DONE)]
-    return pd.concat(tables).set_index("round")
+    return _rows(folder, DONE).set_index("round")
 
 
 def ledger(folder: Path) -> pd.DataFrame:
-    """All candidates of all rounds."""
-    return pd.concat([pd.read_parquet(file) for file in _of_rounds(folder, LEDGER)])
+    """All candidates of all rounds, so far."""
+    return _rows(folder, f"{CANDIDATES}/*.jsonl")
 
 
-def _of_rounds(folder: Path, name: str) -> list[Path]:
-    """A file of every round that has it, in the order of the rounds."""
-    files = [folder / f"round-{number}" / name for number in range(len([*folder.glob("round-*")]))]
-    found = [file for file in files if file.exists()]
-    if not found:
+def _rows(folder: Path, pattern: str) -> pd.DataFrame:
+    """Rows that rounds left in files, in their order."""
+    files = sorted(folder.glob(f"round-*/{pattern}"))
+    if not files:
         raise LabError(
-            f"{folder} has no round of TDSC with a {name} yet: let it run on, or give another folder."
+            f"{folder} has no round of TDSC with a {pattern} yet: let it run on, or give another folder."
         )
-    return found
+    table = pd.DataFrame([row for file in files for row in rows_of(file)])
+    return table.sort_values("round", kind="stable", ignore_index=True)
 
 
 def by_temperature(candidates: pd.DataFrame) -> pd.DataFrame:

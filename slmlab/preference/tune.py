@@ -3,10 +3,10 @@
 The reference's log-probabilities are taken once, before the first step; chosen and rejected sides of a batch
 are one batch of sequences, laid out alike for policy and reference. The rule by which a checkpoint is chosen
 is fixed before: *fewest signs of reward hacking on dev, then what `choose` names; of equals the earliest*.
-The start is no candidate: whoever tunes wants to see what tuning does. If none is without signs, or all score
-below the start, that is said.
+The start is no candidate: whoever tunes wants to see what tuning does. If every checkpoint has signs, or all
+score below the start, a message says so.
 
-Axis legend: b pairs; 2b utterances, chosen ones first.
+Axis legend: b pairs, s the sides of a pair (chosen, rejected); s·b utterances, chosen ones first.
 """
 
 import copy
@@ -14,13 +14,14 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -34,7 +35,7 @@ from slmlab.preference.jury import Jury, Limits, measure, signs
 from slmlab.training import checkpoints
 from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
-LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody", "last")
+LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody")
 WATCHED = 64  # held-out pairs that are read at each validation
 ORIGIN, START, BEST = "made_from.json", "start.json", "best.safetensors"
 
@@ -57,8 +58,8 @@ class PreferenceConfig:
     """Most tokens of a padded batch: text and both sides, but not styles. A step is a mean over its batch: a
     set whose styles took room would come in smaller batches, and weigh more than its weight says."""
     choose: str = "error"
-    """Which checkpoint: the one with the lowest word error rate (`error`) or the widest F0 spread of what is
-    clear then (`melody`; a flat sentence that breaks widens it too) on dev, or the `last`."""
+    """Which checkpoint: the one with the lowest word error rate on dev (`error`), or with the widest F0
+    spread of what is clear (`melody`; a flat sentence that breaks widens it too)."""
     limits: Limits = field(default_factory=Limits)
     """What is a sign of reward hacking."""
 
@@ -74,44 +75,42 @@ class PreferenceConfig:
                 "0 but below 0.5."
             )
 
+    def score(self, figures: Mapping[str, float]) -> float:
+        """By what `choose` names, the higher the better: dev figures of a checkpoint."""
+        if self.choose == "error":
+            return -figures["wer"]
+        return 0.0 if math.isnan(figures["f0_spread"]) else figures["f0_spread"]
+
 
 @dataclass(frozen=True)
 class PairBatch:
     """Pairs as a network reads them."""
 
     sequences: Batch
-    """Of 2b utterances: all chosen sides, then all rejected ones."""
+    """Of the s·b utterances."""
     reference: Tensor
-    """`(2b)` log-probabilities of the frozen reference."""
+    """`(s·b)` log-probabilities of the frozen reference."""
     tokens: Tensor
-    """`(2b)` speech tokens and end of each."""
+    """`(s·b)` speech tokens and end of each."""
     weights: Tensor
     """`(b)` how much each pair counts."""
-
-
-def assemble_pairs(model: SpeechLM, pairs: Sequence[Pair]) -> Batch:
-    """Both sides of pairs as one batch of sequences: all chosen, then all rejected, with equal prompts."""
-    texts = [model.config.alphabet.encode(pair.prompt, pair.language) for pair in pairs]
-    sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
-    languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
-    return assemble(model.config, texts * 2, sides, languages * 2, styles * 2)
 
 
 def preference_loss(
     model: SpeechLM, batch: PairBatch, config: PreferenceConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted mean of DPO or IPO over pairs, and the SFT term; see `losses` for both and the figures."""
-    said = log_probs(model, batch.sequences)
-    (chosen, rejected), (was_chosen, was_rejected) = said.chunk(2), batch.reference.chunk(2)
-    four = (chosen, rejected, was_chosen, was_rejected)
+    policy, tokens = log_probs(model, batch.sequences), batch.tokens
+    (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), batch.reference.chunk(2)
+    four = (chosen, rejected, reference_chosen, reference_rejected)
     if config.loss == "dpo":
         each = losses.dpo(losses.margin(*four), config.beta, config.label_smoothing)
     else:
-        means = (losses.per_token(part, batch.tokens) for part in (said, batch.reference))
-        each = losses.ipo(losses.margin(*(side for mean in means for side in mean.chunk(2))), config.beta)
+        a_token = (*(policy / tokens).chunk(2), *(batch.reference / tokens).chunk(2))
+        each = losses.ipo(losses.margin(*a_token), config.beta)
     loss = (batch.weights * each).mean()
     if config.sft:
-        loss = loss + config.sft * losses.sft(four[0], batch.tokens.chunk(2)[0])
+        loss = loss + config.sft * losses.sft(chosen, tokens.chunk(2)[0])
     return loss, losses.figures(*four, config.beta)
 
 
@@ -119,41 +118,63 @@ class PairBatches:
     """Pairs with the reference's log-probabilities, taken once, as batches by step."""
 
     def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
-        self.reference, self.pairs = reference, pairs
-        prompts = [len(reference.prompt(pair.prompt, pair.language)) + 2 for pair in pairs]
-        spoken = [max(len(pair.chosen_tokens), len(pair.rejected_tokens)) for pair in pairs]
-        sizes = [2 * (head + n) for head, n in zip(prompts, spoken, strict=True)]
+        self.model, self.pairs = reference, pairs
+        sizes = [
+            2
+            * (
+                len(reference.prompt(pair.prompt, pair.language))
+                + 2
+                + max(len(pair.chosen_tokens), len(pair.rejected_tokens))
+            )
+            for pair in pairs
+        ]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
+        self.reference = torch.zeros(len(pairs), 2)
+        """`(b s)` log-probabilities."""
         per = max(1, batch // max(sizes))
         order = sorted(range(len(pairs)), key=lambda i: sizes[i])
-        self.log_probs = torch.empty(len(pairs), 2)
         for start in range(0, len(order), per):
-            chunk = order[start : start + per]
-            self.log_probs[chunk] = self._read([pairs[i] for i in chunk])
+            rows = order[start : start + per]
+            self.reference[rows] = self._read(rows)
 
     @torch.no_grad()
-    def _read(self, pairs: Sequence[Pair]) -> Tensor:
+    def _read(self, rows: Sequence[int]) -> Tensor:
+        """`(b s)` log-probabilities of some pairs by the reference."""
         device = pick_device()
+        sequences = to_device(self.of(rows).sequences, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            said = log_probs(
-                self.reference.to(device), to_device(assemble_pairs(self.reference, pairs), device)
-            )
-        return torch.stack(said.cpu().chunk(2), 1)
+            sides = log_probs(self.model.to(device), sequences)
+        return rearrange(sides.cpu(), "(s b) -> b s", s=2)
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of a step."""
         return self.of(self.rows(step))
 
     def of(self, rows: Sequence[int]) -> PairBatch:
-        """Some pairs as a batch."""
+        """Some pairs as a batch; both sides of a pair have the same prompt."""
         pairs = [self.pairs[i] for i in rows]
         sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
+        texts = [self.model.config.alphabet.encode(pair.prompt, pair.language) for pair in pairs]
+        languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
         return PairBatch(
-            assemble_pairs(self.reference, pairs),
-            torch.cat(self.log_probs[list(rows)].unbind(1)),
+            assemble(self.model.config, texts * 2, sides, languages * 2, styles * 2),
+            rearrange(self.reference[list(rows)], "b s -> (s b)"),
             torch.tensor([len(side) + 1 for side in sides]),
             torch.tensor([pair.weight for pair in pairs]),
         )
+
+
+def held_out(pairs: Iterable[Pair], one_in: int = 10) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to learn from and pairs to look at, split by text: no text is on both sides.
+
+    Every tenth text by the hash of its spelling; a table of one text has nothing to look at.
+    """
+    learned: list[Pair] = []
+    watched: list[Pair] = []
+    for pair in pairs:
+        point = hashlib.sha256(for_scoring(pair.prompt).encode()).digest()[0]
+        (watched if point % one_in == 0 else learned).append(pair)
+    return (learned, watched) if learned else (watched, [])
 
 
 def tune(
@@ -177,8 +198,8 @@ def tune(
     """
     folder = Path(folder)
     check(pairs, folder.name)
-    own(folder, [config, [*pairs], fingerprint(model), jury and [jury.texts, jury.sampling]])
-    learned, watched = held_out(pairs) if jury else (list(pairs), [])
+    claim(folder, [config, [*pairs], fingerprint(model), jury and [jury.texts, jury.sampling]])
+    learned, watched = held_out(pairs) if jury else (pairs, [])
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     batches = PairBatches(reference, learned, config.batch, config.train.seed)
     validate = None
@@ -186,24 +207,10 @@ def tune(
         seen = PairBatches(reference, watched[:WATCHED], config.batch, 0) if watched else None
         validate = _Monitor(reference, seen, config, folder, jury)
     loss = functools.partial(preference_loss, config=config)
-    policy = train(copy.deepcopy(model), loss, batches, config.train, folder, validate)
-    if validate and config.choose != "last":
-        checkpoints.put(policy, checkpoints.read(folder / BEST)[0], folder / BEST)
-        validate.tell()
+    policy: SpeechLM = train(copy.deepcopy(model), loss, batches, config.train, folder, validate)
+    if validate:
+        validate.take_best(policy)
     return policy.to(model.pace.device)
-
-
-def held_out(pairs: Iterable[Pair], one_in: int = 10) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn from and pairs to look at, split by text: no text is on both sides.
-
-    Every tenth text by the hash of its spelling; a table of one text has nothing to look at.
-    """
-    learned: list[Pair] = []
-    watched: list[Pair] = []
-    for pair in pairs:
-        point = hashlib.sha256(for_scoring(pair.prompt).encode()).digest()[0]
-        (watched if point % one_in == 0 else learned).append(pair)
-    return (learned, watched) if learned else (watched, [])
 
 
 class _Monitor:
@@ -219,52 +226,42 @@ class _Monitor:
     ) -> None:
         self.reference, self.pairs, self.config = reference, pairs, config
         self.folder, self.jury = folder, jury
-        if not (folder / START).exists():
-            start = measure(reference, reference, jury)
-            files.replace_text(folder / START, json.dumps(start) + "\n")
-        self.start: dict[str, float] = json.loads((folder / START).read_text(encoding="utf-8"))
+        self.start = once(folder / START, lambda: [measure(reference, reference, jury)])[0]
 
     def __call__(self, policy: SpeechLM) -> Mapping[str, float]:
-        figures = measure(policy, self.reference, self.jury) | self._on_pairs(policy)
-        found = signs(figures, self.start, self.config.limits)
-        if found:
-            tqdm.write(f"{name_of(self.folder)}: {'; '.join(found)}")
-        self._keep(policy, (-len(found), self._score(figures)))
-        row = figures | {"signs": len(found)}
+        figures = measure(policy, self.reference, self.jury)
+        if self.pairs is not None:
+            batch = to_device(self.pairs.of(range(len(self.pairs.pairs))), policy.pace.device)
+            loss, seen = preference_loss(policy, batch, self.config)
+            figures |= {name: float(value) for name, value in (seen | {"loss": loss}).items()}
+        suspicions = signs(figures, self.start, self.config.limits)
+        if suspicions:
+            tqdm.write(f"{name_of(self.folder)}: {'; '.join(suspicions)}")
+        rank = [-len(suspicions), self.config.score(figures)]
+        best = self.folder / BEST
+        if not best.exists() or rank > checkpoints.read_header(best)["rank"]:  # of equals the earliest
+            checkpoints.write(best, checkpoints.weights(policy), {"rank": rank})
+        row = figures | {"signs": len(suspicions)}
         if self.jury.watch:
             before, train = monitor(self.folder), self.config.train
             step = min(before.index[-1] + (train.validate_every or train.steps), train.steps)
             self.jury.watch(str(self.folder), pd.concat([before, pd.DataFrame([row], index=[step])]))
         return row
 
-    def tell(self) -> None:
-        """Say so if the checkpoint that was kept has signs of reward hacking, or scores below the start."""
-        signs_less, score = checkpoints.read_header(self.folder / BEST)["rank"]
-        if signs_less < 0:
+    def take_best(self, policy: SpeechLM) -> None:
+        """Give a policy the weights of the best checkpoint; a message if that looks hacked, or scores below
+        the start.
+        """
+        tensors, card = checkpoints.read(self.folder / BEST)
+        checkpoints.put(policy, tensors, self.folder / BEST)
+        fewest, score = card["rank"]
+        if fewest < 0:
             tqdm.write(
                 f"{name_of(self.folder)}: every checkpoint looks hacked; the one kept has the fewest signs"
             )
-        elif score < self._score(self.start):
+        elif score < self.config.score(self.start):
             what = "a flatter melody" if self.config.choose == "melody" else "more word errors"
             tqdm.write(f"{name_of(self.folder)}: even the checkpoint kept has {what} on dev than the start")
-
-    def _score(self, figures: Mapping[str, float]) -> float:
-        melody, error = figures["f0_spread"], figures["wer"]
-        return (0.0 if math.isnan(melody) else melody) if self.config.choose == "melody" else -error
-
-    def _on_pairs(self, policy: SpeechLM) -> dict[str, float]:
-        """Loss and figures on the pairs that are only looked at."""
-        if self.pairs is None:
-            return {}
-        batch = to_device(self.pairs.of(range(len(self.pairs.pairs))), policy.pace.device)
-        loss, figures = preference_loss(policy, batch, self.config)
-        return {name: float(value) for name, value in {**figures, "loss": loss}.items()}
-
-    def _keep(self, policy: SpeechLM, rank: tuple[float, float]) -> None:
-        """Keep the weights if they rank above those kept; equal ones, met again after a kill, do not."""
-        file = self.folder / BEST
-        if not file.exists() or list(rank) > checkpoints.read_header(file)["rank"]:
-            checkpoints.write(file, checkpoints.weights(policy), {"rank": list(rank)})
 
 
 def name_of(folder: Path) -> str:
@@ -277,10 +274,9 @@ def monitor(folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     if not (folder / START).exists():
         raise LabError(f"{folder} holds no tuning that a jury watched: there is nothing to look at.")
-    start = json.loads((folder / START).read_text(encoding="utf-8"))
-    logged = read_log(folder) if (folder / LOG).exists() else []
-    later = [row["validation"] | {"step": row["step"]} for row in logged if row.get("validation")]
-    return pd.DataFrame([{"step": 0, "signs": 0} | start, *later]).set_index("step")
+    log = read_log(folder) if (folder / LOG).exists() else []
+    later = [row["validation"] | {"step": row["step"]} for row in log if row.get("validation")]
+    return pd.DataFrame([{"step": 0, "signs": 0} | rows_of(folder / START)[0], *later]).set_index("step")
 
 
 def fine_tune(
@@ -298,16 +294,16 @@ def fine_tune(
         batch: most tokens of a padded batch.
         folder: where the run lives; a killed run goes on there.
     """
-    own(Path(folder), [config, batch, language, [*texts], [*codes], fingerprint(model)])
+    claim(Path(folder), [config, batch, language, [*texts], [*codes], fingerprint(model)])
     symbols = [model.config.alphabet.encode(text, language) for text in texts]
     sizes = [len(text) + len(row) + 4 for text, row in zip(symbols, codes, strict=True)]
     rows = frame_batches(sizes, max(batch, *sizes), config.seed)
 
     def batches(step: int) -> Batch:
-        chosen = rows(step)
-        said = [codes[i] for i in chosen]
-        plain: list[Any] = [()] * len(chosen)
-        return assemble(model.config, [symbols[i] for i in chosen], said, [language] * len(chosen), plain)
+        at = rows(step)
+        plain: list[Any] = [()] * len(at)
+        texts, said = [symbols[i] for i in at], [codes[i] for i in at]
+        return assemble(model.config, texts, said, [language] * len(at), plain)
 
     tuned: SpeechLM = train(copy.deepcopy(model), lm_loss, batches, config, folder)
     return tuned.to(model.pace.device)
@@ -318,15 +314,28 @@ def fingerprint(model: SpeechLM) -> str:
     return checkpoints.digest_of(checkpoints.weights(model), {})
 
 
-def own(folder: Path, made_from: Any) -> None:
-    """Claim a folder for a run: LabError if it holds one that was made from anything else."""
-    digest = files.digest(made_from)
-    file = folder / ORIGIN
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != digest:
+def once(file: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows that are made once: read if the file is there, else made and written, whole or not at all.
+
+    They come back as they were, but for tuples, which are lists.
+    """
+    if not file.exists():
+        lines = [json.dumps(row, ensure_ascii=False, default=files.plain) for row in make()]
+        files.replace_text(file, "".join(line + "\n" for line in lines))
+    return rows_of(file)
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """Rows that `once` has made."""
+    with open(file, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def claim(folder: Path, made_from: Any) -> None:
+    """Keep a folder for one run: LabError if it holds one that was made from anything else."""
+    own = {"digest": files.digest(made_from)}
+    if once(folder / ORIGIN, lambda: [own]) != [own]:
         raise LabError(
             f"{folder} holds a run with other settings, pairs or another start: give another folder, or "
             "delete it."
         )
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        files.replace_text(file, json.dumps(digest) + "\n")

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
 
 _COUNT = Lock()  # torch's number of threads is the whole process's
@@ -306,6 +306,25 @@ def generate(
     batches = [order[start : start + rows] for start in range(0, len(order), rows)]
     _side_by_side(say, batches[::-1], min(cores, len(batches)))
     return said
+
+
+def speak(
+    model: SpeechLM,
+    language: str,
+    texts: Sequence[str],
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    styles: Sequence[Sequence[int]] = (),
+) -> list[list[int]]:
+    """Speech codes of texts, each from its own seed and in the manner of its style, of which 40 codes count.
+
+    Without styles, or with an empty one, speech is plain.
+    """
+    prompts = [
+        model.prompt(text, language, list(style)[:STYLE_TOKENS])
+        for text, style in zip(texts, styles or [()] * len(texts), strict=True)
+    ]
+    return generate(model, prompts, config, seeds)
 
 
 def _side_by_side(say: Callable[[list[int]], None], batches: Sequence[list[int]], workers: int) -> None:

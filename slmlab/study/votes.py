@@ -15,8 +15,8 @@ from slmlab.people import export
 from slmlab.people import simulated as listeners
 from slmlab.people.design import GAP, Clip, ClipPair, ListeningTest
 from slmlab.people.store import Store
-from slmlab.preference.jury import Jury, seed_of, speak
-from slmlab.speech.sampling import SamplingConfig
+from slmlab.preference.jury import Jury, seed_of
+from slmlab.speech.sampling import SamplingConfig, speak
 
 FREE = SamplingConfig(temperature=1.0, top_k=200)
 LIVELY, FLAT = "livelier", "flatter"
