@@ -291,7 +291,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _align(arguments: argparse.Namespace) -> None:
-    from slmlab.preference.methods import align
+    from slmlab.preference.methods import Run, align, summary
 
     if arguments.method in ("core", "full"):
         from slmlab.study import alignment, rows
@@ -309,18 +309,9 @@ def _align(arguments: argparse.Namespace) -> None:
     if arguments.only:
         raise LabError("--only chooses among the study's methods: it goes with core or full.")
     for seed in arguments.seed:
-        folder = align(
-            arguments.method,
-            arguments.preset,
-            seed,
-            start=arguments.start,
-            votes=arguments.votes,
-            clips=arguments.clips,
-            language=arguments.language,
-            alpha=arguments.alpha,
-            recordings=arguments.recordings,
-        )
-        print(f"aligned: {folder / 'model'}")
+        fields = ("method", "preset", "language", "start", "alpha", "votes", "clips", "recordings")
+        folder = align(Run(seed=seed, **{name: getattr(arguments, name) for name in fields}))
+        print(f"aligned: {folder / 'model'}\n{summary(folder)}")
 
 
 def _settle(arguments: argparse.Namespace) -> None:

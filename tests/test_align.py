@@ -21,6 +21,7 @@ from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.preference import methods, tdsc
 from slmlab.preference.dgsa import Recording
 from slmlab.preference.jury import CodeJudge
+from slmlab.preference.methods import Run
 from slmlab.preference.tune import monitor
 from slmlab.speech.chain import Chain
 from slmlab.training import checkpoints, shelf
@@ -54,6 +55,11 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     return Chain(folder)
 
 
+def aligned(said: str) -> Path:
+    """The folder of the run whose model a command announced."""
+    return Path(said.split("aligned: ")[1].splitlines()[0]).parent
+
+
 def test_a_judge_hears_alike_alone_and_among_others(chain: Chain) -> None:
     judge = CodeJudge(chain, chain.named_timbre("mid"), batch=2)
     codes = [[1, 2, 3, 4] * 5, [], [6000] * 9, [77, 5] * 8]
@@ -67,36 +73,47 @@ def test_a_judge_hears_alike_alone_and_among_others(chain: Chain) -> None:
 
 def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["align", "tdsc", "--preset", "smoke", "--seed", "3"]) == 0
-    model = Path(capsys.readouterr().out.split("aligned: ")[1].strip())
-    folder = model.parent
+    folder = aligned(capsys.readouterr().out)
     assert folder.name.startswith("align.tdsc.sw.3-")
     assert len(tdsc.ledger(folder)) == 2 * 4 * 12
     card = checkpoints.load(folder / "model", SpeechLM, LMConfig)[1]
     assert card.facts["method"] == "tdsc"
     assert {"wer", "entropy", "drift"} <= read_done(folder)["metrics"].keys()
     made = (folder / "model.safetensors").stat().st_mtime_ns
-    assert methods.align("tdsc", "smoke", 3) == folder
+    assert methods.align(Run("tdsc", "smoke", 3)) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
-    assert methods.align("sft", "smoke", 3) != folder
+    assert methods.align(Run("sft", "smoke", 3)) != folder
 
 
-def test_votes_of_people_train(chain: Chain, tmp_path: Path) -> None:
+def test_votes_of_people_train(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     vote = {"prompt": "mama anapika", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>"}
     votes = tmp_path / "preferences.jsonl"
     rows = [vote | {"prompt": f"mama anapika {word}", "split": "train"} for word in ("moja", "mbili", "tatu")]
     votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, vote | {"split": "test"}]))
-    folder = methods.align("people", "smoke", 0, votes=votes, language="sw")
-    assert list(monitor(folder / "dpo").index) == [0, 2]
+    asked = ["align", "people", "--preset", "smoke", "--language", "sw", "--votes", str(votes)]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    folder = aligned(said)
+    rows = monitor(folder / "dpo")
+    assert list(rows.index) == [0, 2]
+    wer = read_done(folder)["metrics"]["wer"]
+    assert f"on dev: word errors {rows.loc[0, 'wer']:.1%} → {wer:.1%}, H_p in bits" in said
+    assert f'hear it: slmlab speak "…" --language sw --lm {folder / "model"}' in said
+    assert "warning: 3 votes are few: below about 100" in said
+    monkeypatch.setattr(methods, "FEW_VOTES", 3)
+    assert "warning" not in methods.summary(folder)
     votes.write_text(json.dumps(vote | {"split": "test"}))
     with pytest.raises(LabError, match=r"all 1 votes in .* are kept for testing"):
-        methods.align("people", "smoke", 0, votes=votes, language="sw")
+        methods.align(Run("people", "smoke", votes=votes, language="sw"))
 
 
 def test_dgsa_by_name(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [Recording("một hai", (1, 2, 3), "anh"), Recording("ba bốn", (4, 5, 6), "chị")]
     monkeypatch.setattr(methods, "_recordings", lambda *_: said)
 
-    folder = methods.align("dgsa", "smoke", 0)
+    folder = methods.align(Run("dgsa", "smoke"))
     assert folder.name.startswith("align.dgsa.vi.0-")
     assert (folder / "pairs.parquet").exists()
 
@@ -119,7 +136,7 @@ def test_dgsa_learns_from_people_s_recordings(
 
     given = ["align", "dgsa", "--preset", "smoke", "--recordings", str(brought)]
     assert main([*given, "--language", "sw"]) == 0
-    folder = Path(capsys.readouterr().out.split("aligned: ")[1].strip()).parent
+    folder = aligned(capsys.readouterr().out)
     learned = {pair.prompt for pair in read(folder / "pairs.parquet", "sw")}
     assert 0 < len(learned) <= (splits == "lm").sum()
     assert main([*given, "--language", "vi"]) == 2

@@ -93,7 +93,7 @@ def test_what_was_tuned_is_said_to_the_last_bit(
     """A checkpoint in few bits would round a tuning away, and the start would be scored in its place."""
     apply, tuned = alignment.methods.apply, []
 
-    def spy(*arguments: object) -> SpeechLM:
+    def spy(*arguments: object) -> tuple[SpeechLM, dict[str, float]]:
         tuned.append(apply(*arguments))
         return tuned[-1]
 
@@ -101,7 +101,7 @@ def test_what_was_tuned_is_said_to_the_last_bit(
     alignment.run("smoke", [unit("vi", "dgsa")], 1, tmp_path / "results", parts)
     (place,) = (tmp_path / "cache" / "smoke").glob("tune.dgsa*/model.safetensors")
     kept = checkpoints.load(place.with_suffix(""), SpeechLM, LMConfig)[0]
-    for name, tensor in checkpoints.weights(tuned[0]).items():
+    for name, tensor in checkpoints.weights(tuned[0][0]).items():
         assert torch.equal(tensor, checkpoints.weights(kept)[name]), name
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_planned_is_refused() -> None:
     ):
         with pytest.raises(LabError, match="core or full"):
             alignment.plan(*asked)
-    with pytest.raises(LabError, match="core claims need no tdsc, dgsa.no-stability: sft, dpo"):
+    with pytest.raises(LabError, match=r"core claims need no tdsc, dgsa\.no-stability: sft, dpo"):
         alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa.no-stability"])
     with pytest.raises(LabError, match="no method 'ppo'"):
         settling.settle("tiny", unit("sw", "ppo"))

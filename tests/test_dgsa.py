@@ -170,5 +170,5 @@ def test_a_judge_that_accepts_no_recording_is_said(tmp_path: Path) -> None:
     deaf = dataclasses.replace(JURY, judge=lambda codes: [Hearing("")] * len(codes))
     with pytest.raises(LabError, match=r"of 5 recordings the judge accepted 0 .*, and 4 have another"):
         dgsa.align(a_model(), SPEECH, HOW, tmp_path / "deaf", deaf)
-    with pytest.raises(LabError, match="accepted 1 .*, and 0 have another recording of its speaker"):
+    with pytest.raises(LabError, match=r"accepted 1 .*, and 0 have another recording of its speaker"):
         dgsa.align(a_model(), SPEECH[-1:], HOW, tmp_path / "alone", JURY)

@@ -1,15 +1,15 @@
 """Preference tuning by name: a method, a preset, a seed, and everything else follows.
 
-A run is a stage: its key holds the method's settings, the checkpoints it begins from and hears with, and the
-code, so that a killed run goes on, a finished one is read, and nothing is mistaken for anything else. What is
-left in its folder: `model`, and the pairs, ledgers and logs of `slmlab.preference`.
+A run is a stage: its key holds what was asked for, the method's settings, the checkpoints it begins from and
+hears with, and the code, so that a killed run goes on and a finished one is read. In its folder are `model`,
+and the pairs, ledgers and logs of `slmlab.preference`.
 
 The rates and steps of `tiny` were settled on dev (`slmlab settle`, seed 0).
 """
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from slmlab import files
 from slmlab.corpus import utterances
 from slmlab.corpus.build import MANIFEST
 from slmlab.corpus.manifest import RECORDED
-from slmlab.corpus.pairs import Pair, read
+from slmlab.corpus.pairs import Encode, Pair, read
 from slmlab.errors import LabError
 from slmlab.language.sentences import sentences
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -29,19 +29,26 @@ from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
 from slmlab.preference.jury import CodeJudge, Jury, Limits, measure
 from slmlab.preference.tdsc import TDSCConfig
-from slmlab.preference.tune import PreferenceConfig, tune
+from slmlab.preference.tune import PreferenceConfig, monitor, tune
 from slmlab.sound import audio
 from slmlab.sound.audio import SOUNDS
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.training import checkpoints, recipes, shelf
-from slmlab.training.cache import Stage, run_stages
+from slmlab.training.cache import Stage, read_done, run_stages
 from slmlab.training.checkpoints import SUFFIX, Card
 from slmlab.training.loop import TrainConfig
 
 PEOPLE = "people"
 METHODS = (*dgsa.VARIANTS, *tdsc.VARIANTS, PEOPLE)
 TEXT_SEED = 77  # texts to be said anew; corpora draw theirs from other seeds
+FEW_VOTES = 100
+SHOWN = {
+    "wer": ("word errors", "{:.1%}"),
+    "entropy": ("H_p in bits", "{:.2f}"),
+    "f0_spread": ("F0 spread in semitones", "{:.2f}"),
+}
+"""Dev figures that a summary has."""
 
 
 @dataclass(frozen=True)
@@ -124,159 +131,167 @@ SCALES = {
 }
 
 
-def align(
-    method: str,
-    preset_name: str,
-    seed: int,
-    start: Path | None = None,
-    votes: Path | None = None,
-    clips: Path | None = None,
-    language: str = "",
-    alpha: float | None = None,
-    recordings: Path | None = None,
-) -> Path:
-    """Run a method, or find what it left: the folder of its run.
+@dataclass(frozen=True)
+class Run:
+    """What is asked of `align`."""
+
+    method: str
+    """One of `METHODS`."""
+    preset: str
+    """Which chain, and how long (`SCALES`)."""
+    seed: int = 0
+    """Decides everything left to chance."""
+    language: str = ""
+    """`vi` for DGSA and its like, else `sw`, unless given; votes do not say theirs, so that it has to be
+    given."""
+    start: Path | None = None
+    """The checkpoint to begin from, such as the study's; without it the chain's own language model."""
+    alpha: float | None = None
+    """For DGSA and its like: share of synthetic speech that the start was trained on; 0.8 unless given."""
+    votes: Path | None = None
+    """For `people`: the exported preference table."""
+    clips: Path | None = None
+    """For `people`: the folder of the systems' sounds, where votes only name them by sha256."""
+    recordings: Path | None = None
+    """For DGSA and its like: an imported corpus in place of the stand-in speech of the chain."""
+
+    def check(self) -> None:
+        """LabError if this cannot be done."""
+        method, people = self.method, self.method == PEOPLE
+        if method not in METHODS or self.preset not in SCALES:
+            raise LabError(
+                f"there is no method {method!r} at preset {self.preset!r}: methods are {', '.join(METHODS)}, "
+                f"presets {', '.join(SCALES)}."
+            )
+        if (self.votes is None) == people:
+            raise LabError(f"method {method} {'needs' if people else 'takes no'} votes: see --votes.")
+        if self.votes and not self.votes.is_file():
+            raise LabError(f"{self.votes} does not exist: export the votes first.")
+        if people and not self.language:
+            raise LabError("a table of votes does not say in which language: give it with --language.")
+        if self.clips and not people:
+            raise LabError(f"method {method} takes no clips: they are what votes are about.")
+        for name in ("recordings", "alpha"):
+            if getattr(self, name) is not None and method not in dgsa.VARIANTS:
+                raise LabError(f"method {method} takes no {name}: {', '.join(dgsa.VARIANTS)} do.")
+        if self.recordings and not (self.recordings / MANIFEST).exists():
+            raise LabError(
+                f"{self.recordings} is no corpus: make one of your recordings with `slmlab import`."
+            )
+
+
+def align(run: Run) -> Path:
+    """Let a method run, or find what it left: the folder of the run, with its `model`."""
+    run.check()
+    chain = shelf.checkpoint_folder(run.preset)
+    language = run.language or ("vi" if run.method in dgsa.VARIANTS else "sw")
+    start = run.start or chain / f"lm.{language}"
+    run = replace(run, language=language, start=start)
+    parts = [f"{part}".removesuffix(SUFFIX) for part in (start, chain / "tokenizer", chain / "judge_a")]
+    shas = [checkpoints.read_header(Path(part + SUFFIX))["sha256"] for part in parts]
+    table = run.votes or (run.recordings and run.recordings / MANIFEST)
+    shas += [hashlib.sha256(table.read_bytes()).hexdigest()] if table else []
+    name = f"align.{run.method}.{language}.{run.seed}"
+    stage = Stage(name, (), functools.partial(_run, run), [shas, SCALES[run.preset].used_by(run.method)])
+    return run_stages([stage], files.CACHE / run.preset, workers=1)[name]
+
+
+def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]:
+    """The stage: align, save the model, and say what dev thinks of it."""
+    chain, scale = Chain(shelf.checkpoint_folder(run.preset)), SCALES[run.preset]
+    if run.method in dgsa.VARIANTS:
+        corpus = run.recordings or shelf.corpus_folder(run.preset, run.language)
+        material = Material(recordings=_recordings(chain, corpus, run.language))
+    elif run.votes:
+        material = Material(pairs=_votes(chain, run.votes, run.language, run.clips))
+    else:
+        material = Material(texts=sentences(run.language, "lm", scale.texts, TEXT_SEED))
+    start = checkpoints.load(run.start or "", SpeechLM, LMConfig)[0]
+    jury = jury_of(chain, run.language, scale.watched(run.method))
+    model, figures = apply(run, start, material, scale, folder, jury)
+    facts = {"method": run.method, "seed": run.seed, "language": run.language, "start": f"{run.start}"}
+    checkpoints.save(folder / "model", model, Card(model.config, facts))
+    return figures | {"votes": len(material.pairs)}
+
+
+def apply(
+    run: Run, model: SpeechLM, material: Material, scale: Scale, folder: Path, jury: Jury
+) -> tuple[SpeechLM, dict[str, float]]:
+    """The model after a run's method, and its dev figures; the given one stays as it is.
 
     Args:
-        method: one of `METHODS`.
-        preset_name: which chain, and how long (`SCALES`).
-        seed: decides everything left to chance.
-        start: the checkpoint to begin from, such as the study's; without it the chain's own language model.
-        votes: for `people`: the exported preference table.
-        clips: for `people`: the folder of the systems' sounds, where votes only name them by sha256.
-        language: `vi` for DGSA and its like, else `sw`, unless given; votes do not say theirs, so that it has
-            to be given.
-        alpha: for DGSA and its like: share of synthetic speech that the start was trained on; 0.8 unless
-            given.
-        recordings: for DGSA and its like: an imported corpus in place of the stand-in speech of the chain.
+        run: its method, seed and alpha.
+        model: where it begins, the frozen reference.
+        material: what it learns from.
+        scale: how long and how fast.
+        folder: where it works; a killed run goes on there.
+        jury: filters, and watches on dev.
     """
-    if method not in METHODS or preset_name not in SCALES:
-        raise LabError(
-            f"there is no method {method!r} at preset {preset_name!r}: methods are {', '.join(METHODS)}, "
-            f"presets {', '.join(SCALES)}."
-        )
-    if (votes is None) == (method == PEOPLE):
-        raise LabError(f"method {method} {'needs' if method == PEOPLE else 'takes no'} votes: see --votes.")
-    if votes and not votes.is_file():
-        raise LabError(f"{votes} does not exist: export the votes first.")
-    if method == PEOPLE and not language:
-        raise LabError("a table of votes does not say in which language: give it with --language.")
-    if clips and method != PEOPLE:
-        raise LabError(f"method {method} takes no clips: they are what votes are about.")
-    for what, value in (("recordings", recordings), ("alpha", alpha)):
-        if value is not None and method not in dgsa.VARIANTS:
-            raise LabError(f"method {method} takes no {what}: {', '.join(dgsa.VARIANTS)} do.")
-    if recordings and not (recordings / MANIFEST).exists():
-        raise LabError(f"{recordings} is no corpus: make one of your recordings with `slmlab import`.")
-    chain = Chain(shelf.checkpoint_folder(preset_name))
-    language = language or ("vi" if method in dgsa.VARIANTS else "sw")
-    begin = start or chain.folder / f"lm.{language}"
-    read_from = [begin, chain.folder / "tokenizer", chain.folder / "judge_a"]
-    sources = [Path(f"{path}".removesuffix(SUFFIX) + SUFFIX) for path in read_from]
-    headers = [checkpoints.read_header(file) for file in sources]
-    config: list[Any] = [[header["sha256"] for header in headers], SCALES[preset_name].used_by(method)]
-    given = [votes] if votes else [recordings / MANIFEST] if recordings else []
-    config += [hashlib.sha256(file.read_bytes()).hexdigest() for file in given]
-    places = (str(begin), str(votes or ""), str(clips or ""), str(recordings or ""))
-    arguments = (method, preset_name, seed, *places, language, DGSAConfig.alpha if alpha is None else alpha)
-    name = f"align.{method}.{language}.{seed}"
-    stage = Stage(name, (), functools.partial(_run, *arguments), config)
-    return run_stages([stage], files.CACHE / preset_name, workers=1)[name]
-
-
-def _run(
-    method: str,
-    preset_name: str,
-    seed: int,
-    start: str,
-    votes: str,
-    clips: str,
-    recordings: str,
-    language: str,
-    alpha: float,
-    folder: Path,
-    inputs: dict[str, Path],
-) -> Mapping[str, float]:
-    """The stage: align, keep the model, say what dev thinks of it."""
-    scale = SCALES[preset_name]
-    chain = Chain(shelf.checkpoint_folder(preset_name))
-    model = checkpoints.load(start, SpeechLM, LMConfig)[0]
-    jury = jury_of(chain, language, scale.watched(method))
-    material = Material(sentences(language, "lm", scale.texts, TEXT_SEED))
+    method, seed = run.method, run.seed
+    dpo = scale.dgsa if method in dgsa.VARIANTS else scale.dpo
+    dpo = replace(dpo, train=replace(dpo.train, seed=seed))
     if method in dgsa.VARIANTS:
-        said = Path(recordings) if recordings else shelf.corpus_folder(preset_name, language)
-        material = Material(recordings=_recordings(chain, said, language))
-    elif method == PEOPLE:
-        encode = _encoder(chain, Path(clips)) if clips else None
-        cast = read(votes, language, encode)
-        material = Material(pairs=[pair for pair in cast if pair.group != "test"])
-        if not material.pairs:
-            raise LabError(f"all {len(cast)} votes in {votes} are kept for testing: collect more.")
-    tuned = apply(method, model, material, scale, seed, folder, jury, alpha)
-    facts = {"method": method, "seed": seed, "language": language, "start": start}
-    checkpoints.save(folder / "model", tuned, Card(tuned.config, facts))
-    return measure(tuned, model, jury)
+        alpha = DGSAConfig.alpha if run.alpha is None else run.alpha
+        settings = DGSAConfig(dpo, alpha, same_speaker=scale.same_speaker, max_wer=scale.max_wer, seed=seed)
+        tuned = dgsa.align(model, material.recordings, dgsa.variant(method, settings), folder, jury)
+    elif method in tdsc.VARIANTS:
+        sft = replace(scale.sft, seed=seed)
+        rounds = TDSCConfig(sft, dpo, scale.rounds, scale.prompts, max_wer=scale.max_wer, seed=seed)
+        tuned = tdsc.align(model, material.texts, replace(rounds, **tdsc.VARIANTS[method]), folder, jury)
+    else:
+        tuned = tune(model, material.pairs, dpo, folder / "dpo", jury)
+    return tuned, measure(tuned, model, jury)
 
 
 def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | None = None) -> Jury:
     """Judge A, in one of the chain's voices, with as many dev sentences, at which a model is watched."""
     judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))
-    dev = tuple(sentences(language, "dev", n_dev, TEXT_SEED))
-    return Jury(language, judge, dev, sampling or SamplingConfig())
+    return Jury(
+        language, judge, tuple(sentences(language, "dev", n_dev, TEXT_SEED)), sampling or SamplingConfig()
+    )
 
 
-def apply(
-    method: str,
-    model: SpeechLM,
-    material: Material,
-    scale: Scale,
-    seed: int,
-    folder: Path,
-    jury: Jury,
-    alpha: float = 0.8,
-) -> SpeechLM:
-    """A model after a method; the given one stays as it is.
-
-    Args:
-        method: one of `METHODS`.
-        model: where it begins, the frozen reference.
-        material: what it learns from.
-        scale: how long and how fast.
-        seed: decides everything left to chance.
-        folder: where the run lives; a killed one goes on there.
-        jury: filters, and watches on dev.
-        alpha: share of synthetic speech that the model was trained on, for DGSA.
-    """
-    usual = scale.dgsa if method in dgsa.VARIANTS else scale.dpo
-    dpo = replace(usual, train=replace(usual.train, seed=seed))
-    if method in dgsa.VARIANTS:
-        settings = DGSAConfig(
-            dpo, alpha=alpha, seed=seed, max_wer=scale.max_wer, same_speaker=scale.same_speaker
+def summary(folder: Path) -> str:
+    """A finished run in words: what it did to the dev figures, and how to hear it."""
+    card = checkpoints.read_header(folder / f"model{SUFFIX}")["facts"]
+    after = read_done(folder)["metrics"]
+    before = monitor(folder / "dpo").iloc[0] if (folder / "dpo").exists() else {}
+    shown = []
+    for name, (label, form) in SHOWN.items():
+        values = [figures[name] for figures in (before, after) if figures.get(name) is not None]
+        shown.append(f"{label} {' → '.join(map(form.format, values))}")
+    lines = [f"on dev: {', '.join(shown)}"]
+    if card["method"] == PEOPLE and after["votes"] < FEW_VOTES:
+        lines.append(
+            f"warning: {after['votes']} votes are few: below about {FEW_VOTES} what is learned is mostly "
+            "chance. Collect more before you trust it."
         )
-        return dgsa.align(model, material.recordings, dgsa.variant(method, settings), folder, jury)
-    if method in tdsc.VARIANTS:
-        sft = replace(scale.sft, seed=seed)
-        rounds = TDSCConfig(sft, dpo, scale.rounds, scale.prompts, seed=seed, max_wer=scale.max_wer)
-        return tdsc.align(model, material.texts, replace(rounds, **tdsc.VARIANTS[method]), folder, jury)
-    return tune(model, material.pairs, dpo, folder / "dpo", jury)
+    lines.append(f'hear it: slmlab speak "…" --language {card["language"]} --lm {folder / "model"}')
+    return "\n".join(lines)
+
+
+def _votes(chain: Chain, table: Path, language: str, clips: Path | None) -> list[Pair]:
+    """The pairs of a table of votes, but for those that are kept for testing."""
+    pairs = read(table, language, _encoder(chain, clips) if clips else None)
+    learned = [pair for pair in pairs if pair.group != "test"]
+    if not learned:
+        raise LabError(f"all {len(pairs)} votes in {table} are kept for testing: collect more.")
+    return learned
 
 
 def _recordings(chain: Chain, folder: Path, language: str) -> list[Recording]:
-    """People's recordings, or the stand-in for them, of a language in a folder, as tokens.
-
-    Those of dev and test sentences are left out.
-    """
+    """Authentic speech of a language in a corpus as tokens, without that of dev and test sentences."""
     data = utterances.Utterances(folder)
     codes = recipes.encode(chain.tokenizer, data)
     rows = data.rows().assign(codes=[row.tolist() for row in codes])
-    found = authentic(rows[(rows["language"] == language) & (rows["split"] == "lm")])
-    if not found:
+    recordings = authentic(rows[(rows["language"] == language) & (rows["split"] == "lm")])
+    if not recordings:
         raise LabError(f"there is no authentic speech of {language!r} in {folder}: DGSA needs some.")
-    return found
+    return recordings
 
 
 def authentic(rows: pd.DataFrame) -> list[Recording]:
-    """The authentic ones of utterances with `kind`, `text`, `voice` and `codes`."""
+    """The authentic ones, or their stand-in, of utterances with `kind`, `text`, `voice` and `codes`."""
     real = rows[rows["kind"].isin(["authentic", RECORDED])]
     return [
         Recording(text, tuple(map(int, codes)), voice)
@@ -284,18 +299,18 @@ def authentic(rows: pd.DataFrame) -> list[Recording]:
     ]
 
 
-def _encoder(chain: Chain, clips: Path) -> Callable[[str], Sequence[int]]:
+def _encoder(chain: Chain, clips: Path) -> Encode:
     """What gives the speech tokens of the sound with a sha256 among the clips."""
-    files = (file for file in sorted(clips.rglob("*")) if file.suffix.lower() in SOUNDS)
-    known = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in files}
+    sounds = [file for file in sorted(clips.rglob("*")) if file.suffix.lower() in SOUNDS]
+    by_digest = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sounds}
 
     @functools.cache
     def encode(digest: str) -> Sequence[int]:
-        if digest not in known:
+        if digest not in by_digest:
             raise LabError(
-                f"none of {len(known)} sounds in {clips} has the sha256 {digest}: a vote's sound is gone, or "
-                "this is not the folder that the study was made from."
+                f"none of {len(by_digest)} sounds in {clips} has the sha256 {digest}: a vote's sound is gone,"
+                " or this is not the folder that the study was made from."
             )
-        return chain.encode(torch.as_tensor(audio.read(known[digest], max_seconds=30)[0]))
+        return chain.encode(torch.as_tensor(audio.read(by_digest[digest], max_seconds=30)[0]))
 
     return encode

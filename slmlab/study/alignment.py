@@ -29,8 +29,8 @@ from slmlab.language.sentences import sentences
 from slmlab.language.text import for_scoring
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa, methods, tdsc
-from slmlab.preference.jury import CodeJudge, measure
-from slmlab.preference.methods import PEOPLE, SCALES, Material
+from slmlab.preference.jury import CodeJudge
+from slmlab.preference.methods import PEOPLE, SCALES, Material, Run
 from slmlab.preference.tdsc import PASSED
 from slmlab.sound import audio
 from slmlab.speech import score
@@ -227,8 +227,8 @@ def try_method(
             model, jury, texts[: SCALES[study.preset].prompts], unit.seed, folder / "votes"
         )
         material = Material(pairs=pairs)
-    tuned = methods.apply(unit.method, model, material, scale, unit.seed, folder, jury, unit.alpha)
-    return tuned, measure(tuned, model, jury)
+    run = Run(unit.method, study.preset, unit.seed, study.language, alpha=unit.alpha)
+    return methods.apply(run, model, material, scale, folder, jury)
 
 
 def say(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, Any]:
