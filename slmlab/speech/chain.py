@@ -22,13 +22,13 @@ from slmlab.models.judges import (
     ConvolutionalJudge,
     transcribe,
 )
-from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
+from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
 from slmlab.models.vocoder import Vocoder
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
-from slmlab.speech.sampling import SamplingConfig, generate
+from slmlab.speech.sampling import SamplingConfig, speak
 from slmlab.training import checkpoints
 from slmlab.training.shelf import KINDS, VOICES
 
@@ -231,11 +231,7 @@ class Chain:
         """
         lm = self.lm(language)
         seeds = seeds or list(range(len(texts)))
-        prompts = [
-            lm.prompt(text, language, list(style)[:STYLE_TOKENS])
-            for text, style in zip(texts, styles or [[]] * len(texts), strict=True)
-        ]
-        codes = generate(lm, prompts, sampling or SamplingConfig(), seeds)
+        codes = speak(lm, language, texts, sampling or SamplingConfig(), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
         return [
             Speech(self.to_wave(mel, row, timbre), mel, row)
