@@ -11,8 +11,9 @@ from torch import Tensor
 
 from slmlab.models.lm import LMConfig, SpeechLM, assemble, log_probs
 from slmlab.preference import losses
+from slmlab.training.presets import ALPHABET
 
-CONFIG = LMConfig(10, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+CONFIG = LMConfig(ALPHABET, ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
 
 
 def numbers(*values: float) -> Tensor:
