@@ -4,9 +4,9 @@ text bounds.
 Every utterance has a stream of random numbers of its own, drawn from its seed and the step alone: the same
 sentence and seed see the same numbers alone or inside any batch.
 
-A batch reads its prompts padded at the right, as in training, and then keeps keys and values with the prompts
-moved to the right end, so that all rows write their next token in the same slot and only the empty slots
-before a short prompt are masked.
+A batch reads its prompts padded at the right, as in training. Their keys and values are then stored at the
+right end of the memory: all rows write their next token to the same slot, and only the empty slots before a
+short prompt are masked.
 
 Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k ids still in the draw, d width,
 h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w window of past tokens.
@@ -25,15 +25,17 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.errors import LabError
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
 
-_COUNT = Lock()  # torch's number of threads is the whole process's
+_THREADS = Lock()  # torch's number of threads is the whole process's
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
-REST = 0.8  # when no more than this share of a batch still speaks, those who ended are left out
+REST = 0.8  # when no more than this share of a batch still speaks, the others leave it
 FEW = 8  # rows that are worth a core of their own
+PIECES = 4  # of the output matrix: a few rows times one piece after the other take a quarter less time
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,8 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    """One id a row, `(b)`, of `logits` `(b v)`; one that fills its window already is drawn again from all
-    ids.
-
-    Args:
-        logits: `(b v)`.
-        past: `(b w)`, the last ids of each row.
-        uniform: `(b DRAWS)` in [0, 1).
-        config: how.
+    """One id a row, `(b)`, of `logits` `(b v)`, by numbers in [0, 1) `(b DRAWS)`; an id that fills its share of
+    the row's last ids, `past` `(b w)`, already is drawn again from all ids.
     """
     ids, weights = candidates(logits, config)
     chosen = ids.gather(1, pick(weights, uniform[:, 0])[:, None])
@@ -138,47 +134,47 @@ def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) 
 
 
 class _Weights:
-    """A model's weights laid out for reading one place at a time, and copies of what they were made from."""
+    """A model's weights laid out for reading one token a row at a time."""
 
     def __init__(self, model: SpeechLM) -> None:
-        self.made_from = [parameter.detach().clone() for parameter in model.parameters()]
+        self.source = [parameter.detach().clone() for parameter in model.parameters()]
+        """The parameters that these were made from."""
         self.table = model.table()
         """`(v d)`, all ids."""
-        self.output = (self.table[model.config.end :] * model.norm.weight).t().contiguous()
-        """`(d v)`, from <end> on, the last norm's gain folded in."""
+        output = (self.table[model.config.end :] * model.norm.weight).t()
+        self.output = [piece.contiguous() for piece in output.chunk(PIECES, 1)]
+        """`(d v)` in pieces of v, from <end> on, the last norm's gain folded in."""
         self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
         self.columns = [
             FusedBlock(*(matrix.mT if matrix.ndim == 2 else matrix for matrix in b)) for b in self.blocks
         ]
-        """The same, seen from the side on which one place is multiplied."""
+        """The same, transposed: what one token a row is multiplied by."""
 
-    def still_hold(self, model: SpeechLM) -> bool:
-        """Whether the model has the very numbers, in the same place, that it had."""
-        pairs = zip(self.made_from, model.parameters(), strict=True)
+    def are_of(self, model: SpeechLM) -> bool:
+        """Whether the model still has the very numbers, in the same place, that these were made from."""
+        pairs = zip(self.source, model.parameters(), strict=True)
         return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)
 
 
-_laid_out: WeakKeyDictionary[SpeechLM, _Weights] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[SpeechLM, _Weights] = WeakKeyDictionary()
 
 
 def _weights(model: SpeechLM) -> _Weights:
-    """Laid out once, and again when training has changed a number: to compare costs a tenth of it."""
-    kept = _laid_out.get(model)
-    if kept is None or not kept.still_hold(model):
-        kept = _laid_out[model] = _Weights(model)
-    return kept
+    """Laid out once, and again when training has changed a number: comparing takes a tenth of the time."""
+    weights = _cache.get(model)
+    if weights is None or not weights.are_of(model):
+        weights = _cache[model] = _Weights(model)
+    return weights
 
 
 def _long_rows(matrix: Tensor) -> Tensor:
-    """The same matrix with its longer side contiguous in memory: a few rows times it then run twice as
-    fast.
-    """
+    """The same matrix with its longer side contiguous: a few rows are multiplied by it twice as fast."""
     tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
     return matrix.t().contiguous().t() if tall else matrix.contiguous()
 
 
-class _Desk:
-    """Room for what one step computes for `b` rows; the views of it are made once, not at every step."""
+class _Buffers:
+    """Where one step of `b` rows writes its results; their views are made once, not at every step."""
 
     def __init__(self, config: LMConfig, b: int, like: Tensor) -> None:
         h, kv, e = config.heads, config.kv_heads, config.width // config.heads
@@ -186,92 +182,101 @@ class _Desk:
         self.turning = torch.view_as_complex(self.qkv[:, : (h + kv) * e].unflatten(1, (h + kv, e // 2, 2)))
         """`(b h p)`: q and k as pairs."""
         self.q = self.qkv[:, : h * e].unflatten(1, (kv, h // kv, e))
-        """`(b kv h/kv e)`: heads that share keys go in as so many queries of one head."""
+        """`(b kv h/kv e)`: heads that share keys are so many queries of one head."""
         self.kv = self.qkv[:, h * e :].unflatten(1, (2, kv, e)).transpose(0, 1)
         """`(2 b kv e)`: what is remembered."""
         self.gate_up = like.new_empty(b, 2 * config.ffn)
         self.gate, self.up = self.gate_up.chunk(2, 1)
         self.logits = like.new_empty(b, config.vocabulary - config.end)
+        self.pieces = self.logits.chunk(PIECES, 1)
 
 
 class _Reader:
-    """A model that remembers what it has read: keys and values of each block are kept."""
+    """A model that remembers keys and values of all that it has read; `logits` `(b v)` are what follows."""
 
     def __init__(
         self, model: SpeechLM, weights: _Weights, prompts: Sequence[Sequence[int]], room: int
     ) -> None:
+        """Read prompts, after which `room` tokens can be read; equal prompts are read once."""
         self.model, self.weights, c = model, weights, model.config
-        different = list(dict.fromkeys(map(tuple, prompts)))  # what is said many times is read once
-        lengths, device = torch.tensor([len(row) for row in different]), weights.table.device
-        self.filled, self.steps = int(lengths.max()), 0
-        ids = torch.tensor([[*row, *[0] * (self.filled - len(row))] for row in different], device=device)
-        places = [different.index(tuple(row)) for row in prompts]
-        slots = self.filled + room
-        shape = (c.layers, 2, len(prompts), c.kv_heads, slots, c.width // c.heads)
-        self.memory = weights.table.new_empty(shape)
-        self.memory[..., : self.filled, :].zero_()
-        empty = torch.arange(slots) < rearrange(self.filled - lengths[places], "b -> b 1")
-        self.mask = None
-        if bool(empty.any()):
-            self.mask = weights.table.new_zeros(len(prompts), 1, 1, slots)
-            self.mask.masked_fill_(rearrange(empty, "b t -> b 1 1 t").to(device), -torch.inf)
-        self._turns(ids, lengths, places, room)
-        self.logits = self._prefill(ids, lengths, places)[places]
-        self.desk = _Desk(c, len(prompts), self.logits)
+        device, e = weights.table.device, c.width // c.heads
+        different = list(dict.fromkeys(map(tuple, prompts)))
+        sources = [different.index(tuple(prompt)) for prompt in prompts]
+        lengths = torch.tensor([len(prompt) for prompt in different])
+        self.start = self.filled = int(lengths.max())
+        slots = torch.arange(self.start + room)
+        self.memory = weights.table.new_empty(c.layers, 2, len(prompts), c.kv_heads, len(slots), e)
+        self.memory[..., : self.start, :].zero_()
+        empty = slots < rearrange(self.start - lengths[sources], "b -> b 1 1 1")
+        mask = torch.where(empty, -torch.inf, 0.0).to(weights.table)
+        self.mask = mask if bool(empty.any()) else None
+        ids = pad_sequence([torch.tensor(prompt) for prompt in different], batch_first=True).to(device)
+        turns = rotation(model.positions(ids), e, c.rope_theta)
+        last = turns[sources, lengths[sources] - 1]
+        ahead = rotation(torch.arange(1, 1 + room, device=device), e, c.rope_theta)
+        self.turns = rearrange(last, "b p -> b 1 p") * ahead
+        """`(b room p)`: rotations of what follows the prompts."""
+        self.logits = self._read_prompts(ids, lengths, turns, sources)
+        self.buffers = _Buffers(c, len(prompts), self.logits)
 
-    def _turns(self, ids: Tensor, lengths: Tensor, places: Sequence[int], room: int) -> None:
-        """Rotations: a first for each row, and one that all rows make beyond it, step by step."""
-        c = self.model.config
-        self.prompt_turn = rotation(self.model.positions(ids), c.width // c.heads, c.rope_theta)
-        self.row_turn = self.prompt_turn[places, lengths[places] - 1]
-        self.step_turn = rotation(
-            torch.arange(1, room + 1, device=ids.device), c.width // c.heads, c.rope_theta
-        )
-
-    def _prefill(self, ids: Tensor, lengths: Tensor, places: Sequence[int]) -> Tensor:
-        """Read different prompts, right-padded: logits after each, `(different v)`.
-
-        Keys and values go to the rows that say the prompt, `places` tells which, moved to the right.
-        """
+    def _read_prompts(self, ids: Tensor, lengths: Tensor, turns: Tensor, sources: Sequence[int]) -> Tensor:
+        """Fill the memory of each row from the prompt that `sources` names; logits `(b v)` after it."""
         x = functional.embedding(ids, self.weights.table)
+        ends = (torch.arange(len(ids)), lengths - 1)
         for i, (block, fused) in enumerate(zip(self.model.blocks, self.weights.blocks, strict=True)):
-            q, k, v = block.queries_keys_values(x, self.prompt_turn, fused)
-            for row, place in enumerate(places):
-                n = int(lengths[place])
-                self.memory[i, 0, row, :, self.filled - n : self.filled] = k[place, :, :n]
-                self.memory[i, 1, row, :, self.filled - n : self.filled] = v[place, :, :n]
-            x = block.finish(x, block.attention(q, k, v), fused)
-        return unit_rms(x[torch.arange(len(ids)), lengths - 1]) @ self.weights.output
+            q, k, v = block.queries_keys_values(x, turns, fused)
+            for row, source in enumerate(sources):
+                n = int(lengths[source])
+                self.memory[i, 0, row, :, self.start - n : self.start] = k[source, :, :n]
+                self.memory[i, 1, row, :, self.start - n : self.start] = v[source, :, :n]
+            attended = block.attention(q, k, v)
+            if i == len(self.memory) - 1:  # of the last block, only what predicts is needed
+                x, attended = x[ends], attended[ends]
+            x = block.finish(x, attended, fused)
+        x = unit_rms(x)
+        return torch.cat([x @ piece for piece in self.weights.output], 1)[sources]
 
     def read(self, ids: Tensor) -> None:
-        """Read one id a row, `(b)`, at the next slot: `logits` are then what follows it, `(b v)`.
+        """Read one more id a row, `(b)`.
 
         Plain views stand in for einops here, whose microseconds would be a tenth of the step.
         """
-        desk, slot, self.filled = self.desk, self.filled, self.filled + 1
-        turn = (self.row_turn * self.step_turn[self.steps])[:, None]
-        self.steps += 1
+        at, slot, self.filled = self.buffers, self.filled, self.filled + 1
+        turn = self.turns[:, slot - self.start, None]
         mask = None if self.mask is None else self.mask[..., : self.filled]
         x = functional.embedding(ids, self.weights.table)
         for columns, memory in zip(self.weights.columns, self.memory[..., : self.filled, :], strict=True):
-            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=desk.qkv)
-            desk.turning.mul_(turn)
-            memory.select(3, slot).copy_(desk.kv)
-            said = functional.scaled_dot_product_attention(desk.q, memory[0], memory[1], attn_mask=mask)
-            x = torch.addmm(x, said.reshape(x.shape), columns.out)
-            torch.mm(unit_rms(x), columns.gate_up, out=desk.gate_up)
-            x = torch.addmm(x, functional.silu(desk.gate).mul_(desk.up), columns.down)
-        self.logits = torch.mm(unit_rms(x), self.weights.output, out=desk.logits)
+            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=at.qkv)
+            at.turning.mul_(turn)
+            memory.select(3, slot).copy_(at.kv)
+            attended = functional.scaled_dot_product_attention(at.q, memory[0], memory[1], attn_mask=mask)
+            x = torch.addmm(x, attended.reshape(x.shape), columns.out)
+            torch.mm(unit_rms(x), columns.gate_up, out=at.gate_up)
+            x = torch.addmm(x, functional.silu(at.gate).mul_(at.up), columns.down)
+        x = unit_rms(x)
+        for piece, logits in zip(self.weights.output, at.pieces, strict=True):
+            torch.mm(x, piece, out=logits)
+        self.logits = at.logits
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch only, in ascending order: they move up, nothing is allocated."""
+        """Go on with these rows only, in ascending order: they move up, and no second memory is needed."""
         for to, row in enumerate(rows.tolist()):
             if to != row:
                 self.memory[:, :, to, :, : self.filled] = self.memory[:, :, row, :, : self.filled]
         self.memory = self.memory[:, :, : len(rows)]
-        self.row_turn, self.logits = self.row_turn[rows], self.logits[rows]
+        self.turns, self.logits = self.turns[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
-        self.desk = _Desk(self.model.config, len(rows), self.logits)
+        self.buffers = _Buffers(self.model.config, len(rows), self.logits)
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    """What is to be said: a prompt, the seed of its random numbers, and how many tokens it may have."""
+
+    prompt: Sequence[int]
+    seed: int
+    least: int
+    most: int
 
 
 @torch.inference_mode()
@@ -284,28 +289,29 @@ def generate(
         model: on any device.
         prompts: from `SpeechLM.prompt`.
         config: how freely.
-        seeds: one for each prompt; equal prompts with equal seeds draw the same numbers. How many cores share
-            the prompts decides the shapes of products and so their last bits, which a close draw can turn on:
-            what must come out the same everywhere is drawn on one thread, as the studies do.
+        seeds: one for each prompt; equal prompts with equal seeds draw the same numbers. The number of cores
+            that share the prompts decides the shapes of products and so their last bits, which a close draw
+            can turn on: draw on one thread, as the studies do, what must be the same everywhere.
     """
     if len(seeds) != len(prompts):
         raise LabError(f"Sampling has {len(prompts)} prompts and {len(seeds)} seeds: give one seed for each.")
     expected = [float(model.expected_tokens(torch.tensor([row]).to(model.pace.device))) for row in prompts]
+    utterances = [
+        _Utterance(prompt, seed, config.least(n), config.most(n))
+        for prompt, seed, n in zip(prompts, seeds, expected, strict=True)
+    ]
     weights = _weights(model)
-    order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
-    said: list[list[int]] = [[] for _ in prompts]
-
-    def say(rows: list[int]) -> None:
-        bounds = [(config.least(expected[i]), config.most(expected[i])) for i in rows]
-        spoken = _batch(model, weights, [prompts[i] for i in rows], bounds, config, [seeds[i] for i in rows])
-        for i, codes in zip(rows, spoken, strict=True):
-            said[i] = codes
-
     cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1
-    rows = min(config.batch, max(FEW, math.ceil(len(order) / cores)))
-    batches = [order[start : start + rows] for start in range(0, len(order), rows)]
-    _side_by_side(say, batches[::-1], min(cores, len(batches)))
-    return said
+    size = min(config.batch, max(FEW, math.ceil(len(prompts) / cores)))
+    order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
+    batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
+    drawn = _side_by_side(
+        lambda rows: _batch(model, weights, [utterances[i] for i in rows], config), batches, cores
+    )
+    codes = {
+        i: row for rows, batch in zip(batches, drawn, strict=True) for i, row in zip(rows, batch, strict=True)
+    }
+    return [codes[i] for i in range(len(prompts))]
 
 
 def speak(
@@ -327,60 +333,51 @@ def speak(
     return generate(model, prompts, config, seeds)
 
 
-def _side_by_side(say: Callable[[list[int]], None], batches: Sequence[list[int]], workers: int) -> None:
-    """Batches in as many threads, one core each: at tiny, products gain little from being split."""
+def _side_by_side(
+    draw_batch: Callable[[list[int]], list[list[int]]], batches: Sequence[list[int]], cores: int
+) -> list[list[list[int]]]:
+    """Batches in as many threads, one core each: small products gain little from being split."""
+    workers = min(cores, len(batches))
     if workers < 2:
-        for rows in batches:
-            say(rows)
-        return
-    with _COUNT:
-        cores = torch.get_num_threads()
+        return [draw_batch(rows) for rows in batches]
+    with _THREADS:
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                list(pool.map(say, batches))  # what one of them raised is raised here
+                return list(pool.map(draw_batch, batches))
         finally:
-            torch.set_num_threads(cores)
+            torch.set_num_threads(threads)
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # which other threads do not inherit
 def _batch(
-    model: SpeechLM,
-    weights: _Weights,
-    prompts: Sequence[Sequence[int]],
-    bounds: Sequence[tuple[int, int]],
-    config: SamplingConfig,
-    seeds: Sequence[int],
+    model: SpeechLM, weights: _Weights, utterances: Sequence[_Utterance], config: SamplingConfig
 ) -> list[list[int]]:
     """Codes of utterances drawn side by side, each of a length within its bounds."""
-    limit, shortest, w = max(most for _, most in bounds), max(least for least, _ in bounds), config.window
-    reader = _Reader(model, weights, prompts, limit)
-    device = weights.table.device
-    streams = torch.from_numpy(uniforms(seeds, limit)).to(device)
-    least, most = torch.tensor(bounds, device=device).unbind(1)
-    whole = torch.full((len(prompts), w + limit), -1, device=device)  # counted from <end>, which is 0
-    said, rows = whole.clone(), torch.arange(len(prompts), device=device)
-    going = torch.ones_like(rows, dtype=torch.bool)
+    device, window = weights.table.device, config.window
+    least, most = (
+        torch.tensor([getattr(u, name) for u in utterances], device=device) for name in ("least", "most")
+    )
+    limit, shortest = int(most.max()), int(least.max())
+    reader = _Reader(model, weights, [u.prompt for u in utterances], limit)
+    streams = torch.from_numpy(uniforms([u.seed for u in utterances], limit)).to(device)
+    ids = torch.full((len(utterances), window + limit), -1, device=device)
+    """Drawn ids, counted from <end>, which is 0; the first `window` of each row stand for the past."""
+    speaking = torch.ones_like(least, dtype=torch.bool)
+    rows = torch.arange(len(utterances), device=device)  # which are still in the batch
     for step in range(limit):
         if step < shortest:
-            reader.logits[:, 0].masked_fill_(least > step, -torch.inf)
-        chosen = draw(reader.logits, said[:, step : step + w], streams[:, step], config)
-        said[:, step + w] = chosen
-        going &= (chosen != 0) & (most > step + 1)
-        active = int(going.sum())
-        if active == 0:
+            reader.logits[:, 0].masked_fill_(least[rows] > step, -torch.inf)
+        chosen = draw(reader.logits, ids[rows, step : step + window], streams[rows, step], config)
+        ids[rows, step + window] = chosen
+        speaking[rows] &= (chosen != 0) & (most[rows] > step + 1)
+        stay = torch.nonzero(speaking[rows])[:, 0]
+        if len(stay) == 0:
             break
-        if active <= REST * len(rows):
-            whole[rows] = said
-            kept = torch.nonzero(going)[:, 0]
-            reader.keep(kept)
-            state = (said, rows, going, chosen, streams, least, most)
-            said, rows, going, chosen, streams, least, most = (each[kept] for each in state)
+        if len(stay) <= REST * len(rows):
+            reader.keep(stay)
+            rows, chosen = rows[stay], chosen[stay]
         reader.read(chosen + model.config.end)
-    whole[rows] = said
-    return [_codes(row[w : w + n]) for row, (_, n) in zip(whole.tolist(), bounds, strict=True)]
-
-
-def _codes(said: list[int]) -> list[int]:
-    """Codes up to the first <end>, which is 0."""
-    return [place - 1 for place in (said[: said.index(0)] if 0 in said else said)]
+    spoken = [row[window : window + u.most] for row, u in zip(ids.tolist(), utterances, strict=True)]
+    return [[i - 1 for i in (row[: row.index(0)] if 0 in row else row)] for row in spoken]
