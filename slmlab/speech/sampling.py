@@ -119,8 +119,9 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    """One id a row, `(b)`, of `logits` `(b v)`, by numbers in [0, 1) `(b DRAWS)`; an id that fills its share of
-    the row's last ids, `past` `(b w)`, already is drawn again from all ids.
+    """One id a row, `(b)`, of `logits` `(b v)`, by the numbers in [0, 1) `uniform` `(b DRAWS)`.
+
+    An id that fills its share of the row's last ids, `past` `(b w)`, is drawn again from all ids.
     """
     ids, weights = candidates(logits, config)
     chosen = ids.gather(1, pick(weights, uniform[:, 0])[:, None])
