@@ -86,7 +86,17 @@ def _chain_commands(command: Command) -> None:
         "--filter", action="store_true", help="let judge A hear it: what the quality filter takes"
     )
     train = with_preset("train", _train, "train one network, or `all`, and whatever it needs")
-    train.add_argument("stage", help="a stage such as tokenizer or lm.sw, or `all`")
+    train.add_argument(
+        "stage",
+        help="a stage such as tokenizer or lm.sw, `all`, or a language with a folder under data/languages",
+    )
+    train.add_argument(
+        "--recordings",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="corpora that `import` made, to learn from as well",
+    )
     train.add_argument(
         "--ship", action="store_true", help="of all: put the checkpoints under data/checkpoints"
     )
@@ -118,7 +128,10 @@ def _import_command(command: Command) -> None:
     )
     brought.add_argument("--language", required=True, help="what is spoken, such as sw or vi")
     brought.add_argument(
-        "--consent", required=True, help="under what terms they may be used: a licence, or who agreed to what"
+        "--consent",
+        default="",
+        help="under what terms they may be used: a licence, or who agreed to what (what the Record tab kept "
+        "says so itself)",
     )
     brought.add_argument("--name", help="of the corpus (the folder's)")
     brought.add_argument("--out", type=Path, help="where the corpus goes (cache/imported/<name>)")
@@ -183,7 +196,8 @@ def _speak_command(command: Command) -> None:
         type=Path,
         help="a UTF-8 file: its lines become 001.wav, …, words and tokens beside them",
     )
-    speak.add_argument("--language", default="sw", help="sw or vi (sw)")
+    speak.add_argument("--language", default="sw", help="vi, sw, or one that was taught with `train` (sw)")
+    speak.add_argument("--preset", default="tiny", help="whose networks speak (tiny)")
     speak.add_argument(
         "--voice", default="mid", help="a shipped voice, or a sound file of the voice to speak in"
     )
@@ -205,6 +219,10 @@ def _measure_command(command: Command) -> None:
     measure.add_argument(
         "--reference", action="append", type=Path, default=[], help="a recording to compare each with"
     )
+    measure.add_argument(
+        "--language", default="", help="that is spoken, for its judge and its cut into words"
+    )
+    measure.add_argument("--preset", default="tiny", help="whose networks listen (tiny)")
     measure.add_argument("--json", action="store_true", help="print JSON, not a table")
     measure.add_argument(
         "--checkpoints", type=Path, help="a folder of checkpoints, for the judge and the speaker encoder"
@@ -277,14 +295,23 @@ def _import(arguments: argparse.Namespace) -> None:
     for path, reason in made.skipped:
         print(f"skipped: {path}: {reason}")
     print(f"imported: {len(made.corpus)} recordings, {60 * made.corpus.hours:.1f} min, into {target}")
+    print(f"next: slmlab train {arguments.language} --recordings {target}")
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from slmlab.corpus.shares import TARGETS
+    from slmlab.language import languages
     from slmlab.training import shelf
 
     if arguments.ship and arguments.stage != "all":
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
-    folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh)
+    network, _, language = arguments.stage.rpartition(".")
+    if language in languages.codes() and (not network or language not in TARGETS):
+        folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
+        print(f"trained: {folder}")
+        print(f"next: slmlab speak TEXT --language {language} --preset {arguments.preset}")
+        return
+    folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh, arguments.recordings)
     print(f"trained: {folder}")
     if arguments.ship:
         print(f"shipped: {shelf.ship(arguments.preset)}")
@@ -422,6 +449,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         temperature=arguments.temperature,
         folder=arguments.checkpoints,
         lm=arguments.lm,
+        preset_name=arguments.preset,
     )
     if arguments.file:
         commands.keep_spoken(out, texts, said, arguments.seed)
@@ -439,7 +467,14 @@ def _measure(arguments: argparse.Namespace) -> None:
                 f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
                 f"sound, in their order"
             )
-    rows = commands.measure(arguments.sounds, arguments.text, arguments.reference, arguments.checkpoints)
+    rows = commands.measure(
+        arguments.sounds,
+        arguments.text,
+        arguments.reference,
+        arguments.checkpoints,
+        arguments.language,
+        arguments.preset,
+    )
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))
 
 

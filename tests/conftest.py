@@ -46,7 +46,7 @@ def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "speaker": SpeakerConfig(n_speakers=2, width=32, layers=1, width_out=8),
         "judge_a": AttentiveConfig(ALPHABET, width=32, blocks=1, heads=2),
         "judge_b": ConvolutionalConfig(ALPHABET, width=32, kernels=(5,)),
-    } | {f"lm.{language}": lm for language in TARGETS}
+    } | {f"lm.{language}": lm for language in ("backbone", *TARGETS)}
     folder = tmp_path_factory.mktemp("random-chain")
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -7,21 +7,25 @@ may be used.
 """
 
 import csv
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from slmlab.corpus import manifest
-from slmlab.corpus.build import Corpus, Sound, recorded_wave, save, sound_of
+from slmlab.corpus.build import MANIFEST, Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
 from slmlab.files import fraction
 from slmlab.language import languages
 from slmlab.language.text import alphabet_of
 from slmlab.sound.audio import SOUNDS, is_generated
 
+RECORDED = "recordings.tsv"
+"""The table that the Record tab keeps beside its recordings."""
 SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
 """Shares of the sentences when an import chooses the splits itself."""
 
@@ -35,7 +39,9 @@ class ImportSpec:
     language: str
     """Code of the language spoken."""
     consent: str
-    """Under what terms the recordings may be used: a licence, or who agreed to what and when."""
+    """Under what terms the recordings may be used, where they do not say it themselves: a licence, or who
+    agreed to what and when.
+    """
     split: str | None = None
     """The one split of all rows; None lets a hash of each sentence choose."""
     keep_wave: bool = False
@@ -54,6 +60,8 @@ class Clip:
     """Its transcript; empty if there is none."""
     speaker: str
     """Who speaks."""
+    consent: str = ""
+    """Under what terms this one may be used, where the collection says so."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +95,35 @@ def common_voice(folder: str | Path, part: str = "validated") -> list[Clip]:
     """The recordings of a Common Voice folder: `part`.tsv with client_id, path and sentence, and `clips/`."""
     folder = Path(folder)
     path = folder / f"{part}.tsv"
-    rows = list(csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
-    missing = [c for c in ("client_id", "path", "sentence") if rows and c not in rows[0]]
-    if missing:
-        raise LabError(f"{path} lacks the columns {', '.join(missing)}: is it a Common Voice table?")
+    rows = _rows(path, ("client_id", "path", "sentence"))
     return [
         Clip(folder / "clips" / row["path"], (row["sentence"] or "").strip(), f"cv-{row['client_id'][:12]}")
         for row in rows
     ]
 
 
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table with tabs between; LabError where a column is missing."""
+    rows = list(csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if missing := [name for name in columns if rows and name not in rows[0]]:
+        raise LabError(f"{path} lacks the columns {', '.join(missing)}: is it the right table?")
+    return [{name: value or "" for name, value in row.items() if name} for row in rows]
+
+
 def plain(folder: str | Path) -> list[Clip]:
     """Every WAV, FLAC, MP3 and OGG file under a folder, with the text of the `.txt` file of the same name.
 
-    A subfolder is a speaker; files at the top belong to one.
+    A subfolder is a speaker; files at the top belong to one. What the Record tab of a listening test keeps
+    has a table instead (`recordings.tsv`), with each recording's consent.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise LabError(f"{folder} is no folder: give the one that holds the sound files.")
+    if (folder / RECORDED).exists():
+        return [
+            Clip(folder / row["file"], row["text"].strip(), row["speaker"], row["consent"].strip())
+            for row in _rows(folder / RECORDED, ("file", "text", "speaker", "consent"))
+        ]
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS):
         transcript = path.with_suffix(".txt")
@@ -159,6 +178,50 @@ class Collection:
         return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
 
 
+@dataclass(frozen=True)
+class Share:
+    """Utterances of a corpus that is there already, such as one that `slmlab import` made."""
+
+    folder: str
+    """The corpus."""
+    splits: tuple[str, ...] = ("lm",)
+    """Utterances of these splits."""
+    keep_wave: bool = False
+    """Store the samples too."""
+
+    @property
+    def name(self) -> str:
+        """Of the corpus that it becomes."""
+        return Path(self.folder).name
+
+    @property
+    def language(self) -> str:
+        """Of the speech; LabError where the corpus has several."""
+        languages = manifest.read(Path(self.folder) / MANIFEST)["language"].unique()
+        if len(languages) != 1:
+            raise LabError(
+                f"{self.folder} holds several languages, {', '.join(languages)}: import each alone."
+            )
+        return str(languages[0])
+
+    def content(self) -> str:
+        """A digest of the ledger, by which a change is noticed."""
+        return hashlib.sha256((Path(self.folder) / MANIFEST).read_bytes()).hexdigest()
+
+
+def take(share: Share, folder: Path) -> Corpus:
+    """Make a corpus of a share of another one; what its ledger says, consent included, travels with it."""
+    corpus = Corpus.load(share.folder)
+    places = np.flatnonzero(corpus.rows["split"].isin(share.splits))
+    if not len(places):
+        raise LabError(f"{share.folder} has no utterance of split {' or '.join(share.splits)} to learn from.")
+    chosen = corpus.rows.iloc[places].astype(object)
+    rows = chosen.where(chosen.notna(), None).to_dict("records")
+    sounds = [sound_of(corpus.wave(int(i))) for i in places]
+    save(folder, rows, sounds, share.keep_wave, {"share": asdict(share)})
+    return Corpus.load(folder)
+
+
 def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Imported:
     """Make a corpus of recordings; what cannot be used is skipped and listed.
 
@@ -171,8 +234,11 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Importe
         LabError: no recording can be used, or the language or consent is missing.
     """
     languages.find(spec.language)
-    if not spec.consent.strip():
-        raise LabError(f"Import '{spec.name}': say under what terms these recordings may be used (consent).")
+    if not (spec.consent.strip() or all(clip.consent for clip in clips)):
+        raise LabError(
+            f"Import '{spec.name}': say under what terms these recordings may be used (consent): they do "
+            "not say it themselves."
+        )
     alphabet = alphabet_of([spec.language])
     rows: list[dict[str, Any]] = []
     sounds: list[Sound] = []
@@ -216,7 +282,7 @@ def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
         "text": clip.text,
         "spoken": clip.text,
         "file": str(clip.path.resolve()),
-        "consent": spec.consent,
+        "consent": clip.consent or spec.consent,
     }
 
 

@@ -1,8 +1,13 @@
 """Who hears what: the corpora of a preset."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from slmlab import files
 from slmlab.corpus.build import CorpusSpec
-from slmlab.corpus.imports import Collection, ImportSpec
+from slmlab.corpus.imports import Collection, ImportSpec, Share
+from slmlab.language import languages
+from slmlab.language.sentences import count, has_grammar
 
 TARGETS = ("vi", "sw")
 """Languages that learn to speak: Vietnamese has recordings (the paper's Thai), Swahili none (its Lao)."""
@@ -19,6 +24,43 @@ RECORDED_BACKBONE = tuple(language for language in BACKBONE if language != "cmn"
 
 SYNTHETIC_HOURS = 100
 """Hours of synthetic speech of a target language at `base`."""
+
+
+Source = CorpusSpec | Collection | Share
+"""Where a corpus of a group comes from: a synthesiser, a folder of recordings, or a corpus that is there."""
+
+
+def made_speech(network: str, language: str, most: int) -> list[CorpusSpec]:
+    """What a synthesiser says for a network that adopts a language: its own sentences, its own voices.
+
+    Up to `most` sentences are said, each once; nothing without a voice.
+    """
+    if not languages.find(language).voice:
+        return []
+    kind, voices = ("synthetic", 2) if network == "lm" else ("lively", 30)
+    pool = "synthetic" if network == "lm" else network
+    n = most if has_grammar(language) else min(most, count(language, network))
+    return (
+        [CorpusSpec(f"{network}-{language}-{kind}", language, kind, pool, voices, network, n=n)] if n else []
+    )
+
+
+def with_recordings(
+    corpora: dict[str, tuple[Source, ...]], shares: Sequence[Share]
+) -> dict[str, tuple[Source, ...]]:
+    """Groups with recordings of people added: a language's group its own, networks of all languages all."""
+    heard_by_all = ("parts", "judge_a", "judge_b")
+    return {
+        group: (
+            *sources,
+            *(
+                replace(share, keep_wave=group == "parts")
+                for share in shares
+                if group in heard_by_all or group == share.language
+            ),
+        )
+        for group, sources in corpora.items()
+    }
 
 
 def _spoken(
@@ -70,7 +112,7 @@ def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
     )
 
 
-def corpora(scale: float, n_test: int) -> dict[str, tuple[CorpusSpec | Collection, ...]]:
+def corpora(scale: float, n_test: int) -> dict[str, tuple[Source, ...]]:
     """The tiny tier's corpora, with `scale` times its minutes."""
     return {
         "parts": _parts(scale),
@@ -97,7 +139,7 @@ def _recorded(
     return Collection(spec, str(RECORDINGS / language), "common_voice", splits, thirds)
 
 
-def recordings(n_test: int) -> dict[str, tuple[CorpusSpec | Collection, ...]]:
+def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
     """Corpora of real speech: who hears what is divided by speakers, and by a hash of the sentences.
 
     Vietnamese is learnt from recordings and synthetic speech, Swahili from synthetic speech alone, as the

@@ -4,6 +4,7 @@ The file says how the language is written, cut into words and read aloud; `data/
 every field. Nothing here knows one language from another.
 """
 
+import itertools
 import re
 import tomllib
 import unicodedata
@@ -161,20 +162,17 @@ def codes() -> list[str]:
     """Codes of the languages that have a folder; LabError for a folder that is no language's, or for two
     of one code.
     """
-    found: dict[str, str] = {}
-    for path in sorted(FOLDER.glob(f"*/{FILE}")):
-        code = path.parent.name
-        if not CODE.fullmatch(code) and code.lower() not in found:
+    names = sorted((path.parent.name for path in FOLDER.glob(f"*/{FILE}")), key=str.lower)
+    for one, other in itertools.pairwise(names):
+        if one.lower() == other.lower():
+            raise LabError(f"{FOLDER} has two folders of one code, {one} and {other}: keep one.")
+    for name in names:
+        if not CODE.fullmatch(name):
             raise LabError(
-                f"{path.parent} is no language: its name must be a code of two or three small letters, with "
-                "a script if need be, such as sw or sr-Cyrl."
+                f"{FOLDER / name} is no language: its name must be a code of two or three small letters, "
+                "with a script if need be, such as sw or sr-Cyrl."
             )
-        if code.lower() in found:
-            raise LabError(
-                f"{FOLDER} has two folders of one code, {found[code.lower()]} and {code}: keep one."
-            )
-        found[code.lower()] = code
-    return list(found.values())
+    return names
 
 
 def find(code: str) -> Language:

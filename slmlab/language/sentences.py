@@ -184,6 +184,12 @@ def sentences(language: str, split: str, n: int, seed: int) -> list[str]:
     return list(chosen.values())
 
 
+def count(language: str, split: str) -> int:
+    """How many different sentences of the language's texts a split has."""
+    lines = {normalise(line, language) for _, _, line in languages.find(language).lines()}
+    return sum(_belongs(language, line, split) for line in lines)
+
+
 def split_of(language: str, sentence: str) -> str:
     """The one split of a sentence: by a hash of its normalised form and whether it has a held-out word."""
     normal = normalise(sentence, language)

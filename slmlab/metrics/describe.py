@@ -44,6 +44,7 @@ def describe(
     reference: audio.Wave | None = None,
     heard: str | None = None,
     embed: Callable[[audio.Wave], ArrayLike] | None = None,
+    language: str = "",
 ) -> dict[str, float]:
     """Every metric that applies to one sound, of whatever system.
 
@@ -53,6 +54,7 @@ def describe(
         reference: (s) at 16 kHz, a recording of the same words; melodies are compared after DTW on the mel.
         heard: what a recogniser heard in it.
         embed: gives the speaker embedding (d) of a wave.
+        language: of the text, whose cut into words counts.
 
     Returns:
         name → value, NaN where undefined; always the same names for the same arguments given.
@@ -73,9 +75,9 @@ def describe(
         "rate_variation": prosody.rate_variation(energy),
     }
     if text is not None:
-        figures["speaking_rate"] = prosody.speaking_rate(text, energy)
+        figures["speaking_rate"] = prosody.speaking_rate(text, energy, language)
         if heard is not None:
-            figures |= {"cer": cer(text, heard), "wer": wer(text, heard)}
+            figures |= {"cer": cer(text, heard, language), "wer": wer(text, heard, language)}
     if reference is not None:
         audio.check(reference, "the reference")
         reference_mel, reference_f0, _ = features.extract(reference)

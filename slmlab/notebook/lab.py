@@ -18,7 +18,7 @@ from slmlab.preference.jury import Codes, Judge
 from slmlab.preference.tune import name_of
 from slmlab.sound.audio import Wave
 from slmlab.speech import score
-from slmlab.speech.chain import Chain
+from slmlab.speech.chain import Chain, open_chain
 from slmlab.training import shelf
 from slmlab.training.presets import Preset, preset
 
@@ -50,7 +50,7 @@ class Lab:
     @cached_property
     def chain(self) -> Chain:
         """Text to wave: made here, shipped, or trained now."""
-        return Chain(shelf.checkpoint_folder(self.preset_name))
+        return open_chain(self.preset_name)
 
     @property
     def understood(self) -> bool:

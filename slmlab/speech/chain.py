@@ -17,11 +17,7 @@ from slmlab import files
 from slmlab.errors import LabError
 from slmlab.models.decoder import FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import (
-    AttentiveJudge,
-    ConvolutionalJudge,
-    transcribe,
-)
+from slmlab.models.judges import Judge, transcribe
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
@@ -29,7 +25,7 @@ from slmlab.models.vocoder import Vocoder
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
 from slmlab.speech.sampling import SamplingConfig, speak
-from slmlab.training import checkpoints
+from slmlab.training import checkpoints, shelf
 from slmlab.training.shelf import KINDS, VOICES
 
 NOISE = 0.1  # of the decoder's training noise; see `Chain.to_mels`
@@ -49,6 +45,11 @@ class Speech:
     """25 a second."""
 
 
+def _exists(path: Path) -> bool:
+    """Whether a checkpoint of this name is there."""
+    return path.with_name(path.name + checkpoints.SUFFIX).exists()
+
+
 def _terms(network: nn.Module) -> dict[str, int]:
     """Numbers that the parts of a chain must agree on, as far as one of them has them."""
     config: Any = network.config
@@ -63,12 +64,17 @@ def _terms(network: nn.Module) -> dict[str, int]:
 class Chain:
     """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
-    def __init__(self, folder: Path, lm: Path | None = None) -> None:
-        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json; `lm` is a
-        language model to speak with in place of those, such as one that was tuned.
+    def __init__(self, folder: Path, lm: Path | None = None, adopted: Path | None = None) -> None:
+        """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json.
+
+        Args:
+            folder: of the checkpoints.
+            lm: a language model to speak with in place of those, such as one that was tuned.
+            adopted: a folder of further lm.<language> and judge_<a or b>.<language>, which were taught later.
         """
-        self.folder, self.own_lm = folder, lm
-        tokenizer, _ = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
+        self.folder, self.own_lm, self.adopted = folder, lm, adopted
+        tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
+        self._tokenizer_sha256 = card.sha256
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         voices = folder / VOICES
         named = files.read_json(voices) if voices.exists() else {}
@@ -77,10 +83,14 @@ class Chain:
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
             kind, _, language = name.partition(".")
-            place = self.own_lm if kind == "lm" and self.own_lm else self.folder / name
+            place = self.own_lm if kind == "lm" and self.own_lm else self._place(name)
             network, card = checkpoints.load(place, *KINDS[kind])
             if card.facts.get("language", language) != language:
                 raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
+            if "tokenizer" in card.facts and card.facts["tokenizer"] != self._tokenizer_sha256:
+                raise LabError(
+                    f"{place} was taught with another tokenizer than {self.folder} has: teach it again."
+                )
             shared, found = _terms(self.tokenizer), _terms(network)
             if unlike := checkpoints.differences(found, {term: shared[term] for term in found}):
                 raise LabError(
@@ -89,6 +99,11 @@ class Chain:
                 )
             self._networks[name] = network
         return self._networks[name]
+
+    def _place(self, name: str) -> Path:
+        """Where a network lies: among those adopted, or in the chain's own folder."""
+        later = self.adopted / name if self.adopted else None
+        return later if later and _exists(later) else self.folder / name
 
     @property
     def tokenizer(self) -> SpeechTokenizer:
@@ -113,7 +128,9 @@ class Chain:
     @property
     def languages(self) -> list[str]:
         """Languages that a checkpoint exists for."""
-        return sorted(path.name.split(".")[1] for path in self.folder.glob("lm.??.safetensors"))
+        folders = [self.folder, *([self.adopted] if self.adopted else [])]
+        names = {path.name.split(".")[1] for folder in folders for path in folder.glob("lm.*.safetensors")}
+        return sorted(names - {"backbone"})
 
     def lm(self, language: str) -> SpeechLM:
         """The language model of a language."""
@@ -124,9 +141,10 @@ class Chain:
             )
         return cast(SpeechLM, self._network(f"lm.{language}"))
 
-    def judge(self, which: str) -> AttentiveJudge | ConvolutionalJudge:
-        """Judge `a`, who filters, or `b`, who scores."""
-        return cast("AttentiveJudge | ConvolutionalJudge", self._network(f"judge_{which}"))
+    def judge(self, which: str, language: str = "") -> Judge:
+        """Judge `a`, who filters, or `b`, who scores: of a language that was adopted, the judge taught it."""
+        own = f"judge_{which}.{language}"
+        return cast(Judge, self._network(own if _exists(self._place(own)) else f"judge_{which}"))
 
     def named_timbre(self, name: str) -> Tensor:
         """`(c,)` of a voice that came with the checkpoints."""
@@ -239,14 +257,25 @@ class Chain:
         ]
 
     @torch.inference_mode()
-    def hear(self, waves: Sequence[Tensor], which: str = "b") -> list[str]:
-        """What a judge understands of sounds `(s,)`."""
-        return [self.read_mel(features.log_mel(wave)[0], which) for wave in waves]
+    def hear(self, waves: Sequence[Tensor], which: str = "b", language: str = "") -> list[str]:
+        """What a judge understands of sounds `(s,)`; who adopted the language, if it is given."""
+        return [self.read_mel(features.log_mel(wave)[0], which, language) for wave in waves]
 
     @torch.inference_mode()
-    def read_mel(self, mel: Tensor, which: str) -> str:
+    def read_mel(self, mel: Tensor, which: str, language: str = "") -> str:
         """What a judge understands of a log-mel `(f m)`."""
         frames = torch.tensor([len(mel)])
-        judge = self.judge(which)
+        judge = self.judge(which, language)
         log_probs = judge(rearrange(mel, "f m -> 1 f m"), frames)
         return transcribe(log_probs, frames, judge.config.alphabet)[0]
+
+
+def open_chain(preset_name: str, folder: Path | None = None, lm: Path | None = None) -> Chain:
+    """The chain of a preset with all the languages it was taught: made here, shipped, or trained now.
+
+    Args:
+        preset_name: which.
+        folder: of checkpoints in place of those at hand.
+        lm: a language model to speak with, such as one that was tuned.
+    """
+    return Chain(folder or shelf.checkpoint_folder(preset_name), lm, shelf.adopted_folder(preset_name))

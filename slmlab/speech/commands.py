@@ -14,9 +14,8 @@ from slmlab.files import write_json
 from slmlab.language import languages
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
-from slmlab.speech.chain import Chain, Speech
+from slmlab.speech.chain import Chain, Speech, open_chain
 from slmlab.speech.sampling import SamplingConfig
-from slmlab.training import shelf
 
 SHORTEST_REFERENCE = 0.5
 """Seconds of the least sound that a voice or a manner is taken from."""
@@ -40,6 +39,7 @@ def speak(
     temperature: float | None = None,
     folder: Path | None = None,
     lm: Path | None = None,
+    preset_name: str = "tiny",
 ) -> list[Speech]:
     """Say texts, each from the same seed.
 
@@ -49,6 +49,7 @@ def speak(
         temperature: None keeps the preset's.
         folder: of checkpoints; what is at hand unless given.
         lm: a tuned language model to speak with, in place of the folder's.
+        preset_name: whose checkpoints are at hand.
 
     Raises:
         LabError: a text, the language, voice or style cannot be used.
@@ -60,7 +61,7 @@ def speak(
                 f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
                 "go: cut it into sentences."
             )
-    chain = Chain(folder or shelf.checkpoint_folder(), lm)
+    chain = open_chain(preset_name, folder, lm)
     timbre = _timbre(chain, voice)
     sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
     manner = chain.encode(_read(style)) if style else []
@@ -96,7 +97,12 @@ def _timbre(chain: Chain, voice: str) -> torch.Tensor:
 
 
 def measure(
-    sounds: Sequence[Path], texts: Sequence[str], references: Sequence[Path], folder: Path | None = None
+    sounds: Sequence[Path],
+    texts: Sequence[str],
+    references: Sequence[Path],
+    folder: Path | None = None,
+    language: str = "",
+    preset_name: str = "tiny",
 ) -> list[dict[str, Any]]:
     """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
 
@@ -104,24 +110,27 @@ def measure(
         sounds: files of 40 ms to two minutes.
         texts: what each says, or none; with them come error rates and the speaking rate.
         references: a recording of each text, or none; with them come SIM and what compares melodies.
-        folder: of checkpoints; None takes what `checkpoint_folder` finds.
+        folder: of checkpoints; what is at hand unless given.
+        language: that is spoken: its judge listens, if it was adopted, and its cut into words counts.
+        preset_name: whose checkpoints are at hand.
 
     Returns:
         For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
         windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
         `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
     """
-    chain = Chain(folder or shelf.checkpoint_folder())
+    chain = open_chain(preset_name, folder)
     rows = []
     for i, path in enumerate(sounds):
         wave, reference = _measurable(path), _measurable(references[i]) if references else None
-        heard = chain.hear([torch.as_tensor(wave)])[0]
+        heard = chain.hear([torch.as_tensor(wave)], "b", language)[0]
         figures = metrics.describe(
             wave,
             text=texts[i] if texts else None,
             reference=reference,
             heard=heard,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
+            language=language,
         )
         codes = chain.encode(torch.as_tensor(wave))
         figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
@@ -129,7 +138,9 @@ def measure(
         repeats = metrics.where_repeats(codes)
         figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
         if texts and reference is not None:
-            recorded = metrics.cer(texts[i], chain.hear([torch.as_tensor(reference)])[0])
+            recorded = metrics.cer(
+                texts[i], chain.hear([torch.as_tensor(reference)], "b", language)[0], language
+            )
             figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
         rows.append({"sound": str(path), "heard": heard, **files.plain(figures)})
     return rows

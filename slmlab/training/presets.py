@@ -13,9 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from slmlab.corpus.build import CorpusSpec
-from slmlab.corpus.imports import Collection
-from slmlab.corpus.shares import BACKBONE, N_PARTS_VOICES, TARGETS, corpora, recordings
+from slmlab.corpus.shares import BACKBONE, N_PARTS_VOICES, TARGETS, Source, corpora, recordings
 from slmlab.errors import LabError
 from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
@@ -53,7 +51,7 @@ class Preset:
 
     name: str
     """As people call it."""
-    corpora: dict[str, tuple[CorpusSpec | Collection, ...]]
+    corpora: dict[str, tuple[Source, ...]]
     """What is spoken, by group; every network hears one group (see `recipes`)."""
     judge_a: Part
     """The recogniser that filters."""
@@ -73,6 +71,8 @@ class Preset:
     """Its fine-tuning on a target language."""
     n_test: int
     """Test sentences of a language that are spoken and scored."""
+    n_adopted: int = 2000
+    """Sentences, at most, that are made speech for each network that adopts a language."""
 
 
 def _train(steps: int, lr: float = 3e-3, muon_lr: float = 0.02, ema: float = 0.0) -> TrainConfig:
@@ -124,6 +124,7 @@ def smoke() -> Preset:
         backbone=short(full.backbone),
         lm=short(full.lm),
         n_test=8,
+        n_adopted=12,
     )
 
 

@@ -9,7 +9,7 @@ Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s s
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slmlab.corpus.build import Corpus, CorpusSpec, build
-from slmlab.corpus.imports import Collection, bring_in
-from slmlab.corpus.shares import TARGETS
+from slmlab.corpus.imports import Collection, Share, bring_in, take
+from slmlab.corpus.shares import TARGETS, Source, made_speech
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
+from slmlab.errors import LabError
 from slmlab.language import languages
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import AttentiveJudge, ConvolutionalJudge, judge_loss
+from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, Judge, judge_loss
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, tokenizer_loss
@@ -37,7 +38,7 @@ from slmlab.training import checkpoints
 from slmlab.training.cache import Stage
 from slmlab.training.checkpoints import Card
 from slmlab.training.loop import frame_batches, train
-from slmlab.training.presets import Part, Preset, preset
+from slmlab.training.presets import Part, Preset
 
 EAR_FROM, EAR_FULL = 0.3, 0.5
 """Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
@@ -90,45 +91,57 @@ def _keep(
     folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any
 ) -> dict[str, float]:
     facts = {"seed": part.train.seed, "steps": part.train.steps, **facts}
-    checkpoints.save(folder / "model", model, Card(config=part.config, facts=facts, metrics=metrics))
+    checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts, metrics=metrics))
     return metrics
 
 
-def speak_group(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def speak_group(specs: Sequence[Source], folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Speak every corpus of a group, or bring its recordings in."""
-    corpora = [_made(spec, folder / spec.name) for spec in preset(preset_name).corpora[group]]
+    corpora = [_corpus(spec, folder / spec.name) for spec in specs]
     return {
         "utterances": sum(len(corpus) for corpus in corpora),
         "minutes": sum(float(corpus.rows["seconds"].sum()) for corpus in corpora) / 60,
     }
 
 
-def _made(spec: CorpusSpec | Collection, folder: Path) -> Corpus:
+def _corpus(spec: Source, folder: Path) -> Corpus:
     if isinstance(spec, Collection):
         return bring_in(spec.clips(), spec.spec, folder).corpus
-    return build(spec, folder, workers=1)
+    return take(spec, folder) if isinstance(spec, Share) else build(spec, folder, workers=1)
 
 
-def train_judge(preset_name: str, which: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """A recogniser on its own voices and sentences: A filters, B scores."""
-    part: Part = getattr(preset(preset_name), which)
     torch.manual_seed(part.train.seed)
-    model = AttentiveJudge(part.config) if which == "judge_a" else ConvolutionalJudge(part.config)
-    data = Utterances(inputs[f"corpus.{which}"])
-    texts = spoken_symbols(data, part.config.alphabet)
+    attentive = isinstance(part.config, AttentiveConfig)
+    model = AttentiveJudge(part.config) if attentive else ConvolutionalJudge(part.config)
+    return _fit_judge(part, model, Utterances(inputs[f"corpus.{group}"]), folder)
+
+
+def adopt_judge(
+    part: Part, base: str, language: str, folder: Path, inputs: dict[str, Path]
+) -> dict[str, float]:
+    """A judge that is there already, taught one more language."""
+    kind = AttentiveJudge if isinstance(part.config, AttentiveConfig) else ConvolutionalJudge
+    judge = checkpoints.load(base, kind, type(part.config))[0].adopt(language)
+    (speech,) = inputs.values()
+    return _fit_judge(part, judge, Utterances(speech), folder, language=language)
+
+
+def _fit_judge(part: Part, judge: Judge, data: Utterances, folder: Path, **facts: Any) -> dict[str, float]:
+    texts = spoken_symbols(data, judge.config.alphabet)
     rows = frame_batches(data.frames, part.batch, part.train.seed)
 
     def batches(step: int) -> Batch:
         chosen = rows(step)
         return mels_of(data, chosen) | _texts([texts[i] for i in chosen])
 
-    _fit(part, model, judge_loss, batches, folder)
-    return _keep(folder, model, part, {})
+    _fit(part, judge, judge_loss, batches, folder)
+    return _keep(folder, judge, part, {}, **facts)
 
 
-def train_speaker(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """The speaker encoder, on random crops of every voice of `parts`."""
-    part = preset(preset_name).speaker
     torch.manual_seed(part.train.seed)
     model = SpeakerEncoder(part.config)
     data = Utterances(inputs["corpus.parts"])
@@ -150,9 +163,8 @@ def train_speaker(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
     return _keep(folder, model, part, {})
 
 
-def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """The speech tokenizer, given the timbre of another utterance of the same voice."""
-    part = preset(preset_name).tokenizer
     data = Utterances(inputs["corpus.parts"])
     timbre = timbres(_load_speaker(inputs), data)
     save_file({"timbre": timbre}, folder / "timbre.safetensors")
@@ -179,9 +191,8 @@ def train_tokenizer(preset_name: str, folder: Path, inputs: dict[str, Path]) -> 
     return _keep(folder, model, part, {})
 
 
-def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """The flow decoder, from the frozen tokenizer's codes and its blurred mel."""
-    part = preset(preset_name).decoder
     data = Utterances(inputs["corpus.parts"])
     tokenizer = _load_tokenizer(inputs)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
@@ -206,9 +217,8 @@ def train_decoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> di
     return _keep(folder, model, part, {})
 
 
-def train_vocoder(preset_name: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """The vocoder, on random segments of every voice of `parts`."""
-    part = preset(preset_name).vocoder
     torch.manual_seed(part.train.seed)
     model = Vocoder(part.config)
     data = Utterances(inputs["corpus.parts"])
@@ -269,56 +279,96 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
     return batches
 
 
-def train_lm(preset_name: str, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """The backbone on `backbone`, or its fine-tuning on a target language."""
-    chain = preset(preset_name)
-    part = chain.backbone if group == "backbone" else chain.lm
-    data = Utterances(inputs[f"corpus.{group}"])
-    codes = encode(_load_tokenizer(inputs), data)
     torch.manual_seed(part.train.seed)
     if group == "backbone":
         model = SpeechLM(part.config)
     else:
         model = checkpoints.load(inputs["lm.backbone"] / "model", SpeechLM, LMConfig)[0]
+    return _fit_lm(part, model, _load_tokenizer(inputs), Utterances(inputs[f"corpus.{group}"]), folder, {})
+
+
+def adopt_lm(part: Part, base: str, language: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+    """A backbone that is there already, taught one more language; `base` is its folder."""
+    tokenizer, card = checkpoints.load(Path(base) / "tokenizer", SpeechTokenizer, TokenizerConfig)
+    model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM, LMConfig)[0].adopt(language)
+    facts = {"language": language, "tokenizer": card.sha256}
+    return _fit_lm(part, model, tokenizer, Utterances(inputs[f"corpus.{language}"]), folder, facts)
+
+
+def _fit_lm(
+    part: Part,
+    model: SpeechLM,
+    tokenizer: SpeechTokenizer,
+    data: Utterances,
+    folder: Path,
+    facts: Mapping[str, str],
+) -> dict[str, float]:
+    codes = encode(tokenizer, data)
     texts = text_symbols(data, model.config.alphabet)
     model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
-    _fit(part, model, lm_loss, lm_batches(part.config, data, codes, part), folder)
-    return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))))
+    _fit(part, model, lm_loss, lm_batches(model.config, data, codes, part), folder)
+    return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))), **facts)
+
+
+def _corpus_stage(name: str, specs: Sequence[Source]) -> Stage:
+    content = [
+        languages.find(spec.language).content() if isinstance(spec, CorpusSpec) else spec.content()
+        for spec in specs
+    ]
+    return Stage(f"corpus.{name}", (), functools.partial(speak_group, tuple(specs)), content)
 
 
 def stages(chain: Preset) -> list[Stage]:
     """The whole chain as stages, longest way first."""
-    name = chain.name
-
-    def corpus(group: str) -> Stage:
-        specs = chain.corpora[group]
-        sources = [
-            spec.content() if isinstance(spec, Collection) else languages.find(spec.language).content()
-            for spec in specs
-        ]
-        run = functools.partial(speak_group, name, group)
-        return Stage(f"corpus.{group}", (), run, [specs, sources])
-
     parts = ("corpus.parts",)
-    lms = ("backbone", *TARGETS)
     runs: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         "speaker": (train_speaker, parts),
         "tokenizer": (train_tokenizer, (*parts, "speaker")),
-        "judge_a": (train_judge, ("corpus.judge_a",)),
         "decoder": (train_decoder, (*parts, "tokenizer")),
-        "judge_b": (train_judge, ("corpus.judge_b",)),
         "vocoder": (train_vocoder, parts),
     }
-    made = {}
-    for stage, (run, inputs) in runs.items():
-        own = (name, stage) if run is train_judge else (name,)
-        made[stage] = Stage(stage, inputs, functools.partial(run, *own), getattr(chain, stage))
-    for group in lms:
+    made = {
+        name: Stage(name, inputs, functools.partial(run, getattr(chain, name)), None)
+        for name, (run, inputs) in runs.items()
+    }
+    for name in ("judge_a", "judge_b"):
+        run = functools.partial(train_judge, getattr(chain, name), name)
+        made[name] = Stage(name, (f"corpus.{name}",), run, None)
+    groups = ("backbone", *TARGETS)
+    for group in groups:
         needs = (f"corpus.{group}", "tokenizer", *(() if group == "backbone" else ("lm.backbone",)))
         part = chain.backbone if group == "backbone" else chain.lm
-        stage = f"lm.{group}"
-        made[stage] = Stage(stage, needs, functools.partial(train_lm, name, group), part)
-    corpora = {f"corpus.{group}": corpus(group) for group in chain.corpora}
-    longest = (*parts, "speaker", "tokenizer", *corpora, *(f"lm.{group}" for group in lms), *made)
-    known = corpora | made
-    return [known[stage] for stage in dict.fromkeys(longest)]
+        made[f"lm.{group}"] = Stage(f"lm.{group}", needs, functools.partial(train_lm, part, group), None)
+    corpora = {f"corpus.{group}": _corpus_stage(group, specs) for group, specs in chain.corpora.items()}
+    longest = (*parts, "speaker", "tokenizer", *corpora, *(f"lm.{group}" for group in groups), *made)
+    every = corpora | made
+    return [every[name] for name in dict.fromkeys(longest)]
+
+
+def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) -> list[Stage]:
+    """Stages that teach a chain in a folder one more language: a language model and both judges.
+
+    Args:
+        chain: whose sizes, rates and steps.
+        base: folder of its checkpoints.
+        language: any that has a folder under `data/languages`.
+        shares: recordings of it, besides what a synthesiser says of its texts.
+    """
+    made = []
+    for network, part in (("lm", chain.lm), ("judge_a", chain.judge_a), ("judge_b", chain.judge_b)):
+        group = language if network == "lm" else f"{network}.{language}"
+        speech = (*made_speech(network, language, chain.n_adopted), *shares)
+        if not speech:
+            raise LabError(
+                f"The texts of {language!r} have no sentence for {network}: each network learns from its own "
+                "part of them. Give a hundred sentences or more, or recordings."
+            )
+        made.append(_corpus_stage(group, speech))
+        place = base if network == "lm" else base / network
+        run = functools.partial(adopt_lm if network == "lm" else adopt_judge, part, str(place), language)
+        sources = ("tokenizer", "lm.backbone") if network == "lm" else (network,)
+        config = [checkpoints.read_header(base / f"{name}.safetensors")["sha256"] for name in sources]
+        made.append(Stage(f"{network}.{language}", (f"corpus.{group}",), run, config))
+    return made

@@ -5,6 +5,8 @@ What was computed lies in three places, asked in this order: `runs/<preset>/chec
 """
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,12 @@ from torch import nn
 
 from slmlab import files
 from slmlab.corpus import utterances
+from slmlab.corpus.build import MANIFEST
+from slmlab.corpus.imports import Share
+from slmlab.corpus.shares import with_recordings
 from slmlab.errors import LabError
 from slmlab.files import write_json
+from slmlab.language import languages
 from slmlab.models.decoder import DecoderConfig, FlowDecoder
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
 from slmlab.models.lm import LMConfig, SpeechLM
@@ -42,8 +48,10 @@ NETWORKS = (
 ORIGIN = "made_from.json"
 
 
-def _stages(preset_name: str) -> dict[str, Stage]:
-    return {stage.name: stage for stage in recipes.stages(preset(preset_name))}
+def _stages(preset_name: str, shares: Sequence[Share] = ()) -> dict[str, Stage]:
+    chain = preset(preset_name)
+    chain = replace(chain, corpora=with_recordings(chain.corpora, shares))
+    return {stage.name: stage for stage in recipes.stages(chain)}
 
 
 def corpora(preset_name: str) -> dict[str, Path]:
@@ -52,13 +60,22 @@ def corpora(preset_name: str) -> dict[str, Path]:
     return run_stages(wanted, files.CACHE / preset_name)
 
 
-def make(preset_name: str, stage: str = "all", fresh: bool = False) -> Path:
+def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: Sequence[Path] = ()) -> Path:
     """Train a stage and all it needs, or everything; the folder of the stage, or of all checkpoints
     together.
+
+    Args:
+        preset_name: whose sizes and steps.
+        stage: its name, or `all`.
+        fresh: train anew, whatever the cache holds.
+        recordings: imported corpora that the networks hear as well.
     """
-    known = _stages(preset_name)
+    known = _stages(preset_name, shares_of(recordings))
     if stage != "all" and stage not in known:
-        raise LabError(f"there is no stage {stage!r}: choose one of {', '.join(known)}, or all")
+        raise LabError(
+            f"there is no stage {stage!r}: choose one of {', '.join(known)}, or all, or a language of "
+            f"{languages.FOLDER}"
+        )
     names = known.keys() if stage == "all" else _needs(known, stage)
     done = run_stages(
         [known[name] for name in known if name in names], files.CACHE / preset_name, fresh=fresh
@@ -66,6 +83,55 @@ def make(preset_name: str, stage: str = "all", fresh: bool = False) -> Path:
     if stage != "all":
         return done[stage]
     return gather(done, files.RUNS / preset_name / "checkpoints")
+
+
+def adopt(
+    preset_name: str, language: str, recordings: Sequence[Path] = (), only: str = "", fresh: bool = False
+) -> Path:
+    """Teach the chain at hand one more language; the folder of what was adopted.
+
+    Args:
+        preset_name: whose sizes and steps.
+        language: any that has a folder under `data/languages`.
+        recordings: imported corpora of it.
+        only: one of lm, judge_a, judge_b; all unless given.
+        fresh: train anew, whatever the cache holds.
+    """
+    shares = shares_of(recordings)
+    if foreign := [share.folder for share in shares if share.language != language]:
+        raise LabError(
+            f"{', '.join(foreign)} is not in {language!r}: give recordings of that language alone."
+        )
+    if not shares and not languages.find(language).voice:
+        raise LabError(
+            f"Language {language!r} has neither a voice in {languages.FILE} nor recordings: give "
+            "--recordings, a corpus that `slmlab import` made."
+        )
+    base, target = checkpoint_folder(preset_name), adopted_folder(preset_name)
+    stages = recipes.adoption(preset(preset_name), base, language, shares)
+    wanted = [stage for stage in stages if not only or only in (stage.name.split(".")[0], stage.name)]
+    corpora = {name for stage in wanted for name in stage.inputs}
+    wanted = [stage for stage in stages if stage in wanted or stage.name in corpora]
+    done = run_stages(wanted, files.CACHE / preset_name, fresh=fresh)
+    for name, folder in done.items():
+        if not name.startswith("corpus."):
+            model, card = checkpoints.load(folder / "model", *KINDS[name.split(".")[0]])
+            kept = Card(model.config, card.facts, card.metrics, read_done(folder)["seconds"])
+            checkpoints.save(target / name, model, kept, small=True)
+    return target
+
+
+def shares_of(recordings: Sequence[Path]) -> list[Share]:
+    """The training part of imported corpora; LabError for a folder that is none."""
+    for folder in recordings:
+        if not (folder / MANIFEST).exists():
+            raise LabError(f"{folder} is no corpus: make one of your recordings with `slmlab import`.")
+    return [Share(str(folder.resolve())) for folder in recordings]
+
+
+def adopted_folder(preset_name: str) -> Path:
+    """Where the language models and judges lie that the chain of a preset was taught later."""
+    return files.RUNS / preset_name / "adopted"
 
 
 def _needs(known: dict[str, Stage], stage: str) -> set[str]:
