@@ -5,6 +5,7 @@ every field. Nothing here knows one language from another.
 """
 
 import itertools
+import os
 import re
 import tomllib
 import unicodedata
@@ -177,11 +178,18 @@ def codes() -> list[str]:
 
 def find(code: str) -> Language:
     """The language of a code, or any language where it is empty; LabError if its folder is not there."""
-    return _find(code, FOLDER) if code else ANY
+    if not code:
+        return ANY
+    folder = FOLDER / code
+    changed = (
+        max((file.stat().st_mtime_ns for file in os.scandir(folder)), default=0) if folder.is_dir() else 0
+    )
+    return _find(code, FOLDER, changed)
 
 
 @cache
-def _find(code: str, folder: Path) -> Language:
+def _find(code: str, folder: Path, changed: int) -> Language:
+    """The language as its files were at the time `changed`."""
     if code not in codes():
         raise LabError(
             f"Language {code!r} is unknown: {folder} has {', '.join(codes())}. To add one, make the folder "
