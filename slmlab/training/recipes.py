@@ -359,7 +359,7 @@ def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) 
     made = []
     for network, part in (("lm", chain.lm), ("judge_a", chain.judge_a), ("judge_b", chain.judge_b)):
         group = language if network == "lm" else f"{network}.{language}"
-        speech = (*made_speech(network, language, chain.n_adopted), *shares)
+        speech: list[Source] = [*made_speech(network, language, chain.n_adopted), *shares]
         if not speech:
             raise LabError(
                 f"The texts of {language!r} have no sentence for {network}: each network learns from its own "
