@@ -72,6 +72,7 @@ def test_impossible_mixtures_are_explained(alpha: float, hours: float | None, na
 def scored(**changes: list) -> pd.DataFrame:
     good = {
         "engine": ["a", "a", "b", "b"],
+        "language": ["sw"] * 4,
         "text": ["mama anapika wali"] * 4,
         "heard": ["mama anapika wali"] * 4,
         "wer": [0.0] * 4,

@@ -87,7 +87,7 @@ def quality_filter(
         {
             "errors": ~(rows["wer"] < max_wer),
             "duration": ~rows["duration_ratio"].between(*duration),
-            "loops": [loops(h, t) for h, t in zip(rows["heard"], rows["text"], strict=True)],
+            "loops": [loops(*row) for row in zip(rows["heard"], rows["text"], rows["language"], strict=True)],
         }
     )
     kept = ~lost.any(axis=1)

@@ -168,7 +168,7 @@ def _samples(
     hearings = jury.judge([recordings[i].tokens for i in chunk])
     rows: dict[int, dict[str, Any]] = {}
     for i, hearing in zip(chunk, hearings, strict=True):
-        accepted = metrics.wer(recordings[i].text, hearing.text) < config.max_wer
+        accepted = metrics.wer(recordings[i].text, hearing.text, jury.language) < config.max_wer
         rows[i] = {"id": i, "accepted": accepted, "style": styles[i], "lively": [], "plain": []}
     taken = [i for i, row in rows.items() if row["accepted"] and row["style"]]
     texts = [recordings[i].text for i in taken]

@@ -44,10 +44,14 @@ Judge = Callable[[Codes], list[Hearing]]
 class CodeJudge:
     """A recogniser of the chain on the tokenizer's mel of the tokens, all in one voice."""
 
-    def __init__(self, chain: Chain, timbre: Tensor, which: str = "a", batch: int = 64) -> None:
-        """`timbre` `(c)` is the voice in which tokens are read, `which` judge reads, `batch` at a time."""
+    def __init__(
+        self, chain: Chain, timbre: Tensor, which: str = "a", language: str = "", batch: int = 64
+    ) -> None:
+        """`timbre` `(c)` is the voice in which tokens are read, `which` judge reads, the one of `language` if
+        that was adopted, `batch` at a time.
+        """
         self.chain, self.timbre, self.batch = chain, timbre, batch
-        self.recogniser = chain.judge(which)
+        self.recogniser = chain.judge(which, language)
 
     @torch.inference_mode()
     def __call__(self, codes: Codes) -> list[Hearing]:
@@ -122,12 +126,12 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
     spreads = [
         hearing.f0_spread
         for text, hearing in zip(texts, hearings, strict=True)
-        if metrics.cer(text, hearing.text) <= metrics.CLEAR
+        if metrics.cer(text, hearing.text, jury.language) <= metrics.CLEAR
     ]
     entropies = metrics.equal_count_entropies(codes, max(1, int(sum(expected) / 2)), 20, seed=0)
     return {
-        "wer": metrics.corpus_wer(texts, heard),
-        "cer": metrics.corpus_cer(texts, heard),
+        "wer": metrics.corpus_wer(texts, heard, jury.language),
+        "cer": metrics.corpus_cer(texts, heard, jury.language),
         "entropy": float(entropies.mean()),
         "repetition": _mean(map(metrics.repetition_rate, codes)),
         "length": float(np.mean([n / usual for n, usual in zip(lengths, expected, strict=True)])),

@@ -245,7 +245,7 @@ def apply(
 
 def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | None = None) -> Jury:
     """Judge A, in one of the chain's voices, with as many dev sentences, at which a model is watched."""
-    judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))
+    judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "a", language)
     return Jury(
         language, judge, tuple(sentences(language, "dev", n_dev, TEXT_SEED)), sampling or SamplingConfig()
     )

@@ -246,7 +246,7 @@ class _Round:
                     seed=seed,
                     tokens=tuple(tokens),
                     heard=hearing.text,
-                    wer=metrics.wer(texts[i], hearing.text),
+                    wer=metrics.wer(texts[i], hearing.text, self.jury.language),
                     repetition=0.0 if math.isnan(repetition) else repetition,
                     length=len(tokens) / expected[i],
                 )

@@ -60,7 +60,7 @@ def judged(
     chain: Chain, system: str, language: str, texts: Sequence[str], waves: Sequence[Tensor], timbres: Tensor
 ) -> list[Row]:
     """Rows for waves `(s,)` that say `texts` in the voices `(b c)`."""
-    heard = chain.hear(waves, "b")
+    heard = chain.hear(waves, "b", language)
     rows = []
     for text, words, wave, timbre in zip(texts, heard, waves, timbres, strict=True):
         _, f0, _ = features.extract(wave)
@@ -70,8 +70,8 @@ def judged(
                 language=language,
                 text=text,
                 heard=words,
-                cer=metrics.cer(text, words),
-                wer=metrics.wer(text, words),
+                cer=metrics.cer(text, words, language),
+                wer=metrics.wer(text, words, language),
                 seconds=len(wave) / SAMPLE_RATE,
                 f0_spread=metrics.f0_spread(f0),
                 repetition=metrics.repetition_rate(chain.encode(wave)),
@@ -82,9 +82,10 @@ def judged(
 
 
 def corpus_rates(rows: Sequence[Row]) -> dict[str, float]:
-    """CER and WER over all rows, long sentences weighing more."""
-    texts, heard = [row.text for row in rows], [row.heard for row in rows]
-    return {"cer": metrics.corpus_cer(texts, heard), "wer": metrics.corpus_wer(texts, heard)}
+    """CER and WER over all rows of one language, long sentences weighing more."""
+    texts, heard, language = [row.text for row in rows], [row.heard for row in rows], rows[0].language
+    rates = {"cer": metrics.corpus_cer, "wer": metrics.corpus_wer}
+    return {name: rate(texts, heard, language) for name, rate in rates.items()}
 
 
 def reference_timbres(chain: Chain, recordings: Corpus, n: int) -> Tensor:
