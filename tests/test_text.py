@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slmlab.corpus.engines import numbered_pinyin
 from slmlab.errors import LabError
-from slmlab.language.pinyin import numbered_pinyin
 from slmlab.language.text import for_scoring, normalise
 from slmlab.training.presets import ALPHABET, LANGUAGES
 

@@ -50,10 +50,7 @@ def _clean(data: Utterances) -> Tensor:
 
 
 def _texts(texts: Sequence[list[int]]) -> Batch:
-    return {
-        "text": padded([torch.tensor(t) for t in texts]),
-        "symbols": torch.tensor([len(t) for t in texts]),
-    }
+    return {"text": padded(list(map(torch.tensor, texts))), "symbols": torch.tensor(list(map(len, texts)))}
 
 
 def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
@@ -82,26 +79,19 @@ def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> l
 
 
 def _fit(
-    part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Batch], folder: Path
-) -> nn.Module:
-    return train(model, loss, batches, part.train, folder / "training")
-
-
-def _keep(
-    folder: Path, model: nn.Module, part: Part, metrics: dict[str, float], **facts: Any
+    folder: Path, part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Any], **facts: Any
 ) -> dict[str, float]:
+    """Train a network and keep it with its card."""
+    train(model, loss, batches, part.train, folder / "training")
     facts = {"seed": part.train.seed, "steps": part.train.steps, **facts}
-    checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts, metrics=metrics))
-    return metrics
+    checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts))
+    return {}
 
 
 def speak_group(specs: Sequence[Source], folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Speak every corpus of a group, or bring its recordings in."""
     corpora = [_corpus(spec, folder / spec.name) for spec in specs]
-    return {
-        "utterances": sum(len(corpus) for corpus in corpora),
-        "minutes": sum(float(corpus.rows["seconds"].sum()) for corpus in corpora) / 60,
-    }
+    return {"utterances": sum(map(len, corpora)), "minutes": 60 * sum(corpus.hours for corpus in corpora)}
 
 
 def _corpus(spec: Source, folder: Path) -> Corpus:
@@ -136,8 +126,7 @@ def _fit_judge(part: Part, judge: Judge, data: Utterances, folder: Path, **facts
         chosen = rows(step)
         return mels_of(data, chosen) | _texts([texts[i] for i in chosen])
 
-    _fit(part, judge, judge_loss, batches, folder)
-    return _keep(folder, judge, part, {}, **facts)
+    return _fit(folder, part, judge, judge_loss, batches, **facts)
 
 
 def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -159,8 +148,7 @@ def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str
         frames = torch.tensor([len(mel) for mel in mels])
         return {"mel": padded(mels), "frames": frames, "speaker": torch.tensor(data.voices[chosen])}
 
-    _fit(part, model, speaker_loss, batches, folder)
-    return _keep(folder, model, part, {})
+    return _fit(folder, part, model, speaker_loss, batches)
 
 
 def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -187,8 +175,7 @@ def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[s
         }
         return mels_of(data, chosen) | _texts([texts[i] for i in chosen]) | voice
 
-    _fit(part, model, tokenizer_loss, batches, folder)
-    return _keep(folder, model, part, {})
+    return _fit(folder, part, model, tokenizer_loss, batches)
 
 
 def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -213,8 +200,7 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
-    _fit(part, model, decoder_loss, batches, folder)
-    return _keep(folder, model, part, {})
+    return _fit(folder, part, model, decoder_loss, batches)
 
 
 def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -235,8 +221,7 @@ def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str
             waves.append(data.wave(i)[HOP * start : HOP * (start + segment)])
         return {"mel": torch.stack(mels), "wave": torch.stack(waves), "f0": torch.stack(f0s)}
 
-    _fit(part, model, vocoder_loss, batches, folder)
-    return _keep(folder, model, part, {})
+    return _fit(folder, part, model, vocoder_loss, batches)
 
 
 def _load_speaker(inputs: dict[str, Path]) -> SpeakerEncoder:
@@ -308,8 +293,9 @@ def _fit_lm(
     codes = encode(tokenizer, data)
     texts = text_symbols(data, model.config.alphabet)
     model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
-    _fit(part, model, lm_loss, lm_batches(model.config, data, codes, part), folder)
-    return _keep(folder, model, part, {}, languages=sorted(set(data.column("language"))), **facts)
+    batches = lm_batches(model.config, data, codes, part)
+    spoken = sorted(set(data.column("language")))
+    return _fit(folder, part, model, lm_loss, batches, languages=spoken, **facts)
 
 
 def _corpus_stage(name: str, specs: Sequence[Source]) -> Stage:
