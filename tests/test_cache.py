@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from slmlab.errors import LabError
 from slmlab.training import recipes
-from slmlab.training.cache import Stage, code_of, read_done, run_stages, stage_folders
+from slmlab.training.cache import Stage, read_done, run_stages, stage_folders
+from slmlab.training.code import code_of
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["torch", "slmlab.training.cache"])
@@ -134,6 +135,21 @@ def test_code_that_a_stage_reaches_counts_but_comments_docstrings_and_its_neighb
     assert key('K = 3\n\n\ndef f(x):\n    return "Add."\n') != first
 
 
+def test_code_that_a_package_passes_on_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kind_package" / "inside").mkdir(parents=True)
+    (tmp_path / "kind_package" / "__init__.py").write_text("")
+    (tmp_path / "kind_package" / "inside" / "__init__.py").write_text(
+        "from kind_package.inside.words import count\n"
+    )
+    (tmp_path / "kind_package" / "inside" / "words.py").write_text("def count(x):\n    return len(x)\n")
+    (tmp_path / "kind_package" / "outer.py").write_text(
+        "from kind_package import inside\n\n\ndef run(folder, inputs):\n    return inside.count('a')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code = code_of(importlib.import_module("kind_package.outer").run)
+    assert any(line.startswith("def count(x)") for line in code)
+
+
 def test_code_of_a_network_is_not_code_of_another() -> None:
     tokenizer, vocoder = (code_of(run) for run in (recipes.train_tokenizer, recipes.train_vocoder))
     assert any(line.startswith("class SpeechTokenizer") for line in tokenizer)
@@ -160,7 +176,7 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         run_stages([first, first], tmp_path)
 
 
-def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
+def test_a_failure_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = tmp_path / "ledger"
     stages = [
         Stage("bad", (), refuse, None),
@@ -177,6 +193,9 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
     assert "worse: ZeroDivisionError" in said
     assert "after: needs one that failed" in said
     assert "last: needs one that failed" in said
+    printed = capsys.readouterr().out.splitlines()
+    assert "bad: failed: There is no sound in a.wav; record it again." in printed
+    assert any(line.startswith("worse: failed: ZeroDivisionError") for line in printed)
     assert ledger.read_text().split() == ["a", "b"]
     trace = stage_folders(stages, tmp_path / "cache")["worse"] / "error.txt"
     assert "1 // 0" in trace.read_text()
@@ -200,7 +219,7 @@ def test_a_damaged_note_of_what_was_made_is_named(tmp_path: Path) -> None:
         read_done(folder)
 
 
-def test_what_went_wrong_in_a_worker_is_said_by_the_runner(tmp_path: Path) -> None:
+def test_a_worker_s_failure_is_told_by_the_runner(tmp_path: Path) -> None:
     stages = [Stage("bad", (), refuse, None), Stage("worse", (), stumble, None)]
     with pytest.raises(LabError, match=r"record it again\.; worse: Zero|\(see .*\.; bad: There is no sound"):
         run_stages(stages, tmp_path, workers=2)

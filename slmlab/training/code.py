@@ -1,0 +1,101 @@
+"""The code that a function reaches: when it changes, what the function made is stale."""
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+Place = tuple[str, str]
+"""A module, dotted, and a name in it; no name means the module itself."""
+
+
+def code_of(function: Callable[..., Any]) -> list[str]:
+    """Code of a function and of all of its package that it names, itself or through others.
+
+    Comments, docstrings and layout are left out. A class that is named counts whole.
+    """
+    package = function.__module__.partition(".")[0]
+    code: dict[Place, list[str]] = {}
+    waiting = [(function.__module__, function.__qualname__.partition(".")[0])]
+    while waiting:
+        place = module, name = waiting.pop()
+        if place not in code and module.partition(".")[0] == package:
+            definitions, imports = _read_module(module)
+            nodes = definitions.get(name, [])
+            code[place] = [ast.unparse(node) for node in nodes]
+            waiting += _named(nodes, module, imports)
+            waiting += [imports[name]] if name in imports else []  # a name that is only passed on
+    return [line for _, lines in sorted(code.items()) for line in lines]
+
+
+def _named(nodes: Iterable[ast.AST], module: str, imports: Mapping[str, Place]) -> set[Place]:
+    """Places that statements of a module name."""
+    places = set[Place]()
+    for node in (part for top in nodes for part in ast.walk(top)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            source, name = imports.get(node.value.id, (module, node.value.id))
+            if not name:
+                places.add((source, node.attr))
+        elif isinstance(node, ast.Name):
+            places.add(imports.get(node.id, (module, node.id)))
+    return places
+
+
+def _read_module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
+    """Statements at a module's top by the name they bind, and the places of names it imports.
+
+    Nothing of it is run. A module that is not written in Python has neither.
+    """
+    file = _file(name)
+    return _parse(name, file, file.stat().st_mtime_ns) if file else ({}, {})
+
+
+@functools.cache
+def _file(module: str) -> Path | None:
+    """The file of a module; None where there is no such module or no Python in it."""
+    with suppress(ModuleNotFoundError, ValueError):
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin and spec.origin.endswith(".py"):
+            return Path(spec.origin)
+    return None
+
+
+@functools.lru_cache(maxsize=1000)
+def _parse(name: str, file: Path, changed: int) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
+    """`_read_module` of a file as it was at the time `changed`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    definitions: dict[str, list[ast.stmt]] = {}
+    imports: dict[str, Place] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [line for line in node.body if not _is_prose(line)] or [ast.Pass()]
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                imports[alias.asname or alias.name] = (full, "") if _file(full) else (node.module, alias.name)
+    for top in tree.body:
+        for bound in _bound(top):
+            definitions.setdefault(bound, []).append(top)
+    return definitions, imports
+
+
+def _is_prose(line: ast.stmt) -> bool:
+    match line:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Names that a statement at the top of a module defines."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
