@@ -150,12 +150,6 @@ def test_another_kind_is_refused(saved: Path) -> None:
         checkpoints.load(saved, Other, NetConfig)
 
 
-def test_another_config_is_refused_by_what_differs(saved: Path) -> None:
-    with pytest.raises(LabError, match=r"width: found 5, expected 6"):
-        checkpoints.load(saved, Net, NetConfig, expected=NetConfig(width=6))
-    checkpoints.load(saved, Net, NetConfig, expected=NetConfig())
-
-
 def test_a_config_of_another_version_is_refused(saved: Path) -> None:
     @dataclass(frozen=True)
     class Newer:
@@ -227,7 +221,7 @@ except LabError as error:
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
-    root = str(Path(checkpoints.__file__).parents[1])
+    root = str(Path(checkpoints.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "net")],
         env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from slmlab import __version__
 from slmlab.errors import LabError
-from slmlab.files import digest, from_plain, plain, replace_text, whole
+from slmlab.files import digest, from_plain, plain, whole, write_json
 
 M = TypeVar("M", bound=nn.Module)
-C = TypeVar("C")
 SUFFIX = ".safetensors"
+SCALE = ".scale"
+RECOVER = "delete it and train again, or take it from where it came"
 LICENCE = "Apache-2.0; trained on synthetic speech of espeak-ng; not for passing off as a person's voice"
 
 
@@ -68,14 +69,12 @@ def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) ->
         The card as written.
     """
     tensors = weights(model)
-    learnt = {name for name, _ in model.named_parameters()}
-    stored = _shrunk(tensors, learnt) if small else tensors
-    everything = [*tensors.items(), *stored.items()]
-    broken = [name for name, tensor in everything if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise LabError(
-            f"{path} was not written: {broken[0]} of the model is not finite; train again at a lower rate."
-        )
+    stored = _shrink(tensors, {name for name, _ in model.named_parameters()}) if small else tensors
+    for name, tensor in [*tensors.items(), *stored.items()]:
+        if not bool(torch.isfinite(tensor).all()):
+            raise LabError(
+                f"{path} was not written: {name} of the model is not finite; train again at a lower rate."
+            )
     card = dataclasses.replace(
         card,
         config=plain(card.config),
@@ -85,25 +84,20 @@ def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) ->
         version=__version__,
     )
     card = Card(**write(_file(path), stored, plain(card)))
-    replace_text(
-        _file(path).with_suffix(".json"), json.dumps(plain(card), indent=2, ensure_ascii=False) + "\n"
-    )
+    write_json(_file(path).with_suffix(".json"), card)
     return card
 
 
-def load(
-    path: str | Path, model_class: type[M], config_class: type[C], expected: C | None = None
-) -> tuple[M, Card]:
+def load(path: str | Path, model_class: type[M], config_class: type[Any]) -> tuple[M, Card]:
     """Build a model from its checkpoint, in float32, on the CPU, ready for inference.
 
     Args:
         path: as given to `save`; the suffix may be written out.
         model_class: is called with the config alone.
         config_class: the frozen dataclass that the card's config must fit.
-        expected: refuse a checkpoint of any other config than this.
 
     Raises:
-        LabError: it is missing, damaged, of another kind or of another config.
+        LabError: it is missing, damaged, of another kind or of another version.
     """
     file = _file(path)
     tensors, written = read(file)
@@ -112,20 +106,14 @@ def load(
         raise LabError(
             f"{file} holds a {card.kind}, not the expected {model_class.__name__}; give another path."
         )
-    config = from_plain(config_class, card.config, str(file))
-    if expected is not None and (unlike := differences(card.config, plain(expected))):
-        raise LabError(
-            f"{file} has another config than asked for ({unlike}); train it again or ask for its own."
-        )
-    model = model_class(config)
-    put(model, _grown(tensors), file)
+    model = model_class(from_plain(config_class, card.config, str(file)))
+    put(model, _grow(tensors), file)
     return model.eval(), card
 
 
 def list_checkpoints(folder: str | Path) -> dict[str, Card]:
     """Every checkpoint of a folder by name, in order of names; weights are not read."""
-    files = sorted(file for file in Path(folder).glob("*" + SUFFIX) if not file.name.startswith("."))
-    headers = {file: read_header(file) for file in files}
+    headers = {file: read_header(file) for file in sorted(Path(folder).glob("[!.]*" + SUFFIX))}
     return {
         file.name.removesuffix(SUFFIX): _card(file, card) for file, card in headers.items() if "kind" in card
     }
@@ -133,19 +121,18 @@ def list_checkpoints(folder: str | Path) -> dict[str, Card]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """A model's parameters and buffers by name, each once: what is tied goes by its first name."""
-    seen: set[int] = set()
-    own = {}
+    own: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            own[name] = tensor.detach()
-    return own
+        own.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(own.values())
 
 
-SCALE = ".scale"
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """The shape of each tensor."""
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _shrunk(tensors: Mapping[str, Tensor], learnt: set[str]) -> dict[str, Tensor]:
+def _shrink(tensors: Mapping[str, Tensor], learnt: set[str]) -> dict[str, Tensor]:
     """Learnt matrices `(o d)` as int8 with a float16 scale `(o 1)`, a row's largest number 127; other learnt
     numbers as float16; what is not learnt as it is.
     """
@@ -160,8 +147,8 @@ def _shrunk(tensors: Mapping[str, Tensor], learnt: set[str]) -> dict[str, Tensor
     return small
 
 
-def _grown(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `_shrunk`, up to rounding."""
+def _grow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_shrink`, up to rounding."""
     return {
         name: tensor * tensors[name + SCALE].float() if name + SCALE in tensors else tensor
         for name, tensor in tensors.items()
@@ -173,7 +160,7 @@ def _grown(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def put(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy tensors into a model in place; names and shapes must be the model's own."""
     own = weights(model)
-    if unlike := differences(_shapes(tensors), _shapes(own)):
+    if unlike := differences(shapes(tensors), shapes(own)):
         raise LabError(
             f"{source} does not fit a {type(model).__name__} ({unlike}); use the config it was trained with."
         )
@@ -192,32 +179,27 @@ def write(file: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) ->
 
 def read_header(file: Path) -> dict[str, Any]:
     """The card inside a file of tensors, without its tensors."""
-    with _opened(file) as (_, card):
+    with _open(file) as (_, card):
         return card
 
 
 def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and card of a file, if both are what was written."""
-    with _opened(file) as (tensors, card):
-        names = list(tensors.keys())
-        held = {name: tensors.get_tensor(name).clone() for name in names}
-    if card.get("sha256") != digest_of(held, card):
+    with _open(file) as (source, card):
+        tensors = {name: source.get_tensor(name).clone() for name in source.keys()}  # noqa: SIM118
+    if card.get("sha256") != digest_of(tensors, card):
         raise LabError(f"{file} is damaged (its digest is not the one it was written with); {RECOVER}.")
-    return held, card
-
-
-RECOVER = "delete it and train again, or take it from where it came"
+    return tensors, card
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _open(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """An open file of tensors with its card; every way of being unreadable is one sentence."""
     if not file.is_file():
-        near = (
-            ", ".join(sorted(p.name.removesuffix(SUFFIX) for p in file.parent.glob("*" + SUFFIX))) or "none"
-        )
+        near = ", ".join(sorted(path.name.removesuffix(SUFFIX) for path in file.parent.glob("*" + SUFFIX)))
         raise LabError(
-            f"There is no checkpoint {file} (in that folder: {near}); train it first or give another path."
+            f"There is no checkpoint {file} (in that folder: {near or 'none'}); train it first or give "
+            "another path."
         )
     try:
         with safe_open(file, framework="pt") as tensors:
@@ -245,10 +227,6 @@ def _card(file: Path, written: dict[str, Any]) -> Card:
             f"{file} has a card of another version ({', '.join(sorted(unlike))} differ); {RECOVER}."
         )
     return Card(**written)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def digest_of(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:

@@ -9,14 +9,13 @@ A run lives in a folder: `training.safetensors` is its state, `log.jsonl` has a 
 validation.
 """
 
+import functools
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +52,7 @@ class TrainConfig:
     warmup: int = 20
     """Steps until the peak rate is reached."""
     decay: str = "linear"
-    """What the rate does after warm-up: `linear` or `cosine` to 0, or `constant`."""
+    """What the rate does after warm-up: `linear` to 0, or `constant`."""
     weight_decay: float = 0.01
     """Share of a matrix taken off per step and unit of rate."""
     clip: float = 1.0
@@ -68,10 +67,10 @@ class TrainConfig:
     """Steps between validations; there is always one at the end."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.ema < 1 or self.decay not in ("linear", "cosine", "constant"):
+        if self.steps < 1 or not 0 <= self.ema < 1 or self.decay not in ("linear", "constant"):
             raise LabError(
                 f"Training refuses steps={self.steps}, ema={self.ema}, decay={self.decay!r}: steps must be "
-                "at least 1, ema at least 0 and below 1, decay one of linear, cosine, constant."
+                "at least 1, ema at least 0 and below 1, decay linear or constant."
             )
 
 
@@ -156,60 +155,51 @@ class _Run:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         if self.average:
-            kept = min(self.config.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - kept)
-        seen = {"loss": loss, **figures, "gradient": norm}
+            share = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - share)
         self.step += 1
-        self.rows.append(
-            {"step": self.step, "rate": rate}
-            | {name: value.detach() if isinstance(value, Tensor) else value for name, value in seen.items()}
-        )
+        row = {"step": self.step, "rate": rate, "loss": loss, **figures, "gradient": norm}
+        self.rows.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in row.items()})
 
     def flush(self) -> float:
         """Bring waiting rows into the log, return the last loss; stop if a loss or gradient is not finite."""
-        rows = [
-            {name: float(value) for name, value in row.items()} | {"step": row["step"]} for row in self.rows
-        ]
+        rows = [{k: float(v) for k, v in row.items()} | {"step": row["step"]} for row in self.rows]
         self.rows = []
-        broken = [row for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"]))]
-        if broken:
-            raise LabError(
-                f"Training of {self.folder.name} stopped: at step {broken[0]['step']} the loss is "
-                f"{broken[0]['loss']} and its gradient {broken[0]['gradient']}; {self.folder} is intact. "
-                f"Look at that batch, or lower the rates lr={self.config.lr}, muon_lr={self.config.muon_lr}."
-            )
+        for row in rows:
+            if not math.isfinite(row["loss"] + row["gradient"]):
+                raise LabError(
+                    f"Training of {self.folder.name} stopped: at step {row['step']} the loss is "
+                    f"{row['loss']} and its gradient {row['gradient']}; {self.folder} is intact. Look at "
+                    f"that batch, or lower the rates lr={self.config.lr}, muon_lr={self.config.muon_lr}."
+                )
         self._log(rows)
         return rows[-1]["loss"] if rows else math.nan
 
     def validate(self, measure: Callable[[Any], Mapping[str, float]]) -> None:
         """Measure what would be returned now, and log it; its time is not counted as training."""
-        with self._averaged(), torch.no_grad():
-            self.model.eval()
-            figures = measure(self.model)
-            self.model.train()
+        self._swap_average()
+        with torch.no_grad():
+            figures = measure(self.model.eval())
+        self.model.train()
+        self._swap_average()
         self._log([{"step": self.step, "validation": files.plain(figures)}])
 
     def save(self) -> None:
         """Write the state, whole or not at all; a finished run keeps no optimiser."""
         if self.rows:
             self.flush()
-        tensors = {f"model/{name}": tensor for name, tensor in checkpoints.weights(self.model).items()}
-        tensors |= {f"average/{i}": tensor for i, tensor in enumerate(self.average)}
-        if self.step < self.config.steps:
-            tensors |= {
-                f"optimiser/{i}/{j}/{name}": tensor
-                for i, optimiser in enumerate(self.optimisers)
-                for j, state in optimiser.state_dict()["state"].items()
-                for name, tensor in state.items()
-            }
+        moments = [optimiser.state_dict()["state"] for optimiser in self.optimisers]
+        state = {
+            "model": checkpoints.weights(self.model),
+            "average": dict(enumerate(self.average)),
+            "optimiser": dict(enumerate(moments)) if self.step < self.config.steps else {},
+        }
         card = {"step": self.step, "seconds": self.seconds, "config": _identity(self.model, self.config)}
-        checkpoints.write(self.folder / STATE, tensors, card)
+        checkpoints.write(self.folder / STATE, _flat(state), card)
 
     def finished(self) -> Any:
         """The model as trained: the average takes the place of the weights."""
-        with torch.no_grad():
-            for parameter, average in zip(self.parameters, self.average, strict=bool(self.average)):
-                parameter.copy_(average)
+        self._swap_average()
         return self.model.eval()
 
     def _restore(self) -> None:
@@ -221,33 +211,18 @@ class _Run:
                 "another folder to train this one, or delete it."
             )
         self.step, self.seconds = card["step"], card["seconds"]
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
-        for path, tensor in tensors.items():
-            part, name = path.split("/", 1)
-            parts[part][name] = tensor
-        checkpoints.put(self.model, parts["model"], file)
-        self.average = [parts["average"][str(i)].to(average) for i, average in enumerate(self.average)]
+        state = _nested(tensors)
+        checkpoints.put(self.model, state["model"], file)
+        self.average = [state["average"][str(i)].to(average) for i, average in enumerate(self.average)]
         for i, optimiser in enumerate(self.optimisers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for path, tensor in parts["optimiser"].items():
-                which, index, name = path.split("/")
-                if int(which) == i:
-                    state.setdefault(int(index), {})[name] = tensor
-            optimiser.load_state_dict(
-                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-            )
+            moments = {int(j): moment for j, moment in state.get("optimiser", {}).get(str(i), {}).items()}
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The model with the running average in place of its weights, if there is one."""
-        own = [p.data for p in self.parameters] if self.average else []
-        for parameter, average in zip(self.parameters, self.average, strict=bool(self.average)):
-            parameter.data = average
-        try:
-            yield
-        finally:
-            for parameter, data in zip(self.parameters, own, strict=bool(own)):
-                parameter.data = data
+    def _swap_average(self) -> None:
+        """Exchange the weights and their running average, if there is one."""
+        for i, average in enumerate(self.average):
+            self.parameters[i].data, self.average[i] = average, self.parameters[i].data
 
     def _log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         file = self.folder / LOG
@@ -257,8 +232,25 @@ class _Run:
     def _trim_log(self) -> None:
         """Drop what was logged after the state was saved: those steps come again."""
         if (self.folder / LOG).exists():
-            kept = [row for row in read_log(self.folder) if row["step"] <= self.step]
-            files.replace_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+            rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+            files.replace_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _flat(tree: Mapping[Any, Any], path: str = "") -> dict[str, Tensor]:
+    """Tensors in nested dictionaries, each by its path, such as `optimiser/0/3/exp_avg`."""
+    flat: dict[str, Tensor] = {}
+    for name, item in tree.items():
+        flat |= {f"{path}{name}": item} if isinstance(item, Tensor) else _flat(item, f"{path}{name}/")
+    return flat
+
+
+def _nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inverse of `_flat`; names are then text."""
+    tree: dict[str, Any] = {}
+    for path, tensor in tensors.items():
+        *folders, name = path.split("/")
+        functools.reduce(lambda branch, folder: branch.setdefault(folder, {}), folders, tree)[name] = tensor
+    return tree
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
@@ -276,7 +268,7 @@ def schedule(step: int, config: TrainConfig) -> float:
     if step < config.warmup:
         return (step + 1) / config.warmup
     left = (config.steps - step) / max(1, config.steps - config.warmup)
-    return {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "constant": 1.0}[config.decay]
+    return left if config.decay == "linear" else 1.0
 
 
 def frame_batches(lengths: Sequence[int], max_frames: int, seed: int) -> Callable[[int], list[int]]:
@@ -297,21 +289,21 @@ def frame_batches(lengths: Sequence[int], max_frames: int, seed: int) -> Callabl
     """
     frames = np.asarray(lengths, dtype=np.int64)
     if frames.size == 0 or frames.min() < 1 or frames.max() > max_frames:
-        found = f"from {frames.min()} to {frames.max()}" if frames.size else "of no utterance at all"
+        given = f"from {frames.min()} to {frames.max()}" if frames.size else "of no utterance at all"
         raise LabError(
-            f"Batches of {max_frames} frames need lengths from 1 to {max_frames}, found lengths {found}."
+            f"Batches of {max_frames} frames need lengths from 1 to {max_frames}, found lengths {given}."
         )
     descending = np.sort(frames)[::-1]
     cuts = [0]
     while cuts[-1] < len(frames):
         cuts.append(cuts[-1] + max(1, int(max_frames / ((1 + JITTER) * descending[cuts[-1]]))))
 
-    @lru_cache(maxsize=2)
+    @functools.lru_cache(maxsize=2)
     def epoch(number: int) -> list[list[int]]:
         draw = np.random.default_rng((seed, number))
         order = np.argsort(-frames * draw.uniform(1, 1 + JITTER, len(frames)), kind="stable")
-        drawn = [order[start:end].tolist() for start, end in pairwise(cuts)]
-        return [drawn[i] for i in draw.permutation(len(drawn))]
+        batches = [order[start:end].tolist() for start, end in pairwise(cuts)]
+        return [batches[i] for i in draw.permutation(len(batches))]
 
     return lambda step: list(epoch(step // (len(cuts) - 1))[step % (len(cuts) - 1)])
 
@@ -327,14 +319,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {name: to_device(item, device) for name, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(item, device) for item in batch))
     if isinstance(batch, (tuple, list)):
         return type(batch)(to_device(item, device) for item in batch)
-    if hasattr(batch, "__dataclass_fields__"):
-        return type(batch)(
-            **{name: to_device(getattr(batch, name), device) for name in batch.__dataclass_fields__}
-        )
+    if is_dataclass(batch) and not isinstance(batch, type):
+        moved = {field.name: to_device(getattr(batch, field.name), device) for field in fields(batch)}
+        return replace(batch, **moved)
     return batch
 
 
@@ -345,6 +334,6 @@ def seed_everything(seed: int, step: int) -> None:
 
 def _identity(model: nn.Module, config: TrainConfig) -> dict[str, Any]:
     """What must be equal for a run to go on: how it is trained, the model's config, its weights' shapes."""
-    how = {name: value for name, value in files.plain(config).items() if name not in HABITS}
-    shapes = {name: list(tensor.shape) for name, tensor in checkpoints.weights(model).items()}
-    return {"training": how, "model": files.plain(getattr(model, "config", None)), "weights": shapes}
+    training = {name: value for name, value in files.plain(config).items() if name not in HABITS}
+    shapes = checkpoints.shapes(checkpoints.weights(model))
+    return {"training": training, "model": files.plain(getattr(model, "config", None)), "weights": shapes}

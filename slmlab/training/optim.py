@@ -18,10 +18,7 @@ from torch.optim import AdamW, Optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, later never far from 1
 BETAS = (0.9, 0.95)  # runs are short, so the second moment forgets sooner than AdamW's usual 0.999
-BY_ADAMW = (
-    "embed",
-    "head",
-)  # what a matrix's name must not hold to be Muon's: tables of symbols and last layers
+BY_ADAMW = ("embed", "head")  # parts of the names of tables and last layers, which are not Muon's
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -74,10 +71,10 @@ class Muon(Optimizer):
             for p in params:
                 if "momentum" not in self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)
-            grads = [p.grad for p in params]
+            gradients = [p.grad for p in params]
             moments = [self.state[p]["momentum"] for p in params]
-            torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(grads, moments, group["momentum"])
+            torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, moments, group["momentum"])
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             for update, places in _stacks(ahead):
@@ -98,25 +95,25 @@ def _stacks(matrices: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that Muon may have: of `nn.Linear`, no table, no last layer, nothing kept for AdamW.
+    """The weights that Muon may have: of `nn.Linear`, no table, no last layer, nothing reserved for AdamW.
 
-    A module keeps parameters for AdamW by a class attribute `adamw_names: tuple[str, ...]`: parts of the
+    A module reserves parameters for AdamW by a class attribute `adamw_names: tuple[str, ...]`: parts of the
     names below it. A weight tied to an embedding is a table too.
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    kept = {
-        f"{prefix}.{name}".lstrip(".")
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters()
+    modules = list(model.modules())
+    linear = {id(module.weight) for module in modules if isinstance(module, nn.Linear)}
+    tables = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+    reserved = {
+        id(weight)
+        for module in modules
+        for name, weight in module.named_parameters()
         if any(part in name for part in getattr(module, "adamw_names", ()))
     }
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     return {
         name: weight
         for name, weight in model.named_parameters()
         if weight.requires_grad
-        and id(weight) in linear - tables
-        and name not in kept
+        and id(weight) in linear - tables - reserved
         and not any(part in name for part in BY_ADAMW)
     }
 
@@ -127,18 +124,18 @@ def optimisers(model: nn.Module, lr: float, muon_lr: float, weight_decay: float)
     Decay applies to matrices and kernels; gains, biases and other vectors are left alone. Every group
     remembers its rate as `peak`, for a schedule to scale.
     """
-    by_muon = list(hidden_matrices(model).values()) if muon_lr else []
-    taken = {id(p) for p in by_muon}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    matrices = list(hidden_matrices(model).values()) if muon_lr else []
+    muons = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in muons]
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    made: list[Optimizer] = (
-        [AdamW([g for g in groups if g["params"]], lr=lr, betas=BETAS, fused=True)] if rest else []
-    )
-    if by_muon:
-        made.append(Muon(by_muon, muon_lr, weight_decay))
-    for group in (group for optimiser in made for group in optimiser.param_groups):
+    both: list[Optimizer] = []
+    if rest:
+        both.append(AdamW([group for group in groups if group["params"]], lr=lr, betas=BETAS, fused=True))
+    if matrices:
+        both.append(Muon(matrices, muon_lr, weight_decay))
+    for group in (group for optimiser in both for group in optimiser.param_groups):
         group["peak"] = group["lr"]
-    return made
+    return both
