@@ -157,27 +157,24 @@ class Run:
 
     def check(self) -> None:
         """LabError if this cannot be done."""
-        method, people = self.method, self.method == PEOPLE
-        if method not in METHODS or self.preset not in SCALES:
-            raise LabError(
-                f"there is no method {method!r} at preset {self.preset!r}: methods are {', '.join(METHODS)}, "
-                f"presets {', '.join(SCALES)}."
-            )
-        if (self.votes is None) == people:
-            raise LabError(f"method {method} {'needs' if people else 'takes no'} votes: see --votes.")
-        if self.votes and not self.votes.is_file():
-            raise LabError(f"{self.votes} does not exist: export the votes first.")
-        if people and not self.language:
-            raise LabError("a table of votes does not say in which language: give it with --language.")
-        if self.clips and not people:
-            raise LabError(f"method {method} takes no clips: they are what votes are about.")
-        for name in ("recordings", "alpha"):
-            if getattr(self, name) is not None and method not in dgsa.VARIANTS:
-                raise LabError(f"method {method} takes no {name}: {', '.join(dgsa.VARIANTS)} do.")
-        if self.recordings and not (self.recordings / MANIFEST).exists():
-            raise LabError(
-                f"{self.recordings} is no corpus: make one of your recordings with `slmlab import`."
-            )
+        method, votes, real, people = self.method, self.votes, self.recordings, self.method == PEOPLE
+        only = f"{', '.join(dgsa.VARIANTS)} do."
+        faults = {
+            f"there is no method {method!r} at preset {self.preset!r}: methods are {', '.join(METHODS)}, "
+            f"presets {', '.join(SCALES)}.": method not in METHODS or self.preset not in SCALES,
+            f"method {method} needs votes: see --votes.": people and not votes,
+            f"method {method} takes no votes: see --votes.": votes and not people,
+            f"{votes} does not exist: export the votes first.": votes and not votes.is_file(),
+            "a table of votes does not say in which language: give it with --language.": people
+            and not self.language,
+            f"method {method} takes no clips: they are what votes are about.": self.clips and not people,
+            f"method {method} takes no recordings: {only}": real and method not in dgsa.VARIANTS,
+            f"method {method} takes no alpha: {only}": self.alpha is not None and method not in dgsa.VARIANTS,
+            f"{real} is no corpus: make one of your recordings with `slmlab import`.": real
+            and not (real / MANIFEST).exists(),
+        }
+        if fault := next((fault for fault, wrong in faults.items() if wrong), ""):
+            raise LabError(fault)
 
 
 def align(run: Run) -> Path:

@@ -11,7 +11,7 @@ candidates or half a minute of training.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,110 +178,86 @@ def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Pat
         raise LabError(f"a round of TDSC has {config.prompts} texts, found {len(texts)}: give more texts.")
     claim(folder, [config, jury.language, [*texts], fingerprint(model)])
     for number in range(config.rounds):
-        order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
         place = folder / f"round-{number}"
-        current = _Round(number, [texts[i] for i in order], config, place, jury)
-        once(place / DONE, functools.partial(current.learn_from, model))
+        once(place / DONE, functools.partial(_round, model, number, texts, config, place, jury))
         model = checkpoints.load(place / "model", SpeechLM, LMConfig)[0].to(model.pace.device)
     return model
 
 
-@dataclass(frozen=True)
-class _Round:
-    """One round."""
+def _round(
+    model: SpeechLM, number: int, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury
+) -> list[dict[str, float]]:
+    """Let a model try and learn from its tries: its figures; the tuned one is `model` in the folder."""
+    order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
+    rows: list[dict[str, Any]] = []
+    for start in tqdm(range(0, len(order), CHUNK), desc=folder.name, unit="chunk", disable=None):
+        places = {place: texts[order[place]] for place in range(len(order))[start : start + CHUNK]}
+        make = functools.partial(_candidates, model, number, places, config, jury)
+        rows += once(folder / CANDIDATES / f"{start:06}.jsonl", make)
+    candidates = [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
+    tuned = _learn(model, candidates, config, folder, jury)
+    checkpoints.save(folder / "model", tuned, Card(tuned.config))
+    figures = {
+        "round": number,
+        "hottest": max(config.schedule(number)),
+        "pass_rate": sum(c.fate in PASSED for c in candidates) / len(candidates),
+        "pairs": sum(c.fate == "loser" for c in candidates),
+    }
+    return [figures | measure(tuned, model, jury)]
 
-    number: int
-    """From 0."""
-    texts: Sequence[str]
-    """What is said."""
-    config: TDSCConfig
-    """How."""
-    folder: Path
-    """Where it lives."""
-    jury: Jury
-    """Hears and watches."""
 
-    def learn_from(self, model: SpeechLM) -> list[dict[str, float]]:
-        """Let a model try and learn from its tries: saves the tuned one, returns figures."""
-        candidates = self._candidates(model)
-        tuned = self._learn(model, candidates)
-        checkpoints.save(self.folder / "model", tuned, Card(tuned.config))
-        figures = {
-            "round": self.number,
-            "hottest": max(self.config.schedule(self.number)),
-            "pass_rate": sum(c.fate in PASSED for c in candidates) / len(candidates),
-            "pairs": sum(c.fate == "loser" for c in candidates),
-        }
-        return [figures | measure(tuned, model, self.jury)]
-
-    def _candidates(self, model: SpeechLM) -> list[Candidate]:
-        """All candidates of the round."""
-        rows: list[dict[str, Any]] = []
-        starts = range(0, len(self.texts), CHUNK)
-        for start in tqdm(starts, desc=self.folder.name, unit="chunk", disable=None):
-            make = functools.partial(self._chunk, model, start)
-            rows += once(self.folder / CANDIDATES / f"{start:06}.jsonl", make)
-        return [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
-
-    def _chunk(self, model: SpeechLM, start: int) -> list[dict[str, Any]]:
-        """All candidates of some texts, drawn, heard and decided on."""
-        texts, schedule = self.texts[start : start + CHUNK], self.config.schedule(self.number)
-        n = self.config.candidates // len(schedule)
-        expected = expected_lengths(model, self.jury.language, texts)
-        tries: list[list[Candidate]] = [[] for _ in texts]
-        for slot, temperature in enumerate(schedule):
-            places = [i for i in range(len(texts)) for _ in range(n)]
-            seeds = [
-                seed_of(self.config.seed, self.number, start + i, slot, j % n) for j, i in enumerate(places)
-            ]
-            sampling = replace(self.config.sampling, temperature=temperature)
-            codes = speak(model, self.jury.language, [texts[i] for i in places], sampling, seeds)
-            for i, seed, tokens, hearing in zip(places, seeds, codes, self.jury.judge(codes), strict=True):
-                repetition = metrics.repetition_rate(tokens)
-                candidate = Candidate(
-                    round=self.number,
-                    place=start + i,
-                    text=texts[i],
-                    temperature=temperature,
-                    seed=seed,
-                    tokens=tuple(tokens),
-                    heard=hearing.text,
-                    wer=metrics.wer(texts[i], hearing.text, self.jury.language),
-                    repetition=0.0 if math.isnan(repetition) else repetition,
-                    length=len(tokens) / expected[i],
-                )
-                tries[i].append(candidate)
-        return [asdict(c) for each in tries for c in decide(each, self.config)]
-
-    def _learn(self, model: SpeechLM, candidates: Sequence[Candidate]) -> SpeechLM:
-        """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
-        config, language = self.config, self.jury.language
-        by_fate = {fate: [c for c in candidates if c.fate == fate] for fate in ("winner", "loser")}
-        good = [c for c in candidates if c.fate in PASSED]
-        good = good if config.learn_from == "accepted" else by_fate["winner"]
-        if not good:
-            tqdm.write(
-                f"{self.folder.name}: the judge rejected all {len(candidates)} candidates; nothing is learned"
-                " here"
+def _candidates(
+    model: SpeechLM, number: int, texts: Mapping[int, str], config: TDSCConfig, jury: Jury
+) -> list[dict[str, Any]]:
+    """All candidates of some texts of a round by their places, drawn, heard and decided on."""
+    schedule = config.schedule(number)
+    tries = range(config.candidates // len(schedule))
+    expected = dict(zip(texts, expected_lengths(model, jury.language, [*texts.values()]), strict=True))
+    drawn: dict[int, list[Candidate]] = {place: [] for place in texts}
+    for slot, temperature in enumerate(schedule):
+        places = [place for place in texts for _ in tries]
+        seeds = [seed_of(config.seed, number, place, slot, j) for place in texts for j in tries]
+        sampling = replace(config.sampling, temperature=temperature)
+        codes = speak(model, jury.language, [texts[place] for place in places], sampling, seeds)
+        for place, seed, tokens, hearing in zip(places, seeds, codes, jury.judge(codes), strict=True):
+            repetition = metrics.repetition_rate(tokens)
+            candidate = Candidate(
+                round=number,
+                place=place,
+                text=texts[place],
+                temperature=temperature,
+                seed=seed,
+                tokens=tuple(tokens),
+                heard=hearing.text,
+                wer=metrics.wer(texts[place], hearing.text, jury.language),
+                repetition=0.0 if math.isnan(repetition) else repetition,
+                length=len(tokens) / expected[place],
             )
-            return model
-        texts, codes = [c.text for c in good], [c.tokens for c in good]
-        model = fine_tune(model, language, texts, codes, config.sft, config.batch, self.folder / "sft")
-        if config.dpo is None:
-            return model
-        winners = {c.place: c for c in by_fate["winner"]}
-        pairs = [
-            Pair(str(c.place), language, c.text, winners[c.place].tokens, c.tokens, "judge")
-            for c in by_fate["loser"]
-            if c.tokens
-        ]
-        if not pairs:
-            tqdm.write(
-                f"{self.folder.name}: no text has both a winner and a loser; there is no DPO in this round"
-            )
-            return model
-        table.write(pairs, self.folder / "pairs.parquet")
-        return tune(model, pairs, config.dpo, self.folder / "dpo", self.jury)
+            drawn[place].append(candidate)
+    return [asdict(c) for candidates in drawn.values() for c in decide(candidates, config)]
+
+
+def _learn(
+    model: SpeechLM, candidates: Sequence[Candidate], config: TDSCConfig, folder: Path, jury: Jury
+) -> SpeechLM:
+    """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
+    good = [c for c in candidates if c.fate in (PASSED if config.learn_from == "accepted" else PASSED[:1])]
+    if not good:
+        tqdm.write(
+            f"{folder.name}: the judge rejected all {len(candidates)} candidates; nothing is learned here"
+        )
+        return model
+    texts, codes = [c.text for c in good], [c.tokens for c in good]
+    model = fine_tune(model, jury.language, texts, codes, config.sft, config.batch, folder / "sft")
+    winners = {c.place: c.tokens for c in candidates if c.fate == "winner"}
+    losers = [c for c in candidates if c.fate == "loser" and c.tokens]
+    pairs = [Pair(f"{c.place}", jury.language, c.text, winners[c.place], c.tokens, "judge") for c in losers]
+    if config.dpo and pairs:
+        table.write(pairs, folder / "pairs.parquet")
+        return tune(model, pairs, config.dpo, folder / "dpo", jury)
+    if config.dpo:
+        tqdm.write(f"{folder.name}: no text has both a winner and a loser; there is no DPO in this round")
+    return model
 
 
 def rounds(folder: Path) -> pd.DataFrame:

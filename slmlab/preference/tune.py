@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,16 +164,14 @@ class PairBatches:
         )
 
 
-def held_out(pairs: Iterable[Pair], one_in: int = 10) -> tuple[list[Pair], list[Pair]]:
+def held_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Pairs to learn from and pairs to look at, split by text: no text is on both sides.
 
     Every tenth text by the hash of its spelling; a table of one text has nothing to look at.
     """
-    learned: list[Pair] = []
-    watched: list[Pair] = []
-    for pair in pairs:
-        point = hashlib.sha256(for_scoring(pair.prompt).encode()).digest()[0]
-        (watched if point % one_in == 0 else learned).append(pair)
+    points = [hashlib.sha256(for_scoring(pair.prompt).encode()).digest()[0] for pair in pairs]
+    learned = [pair for pair, point in zip(pairs, points, strict=True) if point % 10]
+    watched = [pair for pair, point in zip(pairs, points, strict=True) if point % 10 == 0]
     return (learned, watched) if learned else (watched, [])
 
 

@@ -9,6 +9,7 @@ import copy
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -54,31 +55,28 @@ def subject(config: LMConfig) -> tuple[SpeechLM, list[Pair]]:
     for shared in (model.embed_digits, model.embed_low, model.embed_high):
         shared.requires_grad_(False)
 
-    def said() -> tuple[int, ...]:
-        return tuple(int(code) for code in draw.integers(config.n_codes, size=draw.integers(40, 80)))
+    def codes() -> tuple[int, ...]:
+        return tuple(draw.integers(config.n_codes, size=draw.integers(40, 80)).tolist())
 
     letters = [symbol for symbol in ALPHABET.symbols if symbol.isascii() and symbol.isalpha()]
     texts = ["".join(draw.choice(letters, 30)) for _ in range(STEPS * PAIRS_A_STEP)]
-    pairs = [Pair(str(i), config.languages[0], text, said(), said(), "judge") for i, text in enumerate(texts)]
+    pairs = [
+        Pair(str(i), config.languages[0], text, codes(), codes(), "judge") for i, text in enumerate(texts)
+    ]
     return model, pairs
-
-
-def step_rows(step: int) -> range:
-    """Which pairs make a step's batch: in order, as TRL's sequential sampler takes them."""
-    return range(step * PAIRS_A_STEP, (step + 1) * PAIRS_A_STEP)
 
 
 def run_ours(model: SpeechLM, pairs: Sequence[Pair]) -> tuple[list[float], float]:
     """Losses of all steps, and the median seconds between two steps."""
-    made = PairBatches(model, pairs, 10**6, 0)
-    config, asked = PreferenceConfig(TRAIN), list[float]()
+    batches, config, asked = PairBatches(model, pairs, 10**6, 0), PreferenceConfig(TRAIN), list[float]()
 
-    def batches(step: int) -> PairBatch:
+    def batch(step: int) -> PairBatch:
+        """Pairs in order, as TRL's sequential sampler takes them."""
         asked.append(time.perf_counter())
-        return made.of(step_rows(step))
+        return batches.of(range(step * PAIRS_A_STEP, (step + 1) * PAIRS_A_STEP))
 
     with TemporaryDirectory() as folder:
-        train(copy.deepcopy(model), lambda m, b: preference_loss(m, b, config), batches, TRAIN, folder)
+        train(copy.deepcopy(model), partial(preference_loss, config=config), batch, TRAIN, folder)
         losses = [row["loss"] for row in read_log(folder)]
     return losses, float(np.median(np.diff(asked)))
 
