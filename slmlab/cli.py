@@ -272,12 +272,13 @@ def _app_command(command: Command) -> None:
 
 
 def _corpus(arguments: argparse.Namespace) -> None:
-    from slmlab.study import ground
+    from slmlab.study import ground, scaling
     from slmlab.training import shelf
 
     shelf.corpora(arguments.preset)
     if arguments.filter:
-        print(ground.filter_corpora(arguments.preset).to_string(float_format="{:.3f}".format))
+        table = ground.filter_corpora(arguments.preset, scaling.languages(arguments.preset))
+        print(table.to_string(float_format="{:.3f}".format))
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -342,14 +343,11 @@ def _align(arguments: argparse.Namespace) -> None:
 
 
 def _settle(arguments: argparse.Namespace) -> None:
-    from slmlab.preference import dgsa
-    from slmlab.study import alignment, settling
+    from slmlab.study import alignment
 
-    language = arguments.language or ("vi" if arguments.method in dgsa.VARIANTS else "sw")
-    alpha = alignment.ALPHA if language == "vi" else 1.0
-    unit = alignment.Unit(language, arguments.method, "", alpha, arguments.seed)
+    unit = alignment.unit_of(arguments.preset, arguments.method, arguments.language, arguments.seed)
     rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
-    table = settling.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
+    table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
     print(table.to_string(index=False, float_format="{:.4g}".format))
 
 
@@ -392,11 +390,11 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from slmlab.study import rows, sweep
+    from slmlab.study import rows, scaling
 
-    study = sweep.study_of(arguments.preset)
-    cells = sweep.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
-    made = sweep.run(study, cells, arguments.workers)
+    study = scaling.study_of(arguments.preset)
+    cells = scaling.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
+    made = rows.run(scaling.CELLS, study, cells, arguments.workers)
     print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {rows.RESULTS}")
 
 

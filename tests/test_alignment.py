@@ -17,7 +17,7 @@ from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference.methods import PEOPLE
 from slmlab.sound import audio
-from slmlab.study import alignment, alignment_claims, alignment_sections, scaling, settling, sweep
+from slmlab.study import alignment, claims, scaling, tables
 from slmlab.study.alignment import CANDIDATES, FOREIGN, STYLE, Unit
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import run_stages
@@ -46,8 +46,8 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         checkpoints.save(folder / name, network, Card(network.config, {}))
     (folder / VOICES).write_text(json.dumps({"mid": [0.0] * 9}))
     few = {"n_test": 4, "n_dev": 4, "n_many": 2, "minutes": (0.1,)}
-    whole = sweep.study_of
-    monkeypatch.setattr(sweep, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
+    whole = scaling.study_of
+    monkeypatch.setattr(scaling, "study_of", lambda name, folder=None: replace(whole(name, folder), **few))
     monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
     return folder
 
@@ -74,9 +74,9 @@ def test_from_starts_to_rows_and_never_twice(
     assert runs.loc[("sw", "tdsc", "1"), "tuning_seconds"] == 0
     assert alignment.seconds(found, "smoke", "core") > sum(found.seconds.values())
     assert audio.is_generated(out / "smoke-aligned-sw-tdsc.flac")
-    c1 = alignment_claims.judged(found)["C"]["C1"]
+    c1 = next(row for row in claims.ledger(None, found) if row["id"] == "C1")
     assert (c1["seeds"], c1["n"], c1["verdict"]) == ([0], 4, "inconclusive")
-    assert alignment_sections.sections(found, [])
+    assert tables.alignment_sections(found, [])
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert alignment.run("smoke", WANTED, 1, out, parts) == []
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -142,16 +142,17 @@ def test_a_start_of_synthetic_speech_differs_by_seed_and_has_its_minutes(parts: 
 def test_what_cannot_be_planned_is_refused() -> None:
     for asked in (
         ("tiny", "half", [0]),
-        ("huge", "core", [0]),
         ("tiny", "core", []),
         ("tiny", "core", [0], "th"),
     ):
         with pytest.raises(LabError, match="core or full"):
             alignment.plan(*asked)
+    with pytest.raises(LabError, match="smoke or tiny, not at preset 'huge'"):
+        alignment.plan("huge", "core", [0])
     with pytest.raises(LabError, match=r"core claims need no tdsc, dgsa\.no-stability: sft, dpo"):
         alignment.plan("tiny", "core", [0], "vi", ["sft", "tdsc", "dgsa.no-stability"])
     with pytest.raises(LabError, match="no method 'ppo'"):
-        settling.settle("tiny", unit("sw", "ppo"))
+        alignment.settle("tiny", unit("sw", "ppo"))
     for asked, rates, said in (
         (unit("de", "tdsc"), {}, "nothing of 'de' for tdsc"),
         (unit("sw", "dgsa"), {}, "nothing of 'sw' for dgsa"),
@@ -159,13 +160,13 @@ def test_what_cannot_be_planned_is_refused() -> None:
         (unit("sw", "tdsc"), {"rounds": -1}, "expected none below 0"),
     ):
         with pytest.raises(LabError, match=said):
-            settling.settle("tiny", asked, **rates)
+            alignment.settle("tiny", asked, **rates)
 
 
 def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: parts)
-    monkeypatch.setattr(scaling, "say_split", lambda *_: pytest.fail("no test sentence may be said"))
-    table = settling.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
+    monkeypatch.setattr(scaling.Prompts, "say", lambda *_: pytest.fail("no test sentence may be said"))
+    table = alignment.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
     assert list(table["dpo lr"]) == [1e-5, 2e-5]
     assert {"wer", "entropy", "seconds"} <= set(table)
     assert np.isfinite(table["wer"]).all()

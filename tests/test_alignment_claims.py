@@ -9,7 +9,7 @@ import pytest
 from conftest import words_of
 
 from slmlab.preference.methods import METHODS
-from slmlab.study import alignment_claims, alignment_sections, claims, tables
+from slmlab.study import claims, tables
 from slmlab.study.alignment import ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned, plan
 from slmlab.study.scaling import DRAWS
 
@@ -109,8 +109,7 @@ def sets(truth: float, draw: np.random.Generator) -> pd.DataFrame:
 
 
 def ledger(truth: float, results: Aligned | None = None) -> dict[str, dict]:
-    found = alignment_claims.judged(results or world(truth))
-    return {row["id"]: row for row in claims.ledger(None, found)}
+    return {row["id"]: row for row in claims.ledger(None, results or world(truth))}
 
 
 def test_where_the_paper_is_right_it_is_reproduced() -> None:
@@ -173,7 +172,7 @@ def test_more_seeds_of_some_systems_count_for_their_claims_alone() -> None:
 
     grown = replace(whole, rows=more(whole.rows), runs=more(whole.runs))
     three = [
-        next(part for part in alignment_sections.sections(of, []) if part.title.startswith("Table 3"))
+        next(part for part in tables.alignment_sections(of, []) if part.title.startswith("Table 3"))
         for of in (whole, grown)
     ]
     assert ["more seeds than others" in part.text for part in three] == [False, True]
@@ -188,7 +187,7 @@ def test_more_seeds_of_some_systems_count_for_their_claims_alone() -> None:
 
 
 def test_every_table_of_the_paper_has_its_section() -> None:
-    parts = {part.title: part for part in alignment_sections.sections(world(1.0), [])}
+    parts = {part.title: part for part in tables.alignment_sections(world(1.0), [])}
     for number in (3, 4, 6, 7, 8, 9):
         part = next(part for title, part in parts.items() if title.startswith(f"Table {number} "))
         assert all(len(line) == len(part.head) for line in part.lines)
@@ -212,7 +211,7 @@ def test_a_report_on_speech_nobody_understands_is_written_all_the_same() -> None
     whole = world(1.0)
     wrong = {"word_errors": whole.rows["words"], "letter_errors": whole.rows["letters"]}
     lost = replace(whole, rows=whole.rows.assign(**wrong))
-    said = {part.title: part for part in alignment_sections.sections(lost, [])}
+    said = {part.title: part for part in tables.alignment_sections(lost, [])}
     assert said["Does the filter hear what the sound will be?"].lines[0][2:] == ["100.0", "–"]
 
 
@@ -223,7 +222,7 @@ def test_a_report_on_part_of_the_study_is_of_that_part(left: tuple[str, str]) ->
         table[(table["language"] == left[0]) & (table["method"] == left[1] if left[1] else True)]
         for table in (whole.rows, whole.runs, whole.candidates, whole.sets)
     ]
-    parts = {part.title: part for part in alignment_sections.sections(Aligned(*kept, *ground(whole)), [])}
+    parts = {part.title: part for part in tables.alignment_sections(Aligned(*kept, *ground(whole)), [])}
     assert [ax.get_title() for ax in parts["Stability and variety"].picture.figure.axes] == [left[0]]
     assert {line[0] for line in parts["What alignment cost"].lines} == {left[0]}
 
@@ -237,7 +236,7 @@ def test_candidates_alone_are_reported_too() -> None:
         whole.candidates,
         whole.sets,
     )
-    assert [part.title for part in alignment_sections.sections(Aligned(*kept, *ground(whole)), [])] == [
+    assert [part.title for part in tables.alignment_sections(Aligned(*kept, *ground(whole)), [])] == [
         "Table 9 · Candidates by temperature",
         "One sentence, many systems",
         "What alignment cost",
@@ -248,7 +247,7 @@ def test_a_model_that_always_says_the_same_has_a_place_in_the_plane() -> None:
     whole = world(1.0)
     for bits in (0.1, 1 / 7, 6.123):  # rounding would make a bar of them that is below 0
         stuck = whole.runs.assign(h=bits, h_draws=[np.zeros(DRAWS)] * len(whole.runs))
-        assert alignment_sections.plane(replace(whole, runs=stuck))
+        assert tables.plane(replace(whole, runs=stuck))
 
 
 def ground(of: Aligned) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -259,7 +258,7 @@ def test_cost_is_a_seeds_however_many_seeds_there_are() -> None:
     whole = world(1.0)
     own = (whole.runs["method"] == "sft") & (whole.runs["language"] == "vi") & (whole.runs["alpha"] == ALPHA)
     more = pd.concat([whole.runs, whole.runs[own].assign(seed=whole.runs["seed"] + 3)], ignore_index=True)
-    assert alignment_sections.cost(replace(whole, runs=more)).lines == alignment_sections.cost(whole).lines
+    assert tables.alignment_cost(replace(whole, runs=more)).lines == tables.alignment_cost(whole).lines
 
 
 def test_the_plan_has_what_the_claims_need() -> None:

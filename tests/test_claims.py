@@ -10,8 +10,7 @@ import pytest
 
 from slmlab.study import claims, tables
 from slmlab.study.claims import Claim, Measured, Part, declared, family, half_fall, ledger, ratio
-from slmlab.study.scaling import DRAWS
-from slmlab.study.sweep import Results
+from slmlab.study.scaling import DRAWS, Results
 
 ALPHAS = (0.03, 0.25, 0.5, 0.8, 1.0)
 SEEDS, N = (0, 1, 2), 40
@@ -190,9 +189,9 @@ def test_seeds_with_other_points_do_not_count() -> None:
         (whole.cells["seed"] == 2) & (whole.cells["point"] == 0.5)
     )
     cells = whole.cells[~((whole.cells["arm"] == "authentic") & odd)]
-    assert claims.Arm(dataclasses.replace(whole, cells=cells), "authentic").seeds == [0]
+    assert claims.Arm.of(dataclasses.replace(whole, cells=cells), "authentic").seeds == [0]
     one = whole.cells[(whole.cells["seed"] > 0) | (whole.cells["point"] != 0.25)]
-    assert claims.Arm(dataclasses.replace(whole, cells=one), "authentic").seeds == [1, 2]
+    assert claims.Arm.of(dataclasses.replace(whole, cells=one), "authentic").seeds == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +244,7 @@ def test_a_study_of_broken_speech_is_told_all_the_same(lost: dict[str, float]) -
     broken = dataclasses.replace(whole, rows=whole.rows.assign(**lost))
     found = ledger(broken)
     assert len(found) == 47
-    for part in tables.sections(broken, found, [], []):
+    for part in tables.scaling_sections(broken, found, [], []):
         assert "nan" not in str(part.lines)
 
 
@@ -254,7 +253,7 @@ def test_a_seed_without_dev_entropy_is_no_peak() -> None:
     mute = (whole.cells["point"] == 0.8) & (whole.cells["seed"] == 1)
     cells = whole.cells.assign(h_dev=whole.cells["h_dev"].mask(mute))
     quiet = dataclasses.replace(whole, cells=cells)
-    assert claims.Arm(quiet, "authentic").peak == claims.Arm(whole, "authentic").peak == 2
+    assert claims.Arm.of(quiet, "authentic").peak == claims.Arm.of(whole, "authentic").peak == 2
 
 
 def test_pairs_are_of_one_text_with_words_matched() -> None:

@@ -97,7 +97,7 @@ def test_the_quality_filter_takes_clear_speech(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(shelf, "checkpoint_folder", lambda name: files.SHIPPED / "tiny")
-    found = ground.filter_corpora("smoke")
+    found = ground.filter_corpora("smoke", ("vi", "sw"))
     assert list(found.index) == ["vi, authentic", "vi, synthetic", "sw, synthetic"]
     assert found.loc["sw, synthetic", "acceptance"] > 0.9 > found.loc["vi, authentic", "acceptance"]
     ledger = pd.read_parquet(tmp_path / "runs" / "smoke" / "corpora" / "vi.parquet")

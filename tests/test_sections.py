@@ -10,7 +10,7 @@ from test_claims import judged, world
 
 from slmlab import files
 from slmlab.errors import LabError
-from slmlab.study import claims, report, sweep, tables
+from slmlab.study import claims, report, scaling, tables
 from slmlab.study.tables import Section
 
 
@@ -18,7 +18,7 @@ from slmlab.study.tables import Section
 def parts() -> list[Section]:
     results = world(1.0)
     sounds = [Path(f"tiny-authentic.{alpha}.0.flac") for alpha in ("1", "0.03", "0.5")]
-    return tables.sections(results, judged(1.0), claims.premises(results), sounds)
+    return tables.scaling_sections(results, judged(1.0), claims.premises(results), sounds)
 
 
 def test_the_ground_comes_first_and_the_ledger_has_every_claim(parts: list[Section]) -> None:
@@ -56,7 +56,7 @@ def test_one_sentence_over_alpha_is_in_the_order_of_alpha(parts: list[Section]) 
 
 
 def test_a_band_holds_the_mean_over_seeds() -> None:
-    wer = claims.Arm(world(1.0), "authentic").wer
+    wer = claims.Arm.of(world(1.0), "authentic").wer
     value, low, high = tables.band(wer)
     assert value == pytest.approx(wer.value.mean(1))
     assert (low < value).all()
@@ -65,7 +65,7 @@ def test_a_band_holds_the_mean_over_seeds() -> None:
 
 
 def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0))
+    monkeypatch.setattr(scaling, "read_results", lambda preset: world(1.0))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     facts = {"machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}}
     summary = {"preset": "tiny", "seeds": [0]} | facts
@@ -83,7 +83,7 @@ def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_picture_of_the_readme_is_drawn_from_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "read_results", lambda preset: world(1.0) if preset == "tiny" else None)
+    monkeypatch.setattr(scaling, "read_results", lambda preset: world(1.0) if preset == "tiny" else None)
     report.picture("tiny", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LabError, match="slmlab sweep"):

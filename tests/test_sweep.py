@@ -21,8 +21,8 @@ from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
 from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.sound import audio
-from slmlab.study import scaling, sweep
-from slmlab.study.scaling import Cell, Study
+from slmlab.study import rows, scaling
+from slmlab.study.scaling import CELLS, Cell, Study
 from slmlab.training import checkpoints
 from slmlab.training.cache import DONE, run_stages, stage_folders
 from slmlab.training.checkpoints import Card
@@ -52,10 +52,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Study:
     torch.manual_seed(0)
     for name, network in networks().items():
         checkpoints.save(folder / "parts" / name, network, Card(config=network.config))
-    study = replace(sweep.study_of("smoke", folder / "parts"), n_test=4, n_dev=2, n_many=2)
+    study = replace(scaling.study_of("smoke", folder / "parts"), n_test=4, n_dev=2, n_many=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CACHE", folder / "cache")
-        ground = sweep.stages(study, [])
+        ground = scaling.stages(study, [])
         run_stages(ground, folder / "cache" / "smoke", workers=1)
     return study
 
@@ -74,12 +74,12 @@ def table() -> pd.DataFrame:
 
 def shares(study: Study, cell: Cell) -> dict[str, float]:
     """Minutes of each kind in a cell's mixture."""
-    rows = table().iloc[scaling.mixture(study, cell, table())]
-    return {kind: float(part["seconds"].sum()) / 60 for kind, part in rows.groupby("kind")}
+    chosen = table().iloc[scaling.mixture(study, cell, table())]
+    return {kind: float(part["seconds"].sum()) / 60 for kind, part in chosen.groupby("kind")}
 
 
 def test_each_arm_mixes_what_it_says() -> None:
-    study = Study("tiny", "", authentic_minutes=1.5, helping_minutes=2.0)
+    study = Study("tiny", "", "vi", authentic_minutes=1.5, helping_minutes=2.0)
     assert shares(study, Cell("authentic", 0.5, 0)) == {"authentic": 1.5, "synthetic": 1.5}
     assert shares(study, Cell("lively", 0.9, 0)) == {"lively": 1.5, "synthetic": 13.5}
     assert shares(study, Cell("authentic", 1.0, 0)) == {"synthetic": 13.5}
@@ -90,34 +90,34 @@ def test_each_arm_mixes_what_it_says() -> None:
 
 
 def test_all_synthetic_is_the_synthetic_part_of_the_point_before() -> None:
-    study = Study("tiny", "", authentic_minutes=1.5)
+    study = Study("tiny", "", "vi", authentic_minutes=1.5)
     before, alone = (set(scaling.mixture(study, Cell("authentic", a, 3), table())) for a in (0.9, 1.0))
     assert alone == {i for i in before if i >= 24}
     assert alone != set(scaling.mixture(study, Cell("authentic", 1.0, 4), table()))
 
 
 def test_the_plan_is_every_point_of_every_arm_seed_by_seed() -> None:
-    study = Study("tiny", "")
-    planned = sweep.plan(study, ["authentic", "alone", "entropy"], [0, 1])
+    study = Study("tiny", "", "vi")
+    planned = scaling.plan(study, ["authentic", "alone", "entropy"], [0, 1])
     assert len(planned) == 2 * (8 + 4 + 1)
     assert [cell.seed for cell in planned] == [0] * 13 + [1] * 13
-    assert [cell.point for cell in sweep.plan(study, ["lively"], [0], [0.5, 0.8])] == [0.5, 0.8]
-    assert len(sweep.plan(study, ["lively"], [0, 0], [0.5])) == 1
+    assert [cell.point for cell in scaling.plan(study, ["lively"], [0], [0.5, 0.8])] == [0.5, 0.8]
+    assert len(scaling.plan(study, ["lively"], [0, 0], [0.5])) == 1
     for asked in (["nobody"], [0]), (["lively"], [0], [0.42]), (["lively"], []):
         with pytest.raises(LabError, match="authentic, lively, equal-hours"):
-            sweep.plan(study, *asked)
+            scaling.plan(study, *asked)
 
 
 def test_presets_that_nobody_has_trained_are_refused() -> None:
     with pytest.raises(LabError, match="smoke or tiny"):
-        sweep.study_of("base")
+        scaling.study_of("base")
 
 
 def test_rates_and_speech_of_the_preset_are_part_of_what_stages_are_known_by(
     here: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folders() -> set[str]:
-        made = stage_folders(sweep.stages(here, [Cell("authentic", 0.5, 0)]), Path("cache"))
+        made = stage_folders(scaling.stages(here, [Cell("authentic", 0.5, 0)]), Path("cache"))
         return {made[name].name for name in ("study.lively", "train.authentic.0.5.0")}
 
     before, usual = folders(), preset("smoke")
@@ -164,8 +164,8 @@ def test_corpus_entropy_counts_equally_and_draws_alike() -> None:
 
 def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path) -> None:
     wanted = [Cell("authentic", 0.5, 0), Cell("authentic", 1.0, 0), Cell("entropy", 0.5, 0)]
-    assert sweep.run(here, wanted, 1, tmp_path) == wanted
-    found = sweep.read_results("smoke", tmp_path)
+    assert rows.run(CELLS, here, wanted, 1, tmp_path) == wanted
+    found = scaling.read_results("smoke", tmp_path)
     assert found is not None
     plain, many = (found.rows[(found.rows["arm"] == arm)] for arm in ("authentic", "entropy"))
     assert len(plain) == 2 * (2 + 4)
@@ -180,41 +180,41 @@ def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path
     assert set(found.mixture["kind"]) == {"authentic", "lively", "synthetic"}
     assert audio.is_generated(tmp_path / "smoke-authentic.0.5.0.flac")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert sweep.run(here, wanted, 1, tmp_path) == []
+    assert rows.run(CELLS, here, wanted, 1, tmp_path) == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_same_seeds_say_the_same_again(here: Study, tmp_path: Path) -> None:
-    cell, rows = Cell("lively", 0.25, 1), []
-    folders = stage_folders(sweep.stages(here, [cell]), files.CACHE / "smoke")
+    cell, tables = Cell("lively", 0.25, 1), []
+    folders = stage_folders(scaling.stages(here, [cell]), files.CACHE / "smoke")
     for _ in range(2):
         for name in (f"train.{cell.name}", f"say.{cell.name}"):
             (folders[name] / DONE).unlink(missing_ok=True)
-        sweep.run(here, [cell], 1, tmp_path / str(len(rows)))
-        rows.append((tmp_path / str(len(rows)) / "smoke-lively-sentences.parquet").read_bytes())
-    assert rows[0] == rows[1]
+        rows.run(CELLS, here, [cell], 1, tmp_path / str(len(tables)))
+        tables.append((tmp_path / str(len(tables)) / "smoke-lively-sentences.parquet").read_bytes())
+    assert tables[0] == tables[1]
 
 
 def test_other_checkpoints_or_settings_are_other_cells(here: Study) -> None:
     cell = Cell("authentic", 0.5, 0)
-    assert sweep.key(here, cell) == sweep.key(replace(here, minutes=(1.0,)), cell)
-    assert sweep.key(here, cell) != sweep.key(replace(here, steps=4), cell)
-    assert sweep.key(here, cell) != sweep.key(here, replace(cell, seed=1))
+    assert scaling.key(here, cell) == scaling.key(replace(here, minutes=(1.0,)), cell)
+    assert scaling.key(here, cell) != scaling.key(replace(here, steps=4), cell)
+    assert scaling.key(here, cell) != scaling.key(here, replace(cell, seed=1))
 
 
 SWEEP = """
 import sys
 from pathlib import Path
 from slmlab import files
-from slmlab.study import sweep
-from slmlab.study.scaling import Cell
+from slmlab.study import rows, scaling
+from slmlab.study.scaling import CELLS, Cell
 from dataclasses import replace
 
 if __name__ == "__main__":
     parts, results = Path(sys.argv[1]), Path(sys.argv[2])
     files.CACHE = parts.parent / "cache"
-    study = replace(sweep.study_of("smoke", parts), n_test=4, n_dev=2, n_many=2)
-    done = sweep.run(study, [Cell("equal-hours", 0.5, 0), Cell("equal-hours", 0.8, 0)], 1, results)
+    study = replace(scaling.study_of("smoke", parts), n_test=4, n_dev=2, n_many=2)
+    done = rows.run(CELLS, study, [Cell("equal-hours", 0.5, 0), Cell("equal-hours", 0.8, 0)], 1, results)
     print(len(done))
 """
 
@@ -224,7 +224,7 @@ def test_a_kill_costs_only_the_cell_it_hits(here: Study, tmp_path: Path) -> None
     script.write_text(SWEEP)
     command = [sys.executable, str(script), here.checkpoints, str(tmp_path / "results")]
     wanted = [Cell("equal-hours", 0.5, 0), Cell("equal-hours", 0.8, 0)]
-    folders = stage_folders(sweep.stages(here, wanted), files.CACHE / "smoke")
+    folders = stage_folders(scaling.stages(here, wanted), files.CACHE / "smoke")
     first, second = (folders[f"say.{cell.name}"] for cell in wanted)
     running = subprocess.Popen(command)
     while not (first / DONE).exists():

@@ -1,17 +1,18 @@
 """The alignment study: every method of §4 and §5 from one frozen start a language and seed, side by side.
 
-`vi` begins at the sweep's own cell at α = 80 % (and at other α for D12), `sw` at a model of synthetic speech
-alone. What is tuned is watched by judge A on dev; then every system says the same test sentences, without a
-style unless its part says otherwise, and judge B scores the sound.
+The language with recordings begins at the scaling study's own cell at α = 80 % (at other α for D12) and plays
+DGSA. The one without begins at a model of synthetic speech alone and plays TDSC. Judge A watches tuning on
+dev. Then every system says the same test sentences, without a style unless its part says otherwise, and judge
+B scores the sound.
 
-A unit is one system with one seed: what has no rows under `data/results/` is computed, the rest left alone.
-Tuned models lie in the cache as stages, so that a killed run goes on inside its round.
+A unit is one system with one seed. Tuned models lie in the cache as stages: a killed run goes on inside its
+round.
 
 Axis legend: n utterances, t speech tokens, s samples, c timbre numbers, d draws.
 """
 
+import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,22 +27,30 @@ from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.files import digest
 from slmlab.language.sentences import sentences
-from slmlab.language.text import for_scoring
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference import dgsa, methods, tdsc
 from slmlab.preference.jury import CodeJudge
 from slmlab.preference.methods import PEOPLE, SCALES, Material, Run
-from slmlab.preference.tdsc import PASSED
+from slmlab.preference.tune import PreferenceConfig
 from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig
-from slmlab.study import rows, scaling, sweep, votes
-from slmlab.study.rows import RESULTS, write_rows
-from slmlab.study.scaling import Cell, Study
-from slmlab.study.sweep import COUNTS
+from slmlab.study import rows as store
+from slmlab.study import scaling, votes
+from slmlab.study.rows import (
+    RESULTS,
+    Folders,
+    Kind,
+    copy_sound,
+    read_rows,
+    small,
+    small_draws,
+    write_rows,
+)
+from slmlab.study.scaling import Cell, Manner, Study, has_recordings, language_with, one_thread
 from slmlab.training import checkpoints, shelf
-from slmlab.training.cache import DONE, Stage, locked, read_done, run_stages, stage_folders
+from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_folders
 from slmlab.training.checkpoints import Card
 from slmlab.training.loop import STATE
 
@@ -50,17 +59,20 @@ FORMAT = 2
 ALPHA = 0.8
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where ΔH_p is taken for D12."""
+ALONE = 1.0
+"""α of a start without recordings."""
 MINUTES = {"smoke": 0.4, "tiny": 20.0}
-"""Synthetic speech that the start of `sw` learns from."""
+"""Synthetic speech that such a start learns from."""
 STEPS = {"smoke": 3, "tiny": 36}
-"""Budget of that start; `vi` has the sweep's, so that its starts are trained once for both studies."""
+"""Budget of such a start; the others have the scaling study's: they are trained once for both studies."""
 STYLE, FOREIGN, CANDIDATES = "style", "foreign", "candidates"
-KEYS = ["language", "method", "part", "alpha", "seed"]
-KEPT = [
+COUNTS = ["word_errors", "words", "letter_errors", "letters"]
+PUBLISHED = [
     *("sentence", *COUNTS, "filter_errors", "repetition", "repetition_spoken", "voiced"),
     *("f0_spread", "f0_range_semitones", "energy_std", "rate_variation", "sim", "sim_strangers"),
 ]
 """Columns of a sentence that are published."""
+SECONDS = ["training_seconds", "tuning_seconds", "speaking_seconds"]
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,14 @@ class Unit:
     """One system with one seed, said and scored."""
 
     language: str
-    """`vi` or `sw`."""
+    """What is spoken."""
     method: str
     """One of `slmlab.preference.methods.METHODS`; `sft` is the start itself."""
     part: str
     """Nothing: the final model, plain. A number: the model after so many rounds. `style`: with a style
     prefix. `foreign`: in voices heard in the other language. `candidates`: the last round's, not a model."""
     alpha: float
-    """Share of synthetic speech in the start's training."""
+    """Share of synthetic speech in the start's training; 1 without recordings."""
     seed: int
     """Of start, tuning and sampling."""
 
@@ -90,14 +102,14 @@ class Unit:
         return f"{self.tuned}.{self.part}".rstrip(".")
 
     @property
-    def start(self) -> Cell:
-        """The cell that it begins from; `point` of `sw` is filled in by `start_of`."""
-        return Cell("authentic" if self.language == "vi" else scaling.SYNTHETIC, self.alpha, self.seed)
+    def table(self) -> str:
+        """All units share their tables."""
+        return "aligned"
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """All that the alignment study has found so far."""
+    """All published rows of the alignment study."""
 
     rows: pd.DataFrame
     """One test sentence of one unit a row."""
@@ -122,83 +134,165 @@ def plan(
         preset_name: `smoke` or `tiny`.
         extent: `core` or `full`.
         seeds: each is a start trained anew, and all that follows from it.
-        language: of `vi` or `sw` alone.
+        language: units of this one alone.
         only: of these methods alone (`sft` is the start): some claims need more seeds than others.
     """
-    known = extent in ("core", "full") and preset_name in SCALES and language in ("", "vi", "sw")
-    if not known or not seeds or min(seeds) < 0:
+    if preset_name not in SCALES:
+        raise LabError(f"The alignment study runs at {' or '.join(SCALES)}, not at preset {preset_name!r}.")
+    recorded, alone = (language_with(recordings, preset_name) for recordings in (True, False))
+    allowed = extent in ("core", "full") and language in ("", recorded, alone)
+    if not allowed or not seeds or min(seeds) < 0:
         raise LabError(
-            f"The alignment study knows no extent {extent!r} at preset {preset_name!r} with seeds {seeds}, "
-            f"language {language!r}: expected core or full, one of {', '.join(SCALES)}, seeds from 0 up, "
-            "and vi, sw or none for both."
+            f"The alignment study knows no extent {extent!r} with seeds {seeds} and language {language!r}: "
+            f"expected core or full, seeds from 0 up, and {recorded}, {alone} or none for both."
         )
     rounds = [str(k) for k in range(1, SCALES[preset_name].rounds)]
-    vi = [("sft", ""), ("sft", STYLE), ("dpo", ""), ("rejection", ""), ("dgsa", ""), ("dgsa", FOREIGN)]
-    sw = [("tdsc", part) for part in ("", CANDIDATES, FOREIGN, *rounds)]
-    sw += [("sft", ""), ("self-training", ""), ("rejection", "")]
-    wanted = [("vi", method, part, ALPHA) for method, part in vi]
-    wanted += [("sw", method, part, 1.0) for method, part in sw]
+    real = [("sft", ""), ("sft", STYLE), ("dpo", ""), ("rejection", ""), ("dgsa", ""), ("dgsa", FOREIGN)]
+    synthetic = [("tdsc", part) for part in ("", CANDIDATES, FOREIGN, *rounds)]
+    synthetic += [(method, "") for method in ("sft", "self-training", "rejection")]
+    others: list[tuple[str, float]] = []
     if extent == "full":
-        ablations = [name for name in dgsa.VARIANTS if "." in name]
-        wanted += [("vi", method, "", ALPHA) for method in (*ablations, PEOPLE)]
-        wanted += [("vi", method, "", a) for a in ALPHAS if a != ALPHA for method in ("sft", "dgsa")]
-        wanted += [("sw", name, "", 1.0) for name in tdsc.VARIANTS if "." in name]
-    wanted = [what for what in wanted if language in ("", what[0])]
-    methods = list(dict.fromkeys(method for _, method, _, _ in wanted))
-    if unknown := [name for name in only if name not in methods]:
-        raise LabError(f"the study's {extent} claims need no {', '.join(unknown)}: {', '.join(methods)}.")
-    wanted = [what for what in wanted if not only or what[1] in only]
-    return list(dict.fromkeys(Unit(*what, seed) for seed in seeds for what in wanted))
+        real += [(name, "") for name in (*dgsa.VARIANTS, PEOPLE) if "." in name or name == PEOPLE]
+        synthetic += [(name, "") for name in tdsc.VARIANTS if "." in name]
+        others = [(name, alpha) for alpha in ALPHAS if alpha != ALPHA for name in ("sft", "dgsa")]
+    systems = [(recorded, *system, ALPHA) for system in real]
+    systems += [(recorded, name, "", alpha) for name, alpha in others]
+    systems += [(alone, *system, ALONE) for system in synthetic]
+    systems = [system for system in systems if language in ("", system[0])]
+    needed = list(dict.fromkeys(method for _, method, _, _ in systems))
+    if unknown := [name for name in only if name not in needed]:
+        raise LabError(f"the study's {extent} claims need no {', '.join(unknown)}: {', '.join(needed)}.")
+    systems = [system for system in systems if not only or system[1] in only]
+    return list(dict.fromkeys(Unit(*system, seed) for seed in seeds for system in systems))
 
 
 def study_of(preset_name: str, language: str, folder: Path | None = None) -> Study:
     """The numbers of one language's half."""
-    whole = sweep.study_of(preset_name, folder)
-    return (
-        whole if language == whole.language else replace(whole, language=language, steps=STEPS[preset_name])
-    )
+    study = scaling.study_of(preset_name, folder)
+    if language == study.language:
+        return study
+    return replace(study, language=language, steps=STEPS[preset_name])
 
 
 def start_of(study: Study, unit: Unit) -> Cell:
     """The cell that a unit begins from."""
-    return unit.start if study.language == "vi" else replace(unit.start, point=MINUTES[study.preset])
+    if has_recordings(study):
+        return Cell("authentic", unit.alpha, unit.seed)
+    return Cell(scaling.SYNTHETIC, MINUTES[study.preset], unit.seed)
+
+
+def source_of(study: Study, unit: Unit) -> str:
+    """The stage that leaves a unit's model."""
+    return f"train.{start_of(study, unit).name}" if unit.method == "sft" else f"tune.{unit.tuned}"
 
 
 def key(study: Study, unit: Unit) -> str:
-    """What a unit's rows depend on, in 12 digits."""
-    variants = dgsa.VARIANTS | tdsc.VARIANTS
+    """A digest, 12 digits, of all that a unit's rows depend on."""
     settings = SCALES[study.preset].used_by(unit.method)
-    how = [settings, variants.get(unit.method), scaling.Manner(), _judge_a(study)]
-    return digest([FORMAT, unit, sweep.key(study, start_of(study, unit)), how])[:12]
+    how = [settings, (dgsa.VARIANTS | tdsc.VARIANTS).get(unit.method), Manner(), _judge_a(study)]
+    return digest([FORMAT, unit, scaling.key(study, start_of(study, unit)), how])[:12]
 
 
-def _judge_a(study: Study) -> str:
-    sha: str = checkpoints.read_header(Path(study.checkpoints) / "judge_a.safetensors")["sha256"]
-    return sha
+def _judge_a(study: Study) -> Any:
+    return checkpoints.read_header(Path(study.checkpoints) / "judge_a.safetensors")["sha256"]
 
 
-def stages(study: Study, wanted: Sequence[Unit]) -> list[Stage]:
-    """All that has to be made for units of one language: what takes longest is begun first."""
-    starts = list(dict.fromkeys(start_of(study, unit) for unit in wanted))
+def stages(study: Study, units: Sequence[Unit]) -> list[Stage]:
+    """All stages that units of one language need; what takes longest is begun first."""
+    starts = list(dict.fromkeys(start_of(study, unit) for unit in units))
     unused = ("say.", "study.premises")
-    made = [stage for stage in sweep.stages(study, starts) if not stage.name.startswith(unused)]
-    shas, scale = _judge_a(study), SCALES[study.preset]
-    tunings = {unit.tuned: replace(unit, part="") for unit in wanted if unit.method != "sft"}
-    for name, unit in sorted(tunings.items(), key=lambda item: item[1].method not in ("tdsc", "dgsa")):
-        begun = (f"train.{start_of(study, unit).name}", "study.codes")
-        how = [shas, scale.used_by(unit.method)]
-        made.append(Stage(f"tune.{name}", begun, partial(tune, study, unit), how))
-    for unit in wanted:
-        model = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
-        inputs = (model, "study.recordings", "corpus.held_out", "study.codes")
+    needed = [stage for stage in scaling.stages(study, starts) if not stage.name.startswith(unused)]
+    judge, scale = _judge_a(study), SCALES[study.preset]
+    tunings = {unit.tuned: replace(unit, part="") for unit in units if unit.method != "sft"}
+    for unit in sorted(tunings.values(), key=lambda unit: unit.method not in ("tdsc", "dgsa")):
+        start = (f"train.{start_of(study, unit).name}", "study.codes")
+        how = [judge, scale.used_by(unit.method)]
+        needed.append(Stage(f"tune.{unit.tuned}", start, partial(tune, study, unit), how))
+    for unit in units:
+        inputs = (source_of(study, unit), "study.recordings", "corpus.held_out", "study.codes")
         run = partial(hear_candidates if unit.part == CANDIDATES else say, study, unit)
-        made.append(Stage(f"say.{unit.name}", inputs, run, shas))
-    return made
+        needed.append(Stage(f"say.{unit.name}", inputs, run, judge))
+    return needed
 
 
-def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def tables(study: Study, unit: Unit, folders: Folders) -> dict[str, pd.DataFrame]:
+    """Test sentences of a unit or sums of its candidates, and its line: entropies, cost."""
+    place = folders[f"say.{unit.name}"]
+    rows, done = pd.read_parquet(place / "rows.parquet"), read_done(place)
+    line: dict[str, Any] = dict.fromkeys(SECONDS, 0.0) | {"speaking_seconds": done["seconds"]}
+    if unit.part == "":  # training and tuning count with the plain final model alone
+        name = "training_seconds" if unit.method == "sft" else "tuning_seconds"
+        line[name] = read_done(folders[source_of(study, unit)])["seconds"]
+    figures = small_draws(done["metrics"])
+    if unit.part != CANDIDATES:
+        return {"test": small(rows[PUBLISHED]), "runs": pd.DataFrame(line | figures, index=[0])}
+    names = [name for name in figures if not name.endswith("_draws")]
+    h, draws = ([figures[f"{name}{end}"][0] for name in names] for end in ("", "_draws"))
+    sets = pd.DataFrame({"set": names, "h": h, "h_draws": draws})
+    return {"candidates": small(rows), "sets": sets, "runs": pd.DataFrame(line, index=[0])}
+
+
+def share(study: Study, finished: Sequence[Unit], folders: Folders, target: Path) -> None:
+    """Publish the language's recordings, the seconds spent before any unit, and the first sentence."""
+    path = target / f"{study.preset}-aligned-recordings.parquet"
+    recordings = pd.read_parquet(folders["study.recordings"] / "rows.parquet")
+    rows = small(recordings[[name for name in PUBLISHED if name in recordings]])
+    rows = rows.assign(split=recordings["split"], language=study.language)
+    old = pd.read_parquet(path) if path.exists() else rows.iloc[:0]
+    write_rows(pd.concat([old[old["language"] != study.language], rows], ignore_index=True), path)
+    costs = target / f"{study.preset}-aligned-seconds.json"
+    spent = files.read_json(costs) if costs.exists() else {}
+    shared = [place for name, place in folders.items() if name.startswith(("corpus.", "study."))]
+    spent[study.language] = sum(read_done(place)["seconds"] for place in shared if (place / DONE).exists())
+    files.replace_text(costs, json.dumps(spent, indent=1) + "\n")
+    for unit in finished:
+        main = unit.alpha in (ALPHA, ALONE) and "." not in unit.method and unit.method != PEOPLE
+        if main and unit.part == "" and unit.seed == 0:
+            name = f"{study.preset}-aligned-{study.language}-{unit.method}.flac"
+            copy_sound(folders[f"say.{unit.name}"] / "test.wav", target / name)
+
+
+UNITS = Kind(Unit, "runs", key, stages, tables, share)
+
+
+def run(
+    preset_name: str,
+    wanted: Sequence[Unit],
+    workers: int = 0,
+    target: Path = RESULTS,
+    checkpoint_folder: Path | None = None,
+) -> list[Unit]:
+    """Compute the units that have no rows yet, language by language (see `rows.run`).
+
+    Args:
+        preset_name: `smoke` or `tiny`.
+        wanted: units, from `plan`.
+        workers: processes side by side, a thread each; 0 takes one a core.
+        target: the folder of rows.
+        checkpoint_folder: of the trained parts; those at hand unless given.
+
+    Returns:
+        The units that had to be computed.
+
+    Raises:
+        LabError: some units failed; the others are published all the same.
+    """
+    computed, problems = list[Unit](), list[str]()
+    for language in dict.fromkeys(unit.language for unit in wanted):
+        study = study_of(preset_name, language, checkpoint_folder)
+        units = [unit for unit in wanted if unit.language == language]
+        try:
+            computed += store.run(UNITS, study, units, workers, target)
+        except LabError as error:
+            problems.append(str(error))
+    if problems:
+        raise LabError(" ".join(problems))
+    return computed
+
+
+def tune(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, float]:
     """Stage: the start after a method; what dev thinks of it."""
-    with scaling.one_thread():
+    with one_thread():
         tuned, figures = try_method(study, unit, SCALES[study.preset], folder, inputs)
     # in full: tuning moves most numbers by less than int8 can tell
     checkpoints.save(folder / "model", tuned, Card(tuned.config, asdict(unit)))
@@ -208,72 +302,73 @@ def tune(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dic
 
 
 def try_method(
-    study: Study, unit: Unit, scale: methods.Scale, folder: Path, inputs: dict[str, Path]
+    study: Study, unit: Unit, scale: methods.Scale, folder: Path, inputs: Folders
 ) -> tuple[SpeechLM, dict[str, float]]:
     """A unit's model at any scale, and its dev figures."""
     chain = Chain(Path(study.checkpoints))
-    model = checkpoints.load(inputs[f"train.{start_of(study, unit).name}"] / "model", SpeechLM, LMConfig)[0]
-    sampling = SamplingConfig(temperature=scaling.Manner().temperature)
+    start = start_of(study, unit)
+    model = checkpoints.load(inputs[f"train.{start.name}"] / "model", SpeechLM, LMConfig)[0]
+    sampling = SamplingConfig(temperature=Manner().temperature)
     jury = methods.jury_of(chain, study.language, scale.watched(unit.method), sampling)
     texts = sentences(study.language, "lm", scale.texts, methods.TEXT_SEED)
-    material = Material(texts)
-    if study.language == "vi":  # all methods learn from the same recordings, or from their texts
+    if unit.method == PEOPLE:
+        material = Material(
+            pairs=votes.simulated(model, jury, texts[: scale.prompts], unit.seed, folder / "votes")
+        )
+    elif has_recordings(study):  # all methods learn from the same recordings, or from their texts
         table = pd.read_parquet(inputs["study.codes"] / "codes.parquet")
-        real = methods.authentic(table.iloc[scaling.mixture(study, start_of(study, unit), table)])
+        real = methods.authentic(table.iloc[scaling.mixture(study, start, table)])
         material = Material([recording.text for recording in real], real)
         scale = replace(scale, prompts=len(real))
-    if unit.method == PEOPLE:
-        pairs = votes.simulated(
-            model, jury, texts[: SCALES[study.preset].prompts], unit.seed, folder / "votes"
-        )
-        material = Material(pairs=pairs)
+    else:
+        material = Material(texts)
     run = Run(unit.method, study.preset, unit.seed, study.language, alpha=unit.alpha)
     return methods.apply(run, model, material, scale, folder, jury)
 
 
-def say(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, Any]:
+def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, Any]:
     """Stage: a unit says the test sentences; rows of metrics, corpus entropies, a sound."""
     chain = Chain(Path(study.checkpoints))
-    place = inputs.get(f"tune.{unit.tuned}") or inputs[f"train.{start_of(study, unit).name}"]
-    place = place / f"round-{int(unit.part) - 1}" if unit.part.isdigit() else place
+    place = inputs[source_of(study, unit)]
+    if unit.part.isdigit():
+        place /= f"round-{int(unit.part) - 1}"
     lm = checkpoints.load(place / "model", SpeechLM, LMConfig)[0]
     timbres = load_file(inputs["study.recordings"] / "test.safetensors")["timbres"]
-    own, speakers, styles = score.held_out(inputs["corpus.held_out"], "test", study.language), None, []
-    with scaling.one_thread():
+    prompts, styles = scaling.prompts_of(study, chain, "test", timbres, inputs), list[list[int]]()
+    with one_thread():
         if unit.part == STYLE:
-            styles = score.other_styles(chain, own, len(timbres))
+            styles = score.other_styles(chain, prompts.recordings, len(timbres))
         elif unit.part == FOREIGN:
-            other = "sw" if study.language == "vi" else "vi"
-            speakers = score.held_out(inputs["corpus.held_out"], "test", other)
-            n = min(study.n_many, len(speakers))
-            timbres = score.reference_timbres(chain, speakers, n)
-        how = (timbres, scaling.Manner(), unit.seed * 100, inputs, styles, speakers)
-        rows, codes, wave = scaling.say_split(study, chain, lm, "test", *how)
-        judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))
-        heard = [_errors(row["text"], hearing.text) for row, hearing in zip(rows, judge(codes), strict=True)]
-    pd.DataFrame(rows).assign(filter_errors=heard).to_parquet(folder / "rows.parquet", index=False)
+            other = language_with(not has_recordings(study), study.preset)
+            foreign = score.held_out(inputs["corpus.held_out"], "test", other)
+            timbres = score.reference_timbres(chain, foreign, min(study.n_many, len(foreign)))
+            speakers = list(foreign.rows["voice"])[: len(timbres)]
+            prompts = replace(prompts, timbres=timbres, speakers=speakers)
+        rows, codes, wave = prompts.say(lm, Manner(), unit.seed * 100, styles)
+        hearings = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))(codes)
+    errors = [
+        scaling.count_words(row["text"], hearing.text, unit.language)[0]
+        for row, hearing in zip(rows, hearings, strict=True)
+    ]
+    pd.DataFrame(rows).assign(filter_errors=errors).to_parquet(folder / "rows.parquet", index=False)
     audio.write(folder / "test.wav", wave.numpy())
     return {} if unit.part == FOREIGN else scaling.entropies({"test": codes}, inputs)
 
 
-def _errors(text: str, heard: str) -> int:
-    """Wrong words of an utterance."""
-    return round(metrics.wer(text, heard) * len(for_scoring(text).split()))
-
-
-def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: dict[str, Path]) -> dict[str, Any]:
+def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, Any]:
     """Stage: judge B hears the last round's candidates, from their tokens; sums by text, entropies by set."""
-    ledger = tdsc.ledger(inputs[f"tune.{unit.tuned}"]).reset_index(drop=True)
+    ledger = tdsc.ledger(inputs[source_of(study, unit)]).reset_index(drop=True)
     chain = Chain(Path(study.checkpoints))
     last = ledger["round"] == ledger["round"].max()
-    with scaling.one_thread():
+    texts = list(ledger.loc[last, "text"])
+    with one_thread():
         judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "b")
-        heard = judge([list(codes) for codes in ledger.loc[last, "tokens"]])
-    ledger = ledger.assign(passed=ledger["fate"].isin(PASSED), tried=1, errors=0, words=0)
-    ledger.loc[last, "errors"] = [
-        _errors(text, hearing.text) for text, hearing in zip(ledger.loc[last, "text"], heard, strict=True)
+        hearings = judge([list(codes) for codes in ledger.loc[last, "tokens"]])
+    ledger = ledger.assign(passed=ledger["fate"].isin(tdsc.PASSED), tried=1, errors=0, words=0)
+    ledger.loc[last, ["errors", "words"]] = [
+        scaling.count_words(text, hearing.text, unit.language)
+        for text, hearing in zip(texts, hearings, strict=True)
     ]
-    ledger.loc[last, "words"] = [len(for_scoring(text).split()) for text in ledger.loc[last, "text"]]
     for name in ("errors", "words"):
         ledger[f"passed_{name}"] = ledger[name] * ledger["passed"]
     sums = ["tried", "passed", "errors", "words", "passed_errors", "passed_words", "repetition"]
@@ -287,200 +382,122 @@ def _set_entropies(ledger: pd.DataFrame) -> dict[str, Any]:
     places = range(int(ledger["place"].max()) + 1)
     sets = {f"{t:g}": part for t, part in ledger.groupby("temperature")}
     sets["accepted"] = ledger[ledger["passed"]]
-    said = {
+    codes = {
         name: [
             np.concatenate([[], *part.loc[part["place"] == i, "tokens"]]).astype(int).tolist() for i in places
         ]
         for name, part in sets.items()
     }
-    sizes = [sum(map(len, texts)) for texts in said.values()]
+    sizes = [sum(map(len, texts)) for texts in codes.values()]
     n_tokens = int(scaling.COUNTED * min(filter(None, sizes), default=0))
-    found: dict[str, Any] = {}
-    for name, texts in said.items():
-        found[name], found[f"{name}_draws"] = scaling.corpus_entropy(texts, n_tokens, metrics.NOTHING)
-    return found
-
-
-def run(
-    preset_name: str,
-    wanted: Sequence[Unit],
-    workers: int = 0,
-    folder: Path = RESULTS,
-    checkpoint_folder: Path | None = None,
-) -> list[Unit]:
-    """Compute the units that have no rows yet and publish what is finished, even when something fails.
-
-    Args:
-        preset_name: `smoke` or `tiny`.
-        wanted: units, from `plan`.
-        workers: processes side by side, a thread each; 0 takes one a core.
-        folder: where rows go.
-        checkpoint_folder: of the trained parts; those at hand unless given.
-
-    Returns:
-        The units that had to be computed.
-
-    Raises:
-        LabError: some could not be; the others are published all the same.
-    """
-    computed, problems = list[Unit](), list[str]()
-    for language in ("vi", "sw"):
-        study = study_of(preset_name, language, checkpoint_folder)
-        done = _published(study, folder)
-        missing = [unit for unit in wanted if unit.language == language and key(study, unit) not in done]
-        todo = stages(study, missing)
-        cache = files.CACHE / preset_name
-        made = stage_folders(todo, cache)  # asked for before: whoever edits code meanwhile does not move them
-        try:
-            run_stages(todo if missing else [], cache, workers or os.cpu_count() or 1)
-        except LabError as error:
-            problems.append(str(error))
-        finally:
-            with locked(files.CACHE / "publishing.lock"):  # rows are read, joined and written back
-                publish(study, missing, made, folder)
-        computed += missing
-    if problems:
-        raise LabError(" ".join(problems))
-    return computed
-
-
-def publish(study: Study, ready: Sequence[Unit], made: dict[str, Path], folder: Path) -> None:
-    """Bring the rows of finished units under `folder`; rows of their language made otherwise go."""
-    finished = [unit for unit in ready if (made[f"say.{unit.name}"] / DONE).exists()]
-    if not finished:
-        return
-    # `runs` comes last: who is in it counts as published
-    new: dict[str, list[pd.DataFrame]] = {"test": [], "candidates": [], "sets": [], "runs": []}
-    for unit in finished:
-        labels = {"key": key(study, unit), **asdict(unit)}
-        place = made[f"say.{unit.name}"]
-        rows, said = pd.read_parquet(place / "rows.parquet"), read_done(place)
-        if unit.part == CANDIDATES:
-            new["candidates"].append(_small(rows).assign(**labels))
-            new["sets"].append(_sets(said["metrics"]).assign(**labels))
-            said["metrics"] = {}
-        else:
-            new["test"].append(_small(rows[KEPT]).assign(**labels))
-        new["runs"].append(_run_row(study, unit, said, made).assign(**labels))
-    for what, tables in new.items():
-        if tables:
-            _merge(
-                study, pd.concat(tables, ignore_index=True), folder / f"{study.preset}-aligned-{what}.parquet"
-            )
-    _publish_ground(study, made, folder)
-    _publish_sounds(study, finished, made, folder)
-
-
-def _merge(study: Study, new: pd.DataFrame, path: Path) -> None:
-    """Rows new and old in one file; what was made otherwise, in this language, goes."""
-    rows = pd.concat([*([pd.read_parquet(path)] if path.exists() else []), new], ignore_index=True)
-    units = [Unit(*at) for at in rows[KEYS].drop_duplicates().itertuples(index=False)]
-    current = {key(study, unit) for unit in units if unit.language == study.language}
-    rows = rows[rows["key"].isin(current) | (rows["language"] != study.language)]
-    own = [name for name in ("sentence", "round", "place", "temperature", "set") if name in rows]
-    rows = rows.drop_duplicates([*KEYS, *own], keep="last").sort_values([*KEYS, *own], kind="stable")
-    write_rows(rows, path)
-
-
-def _small(rows: pd.DataFrame) -> pd.DataFrame:
-    """Counts in two bytes, other figures with three digits; temperatures exactly."""
-    kinds = {
-        name: np.int16 if np.issubdtype(rows[name].dtype, np.integer) else np.float16
-        for name in rows
-        if name != "temperature"
-    }
-    return rows.astype(kinds)
-
-
-def _moved(found: dict[str, Any], name: str) -> list[Any]:
-    """Draws of an entropy as differences from it, small."""
-    draws = np.array(found[f"{name}_draws"], dtype=np.float64)  # JSON has null for NaN: float64 takes both
-    return [(draws - np.float64(found[name])).astype(np.float16)]
-
-
-def _sets(found: dict[str, Any]) -> pd.DataFrame:
-    names = [name for name in found if not name.endswith("_draws")]
-    parts = [
-        {"set": [name], "h": [np.float64(found[name])], "h_draws": _moved(found, name)} for name in names
-    ]
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
-
-
-def _run_row(study: Study, unit: Unit, said: dict[str, Any], made: dict[str, Path]) -> pd.DataFrame:
-    """Entropies of a unit and what it cost; tuning is counted with the plain final model alone."""
-    seconds = {"speaking_seconds": said["seconds"], "tuning_seconds": 0.0, "training_seconds": 0.0}
-    plain = unit.part == ""
-    if plain and unit.method == "sft":
-        seconds["training_seconds"] = read_done(made[f"train.{start_of(study, unit).name}"])["seconds"]
-    elif plain:
-        seconds["tuning_seconds"] = read_done(made[f"tune.{unit.tuned}"])["seconds"]
-    found = said["metrics"]
-    row: dict[str, Any] = {name: [value] for name, value in seconds.items()}
-    for name in ("h", "h_spoken"):
-        for each in (name, f"{name}_miller_madow"):
-            row[each] = [np.float64(found.get(each))]
-        row[f"{name}_draws"] = _moved(found, name) if name in found else [np.zeros(0, np.float16)]
-    return pd.DataFrame(row)
-
-
-def _publish_ground(study: Study, made: dict[str, Path], folder: Path) -> None:
-    """What all units of a language share: its recordings, and what was spent before any unit."""
-    path = folder / f"{study.preset}-aligned-recordings.parquet"
-    rows = pd.read_parquet(made["study.recordings"] / "rows.parquet")
-    names = [name for name in KEPT if name in rows]
-    rows = _small(rows[names]).assign(split=rows["split"], language=study.language)
-    old = pd.read_parquet(path) if path.exists() else rows.iloc[:0]
-    write_rows(pd.concat([old[old["language"] != study.language], rows], ignore_index=True), path)
-    costs = folder / f"{study.preset}-aligned-seconds.json"
-    known = files.read_json(costs) if costs.exists() else {}
-    ground = [place for name, place in made.items() if not name.startswith(("train.", "tune.", "say."))]
-    known[study.language] = sum(read_done(place)["seconds"] for place in ground if (place / DONE).exists())
-    files.replace_text(costs, json.dumps(known, indent=1) + "\n")
-
-
-def _publish_sounds(study: Study, finished: Sequence[Unit], made: dict[str, Path], folder: Path) -> None:
-    """The first test sentence of the first seed's main systems."""
-    for unit in finished:
-        main = unit.alpha in (ALPHA, 1.0) and "." not in unit.method and unit.method != PEOPLE
-        if main and unit.part == "" and unit.seed == 0:
-            wave = audio.read(made[f"say.{unit.name}"] / "test.wav")[0]
-            target = folder / f"{study.preset}-aligned-{study.language}-{unit.method}.flac"
-            rows.write_flac(target, wave)
-
-
-def _published(study: Study, folder: Path) -> set[str]:
-    path = folder / f"{study.preset}-aligned-runs.parquet"
-    return set(pd.read_parquet(path, columns=["key"])["key"]) if path.exists() else set()
+    figures: dict[str, Any] = {}
+    for name, texts in codes.items():
+        figures[name], figures[f"{name}_draws"] = scaling.corpus_entropy(texts, n_tokens, metrics.NOTHING)
+    return figures
 
 
 def read_results(preset_name: str, folder: Path = RESULTS) -> Aligned | None:
-    """What was found so far, or None where nothing was."""
-
-    def table(what: str) -> pd.DataFrame:
-        path = folder / f"{preset_name}-aligned-{what}.parquet"
-        rows = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=[*KEYS, "round", "set"])
-        return rows.astype({name: np.float64 for name in rows if rows[name].dtype == np.float16})
-
+    """All published rows, or None without any."""
     if not (folder / f"{preset_name}-aligned-runs.parquet").exists():
         return None
-    seconds = files.read_json(folder / f"{preset_name}-aligned-seconds.json")
-    return Aligned(
-        table("test"), table("runs"), table("candidates"), table("sets"), table("recordings"), seconds
+    names = ("test", "runs", "candidates", "sets", "recordings")
+    rows, runs, tries, sets, recordings = (
+        read_rows(preset_name, f"aligned-{name}", folder) for name in names
     )
+    spent = files.read_json(folder / f"{preset_name}-aligned-seconds.json")
+    return Aligned(rows, runs, tries, sets, recordings, spent)
 
 
 def seconds(results: Aligned, preset_name: str, extent: str) -> float:
     """Seconds of one core that the units of `core` or `full` took, speech and tokens before them included."""
     seeds = sorted(map(int, results.runs["seed"].unique()))
-    wanted = {tuple(asdict(unit)[name] for name in KEYS) for unit in plan(preset_name, extent, seeds)}
-    chosen = [tuple(at) in wanted for at in results.runs[KEYS].itertuples(index=False)]
-    spent = results.runs.loc[chosen, ["training_seconds", "tuning_seconds", "speaking_seconds"]]
+    units = pd.DataFrame(plan(preset_name, extent, seeds))
+    spent = results.runs.merge(units)[SECONDS]
     return float(spent.to_numpy().sum()) + sum(results.seconds.values())
 
 
 def model_of(preset_name: str, unit: Unit) -> Path | None:
-    """The folder in the cache that a unit was tuned (or started) in, if it is there: for notebooks."""
+    """The folder in the cache of a unit's model, if it is there: for notebooks."""
     study = study_of(preset_name, unit.language)
-    name = f"tune.{unit.tuned}" if unit.method != "sft" else f"train.{start_of(study, unit).name}"
-    place = stage_folders(stages(study, [unit]), files.CACHE / preset_name)[name]
+    place = stage_folders(stages(study, [unit]), files.CACHE / preset_name)[source_of(study, unit)]
     return place if (place / DONE).exists() else None
+
+
+def unit_of(preset_name: str, method: str, language: str = "", seed: int = 0) -> Unit:
+    """A method's plain unit, in the language that it plays in unless another is given."""
+    language = language or language_with(method in dgsa.VARIANTS, preset_name)
+    recorded = scaling.languages(preset_name).get(language, False)
+    return Unit(language, method, "", ALPHA if recorded else ALONE, seed)
+
+
+def settle(
+    preset_name: str,
+    unit: Unit,
+    lrs: Sequence[float] = (),
+    sft_lrs: Sequence[float] = (),
+    sft_weights: Sequence[float] = (),
+    steps: int = 0,
+    rounds: int = 0,
+) -> pd.DataFrame:
+    """Dev figures, by judge A, of a method at every combination of rates: before any test sentence is said.
+
+    Trials lie in the cache; asked again they are read. Of what is empty or 0 the preset's is taken.
+
+    Args:
+        preset_name: `smoke` or `tiny`.
+        unit: which method, from which start.
+        lrs: rates of DPO.
+        sft_lrs: rates of SFT in a round.
+        sft_weights: weights of the SFT term beside DPO.
+        steps: of DGSA, and of DPO in a round.
+        rounds: of TDSC.
+    """
+    if unit.method not in methods.METHODS or preset_name not in SCALES:
+        raise LabError(
+            f"there is no method {unit.method!r} at preset {preset_name!r}: methods are "
+            f"{', '.join(methods.METHODS)}, presets {', '.join(SCALES)}."
+        )
+    real = unit.method in dgsa.VARIANTS
+    spoken = [name for name, recorded in scaling.languages(preset_name).items() if recorded or not real]
+    if unit.language not in spoken:
+        raise LabError(
+            f"the study has nothing of {unit.language!r} for {unit.method} to learn from: it has "
+            f"{', '.join(spoken)}; DGSA and its like need recordings."
+        )
+    if (sft_lrs or rounds) and unit.method not in tdsc.VARIANTS:
+        raise LabError(f"{unit.method} has neither rounds nor an SFT of its own, as TDSC has.")
+    if min(steps, rounds) < 0:
+        raise LabError(f"steps={steps} and rounds={rounds}: expected none below 0.")
+    study, usual = study_of(preset_name, unit.language), SCALES[preset_name]
+    usual = replace(usual, rounds=rounds or usual.rounds)
+    field = "dgsa" if real else "dpo"
+    dpo: PreferenceConfig = getattr(usual, field)
+    inputs = (f"train.{start_of(study, unit).name}", "study.codes")
+    rates, trials = [], []
+    for lr, sft_lr, weight in itertools.product(
+        lrs or [dpo.train.lr], sft_lrs or [usual.sft.lr], sft_weights or [dpo.sft]
+    ):
+        train = replace(dpo.train, lr=lr, steps=steps or dpo.train.steps)
+        how: dict[str, Any] = {field: replace(dpo, sft=weight, train=train)}
+        scale = replace(usual, sft=replace(usual.sft, lr=sft_lr), **how)
+        name = f"trial.{unit.tuned}.{digest(scale)[:6]}"
+        trials.append(Stage(name, inputs, partial(_trial, study, unit, scale), scale))
+        rates.append({"sft lr": sft_lr, "dpo lr": lr, "sft weight": weight})
+    needed = [*stages_before(study, unit), *trials]
+    folders = run_stages(needed, files.CACHE / preset_name, workers=min(2, len(trials)))
+    done = [read_done(folders[trial.name]) for trial in trials]
+    figures = [one["metrics"] | {"seconds": one["seconds"]} for one in done]
+    return pd.concat([pd.DataFrame(rates), pd.DataFrame(figures)], axis=1)
+
+
+def stages_before(study: Study, unit: Unit) -> list[Stage]:
+    """What must be there before a unit's method can be tried: its start, and recordings as tokens."""
+    later = ("say.", "tune.", "study.recordings", "corpus.held_out")
+    needed = stages(study, [replace(unit, part="")])
+    return [stage for stage in needed if not stage.name.startswith(later)]
+
+
+def _trial(study: Study, unit: Unit, scale: methods.Scale, folder: Path, inputs: Folders) -> dict[str, float]:
+    """Stage: a method at one scale, for its dev figures alone."""
+    with one_thread():
+        return try_method(study, unit, scale, folder, inputs)[1]

@@ -1,18 +1,19 @@
-"""The ledger of claims: each declared once, each judged by the same function of the rows; none typed in.
+"""The ledger of claims of both studies: each declared once, each judged by the same function of the rows.
 
-A claim is about numbers of the points k and seeds s of one arm. Every number comes with draws: what it would
-be with other test sentences, the same ones in all cells, so that any function of any numbers has an interval.
-Choices (where H_p peaks) are made on dev. Holm's correction runs over the claims of a family.
+A claim is about numbers of the points k and seeds s of one arm: its values of α, or the systems of the
+alignment study that are compared. Every number comes with draws: what it would be with other test sentences,
+the same ones everywhere, so that any function of any numbers has an interval. Choices (where H_p peaks) are
+made on dev. Holm's correction runs over the claims of a family.
 
-Axis legend: k points of an arm, s seeds, d draws, n sentences, u utterances.
+Axis legend: k points of an arm, s seeds, d draws, n sentences (or texts of a round), u utterances.
 """
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,14 +33,15 @@ from slmlab.metrics.statistics import (
     holm,
     ranks_agree,
 )
-from slmlab.study.scaling import DRAWS, ENTROPY, REAL
-from slmlab.study.sweep import Results
+from slmlab.study.alignment import ALONE, ALPHA, ALPHAS, CANDIDATES, FOREIGN, STYLE, Aligned
+from slmlab.study.scaling import DRAWS, ENTROPY, REAL, Results
 
 Floats = NDArray[np.float64]
 Function = Callable[..., float]
-Families = Mapping[str, dict[str, dict[str, Any]]]
-"""By a family's letter: its claims judged."""
+Family = dict[str, dict[str, Any]]
+"""Judged claims by id."""
 DECLARATIONS = files.ROOT / "data" / "claims.toml"
+PREMISES = files.ROOT / "data" / "premises.toml"
 LEVEL = 0.05
 VOICED = 0.3  # below it, or above metrics.CLEAR, speech is too broken to be called lively
 FEWEST_SEEDS = 3
@@ -47,35 +49,11 @@ FEWEST_SEEDS = 3
 SEEDLESS = ("S8",)
 """Claims about the training speech alone: no model, no seed."""
 CORRELATION = (-1.0, 1.0)
-GROUND = (
-    (
-        "tokens hold the melody",
-        "f0_in_tokens",
-        0.85,
-        1.0,
-        "correlation with the true one, F0 read from tokens",
-    ),
-    (
-        "tokens hold little of the speaker",
-        "speaker_in_tokens",
-        -1.0,
-        0.3,
-        "share of what a probe finds in mels",
-    ),
-    ("judge B hears recordings", "cer_judge_b", 0.0, 0.15, "CER on dev recordings"),
-    ("judge A hears recordings", "cer_judge_a", 0.0, 0.15, "CER on dev recordings"),
-    ("the judges agree", "judges_disagree", 0.0, 0.15, "CER of A against B on dev recordings"),
-    ("tokens hold the words", "cer_resynthesis", 0.0, 0.2, "CER of dev recordings through tokens and back"),
-    (
-        "a lively style makes speech livelier",
-        "style_spread",
-        1.15,
-        9.0,
-        "F0 spread with over without, showcase",
-    ),
-    ("a style leaves the voice", "style_sim", -0.03, 0.03, "change of SIM, showcase"),
-)
-"""Premises: what, its figure, least and most that it may be, and how it was measured."""
+ALPHA_STAR = 0.5
+
+
+class NoRows(LabError):
+    """The rows that a claim or a table needs are not there."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +74,18 @@ class Claim:
     """0, or how much worse still counts as not worse."""
     unchanged: float = 0.0
     """Where a part of the claim says that something stays: ± how much still counts as staying."""
+    compares: tuple[str, ...] = ()
+    """Of a claim that sets one method against another: both."""
+    measures: Mapping[str, str] = field(default_factory=dict)
+    """Where each measure's difference should be; WER and repetition in points."""
     note: str = ""
     """`needs listeners`: the paper asked people, this is a stand-in. `structural`: true by construction."""
 
 
-def declared(path: Path = DECLARATIONS) -> tuple[Claim, ...]:
+def declared() -> tuple[Claim, ...]:
     """All claims, in the order of their file."""
-    found = tomllib.loads(path.read_text(encoding="utf-8"))
-    return tuple(Claim(id=name, **fields) for name, fields in found.items())
+    claims = tomllib.loads(DECLARATIONS.read_text(encoding="utf-8"))
+    return tuple(Claim(id=name, **fields) for name, fields in claims.items())
 
 
 @dataclass(frozen=True)
@@ -120,6 +102,10 @@ class Measured:
     """Sentences (or texts, utterances) that were drawn from."""
     lacking: bool = False
     """Whether draws lack what all sentences have, as an entropy's lack rare tokens."""
+
+    def times(self, scale: float) -> "Measured":
+        """The numbers in another unit."""
+        return replace(self, value=scale * self.value, draws=scale * self.draws)
 
 
 @dataclass(frozen=True)
@@ -158,18 +144,62 @@ class Part:
         return (e.p_above(m), e.p_below(m)) if self.direction == "above" else (e.p_below(m), e.p_above(m))
 
 
-class Arm:
-    """The rows of one arm as arrays; only seeds that have the same points, as many as any, count."""
+class System(NamedTuple):
+    """A unit of the alignment study without language and seed: α tells whether the start had recordings."""
 
-    def __init__(self, results: Results, name: str) -> None:
-        cells = results.cells[results.cells["arm"] == name]
-        self.seeds = _alike(cells)
-        self.cells = cells[cells["seed"].isin(self.seeds)].sort_values(["point", "seed"])
-        self.points = np.sort(self.cells["point"].unique())
-        rows = results.rows[(results.rows["arm"] == name) & results.rows["seed"].isin(self.seeds)]
-        self.rows = with_scores(rows[rows["split"] == "test"], results.recordings)
-        self.rows = self.rows.sort_values(["point", "seed", "sentence"])
+    method: str
+    part: str = ""
+    alpha: float = ALPHA
+
+
+class Arm:
+    """The rows of one arm as arrays: the same sentences at all points, said by all seeds."""
+
+    def __init__(self, rows: pd.DataFrame, cells: pd.DataFrame, recordings: pd.DataFrame) -> None:
+        self.cells = cells.sort_values(["point", "seed"])
+        self.points, self.seeds = np.sort(cells["point"].unique()), sorted(map(int, cells["seed"].unique()))
+        self.rows = with_scores(rows, recordings).sort_values(["point", "seed", "sentence"])
         self.n = self.rows["sentence"].nunique()
+
+    @classmethod
+    def of(cls, results: Results, name: str) -> "Arm":
+        """An arm of the scaling study; only seeds that have the same points, as many as any, count."""
+        cells, rows = (table[table["arm"] == name] for table in (results.cells, results.rows))
+        seeds = _alike(cells)
+        rows = rows[rows["seed"].isin(seeds) & (rows["split"] == "test")]
+        return cls(rows, cells[cells["seed"].isin(seeds)], results.recordings)
+
+    @classmethod
+    def of_systems(cls, results: Aligned, systems: Sequence[System]) -> "Arm":
+        """Systems of the alignment study as the points 0, 1, …, with the seeds that all of them have.
+
+        Raises:
+            NoRows: there is no such seed, or too few recordings to standardise expressivity on.
+        """
+
+        def marked(table: pd.DataFrame) -> pd.DataFrame:
+            parts = []
+            for point, (method, part, alpha) in enumerate(systems):
+                own = (table["method"] == method) & (table["part"] == part)
+                parts.append(table[own & np.isclose(table["alpha"], alpha)].assign(point=float(point)))
+            return pd.concat(parts, ignore_index=True)
+
+        runs = marked(results.runs)
+        shared = runs.groupby("seed")["point"].nunique() if len(runs) else pd.Series(dtype=int)
+        seeds = shared.index[shared == len(systems)]
+        if not len(seeds):
+            raise NoRows(f"No seed has rows of all of {', '.join(system.method for system in systems)}.")
+        recordings = results.recordings[results.recordings["language"] == runs["language"].iloc[0]]
+        rows, runs = (table[table["seed"].isin(seeds)] for table in (marked(results.rows), runs))
+        try:
+            return cls(rows, runs, recordings)
+        except LabError as error:
+            raise NoRows(str(error)) from error
+
+    @property
+    def name(self) -> str:
+        """What an arm of the scaling study is called."""
+        return str(self.cells["arm"].iloc[0])
 
     def column(self, name: str) -> Floats:
         """(k s n) of the test sentences."""
@@ -184,35 +214,49 @@ class Arm:
     def mean(self, name: str, clear: bool = False) -> Measured:
         """Mean of a metric where it is defined; `clear` leaves out speech too broken to be called lively."""
         x = self.column(name)
-        counted = np.isfinite(x) & (self.column("clear") > 0 if clear else True)
-        return ratio(np.where(counted, x, 0), counted.astype(np.float64), self.seeds)
+        return mean_of(x, np.isfinite(x) & (self.column("clear") > 0 if clear else True), self.seeds)
 
     def change(self, name: str, i: int, j: int) -> Measured:
         """Point i less point j (1 s) of a metric, mean over the sentences that both say clearly enough."""
         x = self.column(name)
         clear = np.isfinite(x) & (self.column("clear") > 0)
-        both = clear[[i]] & clear[[j]]
-        return ratio(np.where(both, x[[i]] - x[[j]], 0), both.astype(np.float64), self.seeds)
+        return mean_of(x[[i]] - x[[j]], clear[[i]] & clear[[j]], self.seeds)
 
     def entropy(self, name: str = "h") -> Measured:
         """Corpus H_p at equal token counts."""
-        values = self._cells(self.cells[name].to_numpy(np.float64))
-        moved = np.stack([np.asarray(d, dtype=np.float64) for d in self.cells[f"{name}_draws"]], 1)
-        draws = values + rearrange(moved, "d (k s) -> d k s", s=len(self.seeds))
-        return Measured(values, draws, tuple(self.seeds), self.n, lacking=True)
+        return drawn(self.cells, name, self.seeds, self.n)
+
+    def measure(self, name: str) -> Measured:
+        """A measure by name: `wer` and `repetition` in points, `h` in bits, the others as they are."""
+        if name in ("h", "h_spoken"):
+            return self.entropy(name)
+        if name == "wer":
+            return self.wer.times(100)
+        if name.startswith("repetition"):
+            return self.mean(name).times(100)
+        return self.mean(name, clear=name not in ("sim", "sim_strangers"))
 
     @property
     def peak(self) -> int:
         """The interior point with the highest mean H_p on dev; the first where none is defined."""
-        dev = average(self._cells(self.cells["h_dev"].to_numpy(np.float64)), 1)
+        dev = average(self._by_seed("h_dev"), 1)
         return 1 + int(np.where(np.isfinite(dev), dev, -np.inf)[1:-1].argmax())
-
-    def _cells(self, values: Floats) -> Floats:
-        return rearrange(values, "(k s) -> k s", s=len(self.seeds))
 
     def alphas(self) -> Floats:
         """(k s) as reached."""
-        return self._cells(self.cells["alpha"].to_numpy(np.float64))
+        return self._by_seed("alpha")
+
+    def _by_seed(self, name: str) -> Floats:
+        return rearrange(self.cells[name].to_numpy(np.float64), "(k s) -> k s", s=len(self.seeds))
+
+
+def arms(results: Aligned, systems: Mapping[Any, Sequence[System]]) -> dict[Any, Arm]:
+    """The arms of systems whose rows are there."""
+    present = {}
+    for name, chosen in systems.items():
+        with suppress(NoRows):
+            present[name] = Arm.of_systems(results, chosen)
+    return present
 
 
 def _alike(cells: pd.DataFrame) -> list[int]:
@@ -229,6 +273,36 @@ def ratio(above: Floats, below: Floats, seeds: Sequence[int] = ()) -> Measured:
     with np.errstate(invalid="ignore"):
         drawn = [einsum(x, times, "k s n, d n -> d k s") for x in (above, below)]
         return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1], tuple(seeds), n)
+
+
+def mean_of(x: Floats, counted: NDArray[np.bool_], seeds: Sequence[int]) -> Measured:
+    """The mean over those sentences (k s n) that are counted."""
+    return ratio(np.where(counted, x, 0), counted.astype(np.float64), seeds)
+
+
+def drawn(table: pd.DataFrame, name: str, seeds: Sequence[int], n: int = 0) -> Measured:
+    """Entropies of a table whose rows are (k s), with their draws of `n` sentences."""
+    values = rearrange(table[name].to_numpy(np.float64), "(k s) -> k s", s=len(seeds))
+    moved = np.stack([np.asarray(d, dtype=np.float64) for d in table[f"{name}_draws"]], 1)
+    draws = values + rearrange(moved, "d (k s) -> d k s", s=len(seeds))
+    return Measured(values, draws, tuple(seeds), n, lacking=True)
+
+
+def summed(
+    rows: pd.DataFrame, above: str, below: str, n: int, place: str = "sentence", group: str = ""
+) -> Measured:
+    """Sums of two columns divided (k s), with draws of the `n` places; k is each value of `group`, or all.
+
+    NaN where there are no rows.
+    """
+    rows = rows if group else rows.assign(all=0)
+    by = [group or "all", "seed", place]
+    groups, seeds = (sorted(rows[name].unique()) or [0] for name in by[:2])
+    every = pd.MultiIndex.from_product([groups, seeds, range(n)])
+    sums = rows.groupby(by)[[above, below]].sum().reindex(every, fill_value=0)
+    shape = {"k": len(groups), "s": len(seeds)}
+    over, under = (rearrange(sums[c].to_numpy(float), "(k s n) -> k s n", **shape) for c in (above, below))
+    return ratio(over, under, seeds)
 
 
 def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
@@ -311,9 +385,9 @@ def _better_first(measured: Measured, ends: tuple[int, int]) -> list[int]:
     return sorted(ends, key=lambda i: -average(measured.value[i]))
 
 
-def scaling(results: Results, name: str) -> dict[str, list[Part]]:
+def erosion_parts(results: Results, name: str) -> dict[str, list[Part]]:
     """What S1 to S9 say of one arm, in inequalities."""
-    arm = Arm(results, name)
+    arm = Arm.of(results, name)
     peak, end, points = arm.peak, len(arm.points) - 1, arm.points
     h, z, sim = arm.entropy(), arm.mean("z", clear=True), arm.mean("sim")
     half = int(np.argmin(np.abs(points - 0.5)))
@@ -363,29 +437,19 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["h_window", "f0_std", "f0_range", "energy_std", "f0_correlation", "f0_rmse", "melody_entropy"]
     usable = rows[(rows["noise"] == 0) & (rows["voiced"] >= VOICED) & rows["h_window"].notna()]
-    found = []
+    tables = []
     for (seed, sentence), group in usable.groupby(["seed", "sentence"]):
         ordered = group.sort_values("h_window")
         quarter = len(ordered) // 4
         low, high = ordered.iloc[:quarter], ordered.iloc[::-1].iloc[:quarter]
         matched = np.abs(low["word_errors"].to_numpy(int) - high["word_errors"].to_numpy(int)) <= 1
         difference = (high[names].to_numpy(float) - low[names].to_numpy(float))[matched]
-        found.append(pd.DataFrame(difference, columns=names).assign(seed=seed, sentence=sentence))
+        tables.append(pd.DataFrame(difference, columns=names).assign(seed=seed, sentence=sentence))
     none = pd.DataFrame(columns=[*names, "seed", "sentence"], dtype=np.float64)
-    return pd.concat(found, ignore_index=True) if found else none
+    return pd.concat(tables, ignore_index=True) if tables else none
 
 
-def by_sentence(rows: pd.DataFrame, above: str, below: str, n: int) -> Measured:
-    """Sums of two columns by seed and sentence, divided: (1 s) over all sentences; NaN of no rows."""
-    sums = rows.groupby(["seed", "sentence"])[[above, below]].sum()
-    seeds = sorted(rows["seed"].unique()) or [0]
-    full = sums.reindex(pd.MultiIndex.from_product([seeds, range(n)]), fill_value=0.0)
-    shape = {"s": len(seeds)}
-    over, under = (rearrange(full[c].to_numpy(float), "(s n) -> 1 s n", **shape) for c in (above, below))
-    return ratio(over, under, seeds)
-
-
-def entropy_as_prosody(results: Results) -> dict[str, list[Part]]:
+def entropy_parts(results: Results) -> dict[str, list[Part]]:
     """What E1 to E7 say, in inequalities."""
     rows = with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
     n, paired = int(rows["sentence"].max()) + 1, pairs(rows)
@@ -395,15 +459,15 @@ def entropy_as_prosody(results: Results) -> dict[str, list[Part]]:
     ):
         used = paired[paired[name].notna()].assign(pairs=1.0)
         side = "below" if name == "f0_rmse" else "above"
-        found[f"E{claim}"] = [Part(mean, (by_sentence(used, name, "pairs", n),), side)]
+        found[f"E{claim}"] = [Part(mean, (summed(used, name, "pairs", n),), side)]
     clean = rows[(rows["noise"] == 0) & rows["clear"] & rows["h_window"].notna() & rows["f0_spread"].notna()]
     groups = clean.groupby(["seed", "sentence", "temperature"])
     h, f = (clean[name] - groups[name].transform("mean") for name in ("h_window", "f0_spread"))
     moments = clean.assign(hf=h * f, hh=h * h, ff=f * f)
-    sides = tuple(by_sentence(moments, "hf", name, n) for name in ("hh", "ff"))
+    sides = tuple(summed(moments, "hf", name, n) for name in ("hh", "ff"))
     found["E6"] = [Part(_correlation, sides, "above", 0.0, CORRELATION)]
     noise, unheard = noise_effects(rows), {claim.id: claim.unchanged for claim in declared()}["E7"]
-    raised, moved = (by_sentence(noise[noise[x].notna()], x, "pairs", n) for x in ("h_window", "f0_spread"))
+    raised, moved = (summed(noise[noise[x].notna()], x, "pairs", n) for x in ("h_window", "f0_spread"))
     found["E7"] = [Part(mean, (raised,), "above"), Part(mean, (moved,), "below", unheard)]
     return found
 
@@ -420,6 +484,158 @@ def noise_effects(rows: pd.DataFrame) -> pd.DataFrame:
 def _correlation(by_h: Floats, by_f: Floats) -> float:
     """r from two slopes, cov / var h and cov / var f: the root of their product, signed."""
     return float(average(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f))))
+
+
+def alignment_parts(results: Aligned, claim: Claim) -> list[Part]:
+    """What a claim about alignment says, in inequalities.
+
+    Raises:
+        NoRows: the rows that it is about are missing.
+    """
+    if not claim.compares:
+        return SPECIAL[claim.id](results, claim)
+    alpha = ALPHA if claim.id[0] == "D" else ALONE
+    both = Arm.of_systems(results, [System(method, alpha=alpha) for method in claim.compares])
+    return [
+        Part(mean, (both.change("z", 0, 1),), direction, claim.margin)
+        if name == "z"
+        else Part(point_change(0, 1), (both.measure(name),), direction, claim.margin)
+        for name, direction in claim.measures.items()
+    ]
+
+
+def _grows_with_alpha(results: Aligned, claim: Claim) -> list[Part]:
+    systems = [System(method, alpha=alpha) for method in ("sft", "dgsa") for alpha in ALPHAS]
+    h, n = Arm.of_systems(results, systems).entropy(), len(ALPHAS)
+
+    def rises(x: Floats) -> float:
+        return ranks_agree(np.repeat(np.array(ALPHAS) - ALPHA_STAR, x.shape[1]), (x[n:] - x[:n]).ravel())
+
+    return [Part(rises, (h,), "above", 0.0, CORRELATION)]
+
+
+def _style(results: Aligned, claim: Claim) -> list[Part]:
+    both = Arm.of_systems(results, [System("sft", STYLE), System("sft")])
+    livelier = Part(mean, (both.change("f0_spread", 0, 1),), "above")
+    return [livelier, Part(point_change(0, 1), (both.measure("sim"),), "within", claim.unchanged)]
+
+
+def over_rounds(results: Aligned, fewest: int = 3) -> Arm:
+    """The start, the model after each round of TDSC, and the last, in order.
+
+    Raises:
+        NoRows: they are fewer than `fewest`.
+    """
+    parts = results.runs.loc[results.runs["method"] == "tdsc", "part"]
+    between = sorted({part for part in parts if part.isdigit()}, key=int)
+    if len(between) + 2 < fewest:
+        raise NoRows(f"TDSC has rows of {len(between)} rounds before the last.")
+    systems = [System("sft", alpha=ALONE), *(System("tdsc", part, ALONE) for part in (*between, ""))]
+    return Arm.of_systems(results, systems)
+
+
+def _fastest_first(results: Aligned, claim: Claim) -> list[Part]:
+    whole = over_rounds(results, 4)
+    wer, late = whole.measure("wer"), len(whole.points) - 3
+
+    def slows(x: Floats) -> float:
+        w = average(x, 1)
+        return float((w[0] - w[2]) / 2 - (w[2] - w[-1]) / late)
+
+    return [Part(slows, (wer,), "above"), Part(point_change(-1, 0), (wer,), "below")]
+
+
+def _flat_then_up(results: Aligned, claim: Claim) -> list[Part]:
+    h = over_rounds(results, 4).entropy()
+    flat = Part(point_change(2, 0), (h,), "within", claim.unchanged)
+    return [Part(point_change(-1, 2), (h,), "above"), flat]
+
+
+def candidates_of(results: Aligned, last: bool = False) -> pd.DataFrame:
+    """The sums of TDSC's own candidates, of all rounds or of the last.
+
+    Raises:
+        NoRows: there are none.
+    """
+    table = results.candidates
+    own = table[(table["method"] == "tdsc") & (table["part"] == CANDIDATES)] if len(table) else table
+    if not len(own):
+        raise NoRows("TDSC has no rows of candidates.")
+    return own[own["round"] == own["round"].max()] if last else own
+
+
+def by_text(candidates: pd.DataFrame, above: str, below: str, group: str = "") -> Measured:
+    """Sums of two columns of candidates divided, with draws of the texts."""
+    return summed(candidates, above, below, int(candidates["place"].max()) + 1, "place", group)
+
+
+def set_entropies(results: Aligned) -> tuple[list[str], Measured]:
+    """Sets of the last round's candidates, temperatures ascending, then `accepted`; their H_p (k s)."""
+    table = results.sets[results.sets["method"] == "tdsc"]
+    names = [*sorted({name for name in table["set"] if name != "accepted"}, key=float), "accepted"]
+    seeds = sorted(table["seed"].unique())
+    ordered = table.set_index(["set", "seed"]).loc[[(name, seed) for name in names for seed in seeds]]
+    return names, drawn(ordered, "h", seeds)
+
+
+def _pass_rate(results: Aligned, claim: Claim) -> list[Part]:
+    passed = by_text(candidates_of(results), "passed", "tried", "round")
+    return [Part(point_change(-1, 0), (passed,), "above")]
+
+
+def _with_temperature(results: Aligned, claim: Claim) -> list[Part]:
+    last = candidates_of(results, last=True)
+    wer, loops, passed = (
+        by_text(last, above, below, "temperature")
+        for above, below in (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
+    )
+    h = set_entropies(results)[1]
+    by_heat = replace(h, value=h.value[:-1], draws=h.draws[:, :-1])
+
+    def rises(x: Floats) -> float:
+        return float(average(np.array([ranks_agree(range(len(x)), x[:, s]) for s in range(x.shape[1])])))
+
+    up = [Part(rises, (measured,), "above", 0.0, CORRELATION) for measured in (wer, by_heat, loops)]
+    return [*up, Part(rises, (passed,), "below", 0.0, CORRELATION)]
+
+
+def _accepted(results: Aligned, claim: Claim) -> list[Part]:
+    last = candidates_of(results, last=True)
+    if not last["passed"].sum():
+        raise NoRows("No candidate of TDSC's last round was accepted.")
+    names, h = set_entropies(results)
+    h = replace(h, n=int(last["place"].max()) + 1)
+    one, accepted = names.index("1"), names.index("accepted")
+    wer = by_text(last, "errors", "words", "temperature")
+    good = by_text(last, "passed_errors", "passed_words")
+
+    def nearer(x: Floats, y: Floats) -> float:
+        return float(average(np.abs(y[0] - x[0])) - average(np.abs(y[0] - x[one])))
+
+    return [Part(point_change(accepted, one), (h,), "above"), Part(nearer, (wer, good), "below")]
+
+
+def _cloned(results: Aligned, claim: Claim) -> list[Part]:
+    """SIM to the wanted voice less to strangers, of what each language's method says."""
+    parts, part = [], FOREIGN if claim.id == "C3" else ""
+    for system in (System("dgsa", part), System("tdsc", part, ALONE)):
+        own = Arm.of_systems(results, [system])
+        nearer = own.column("sim") - own.column("sim_strangers")
+        parts.append(Part(mean, (mean_of(nearer, np.isfinite(nearer), own.seeds),), "above"))
+    return parts
+
+
+def _same_voice(results: Aligned, claim: Claim) -> list[Part]:
+    both = Arm.of_systems(results, [System("dgsa"), System("sft")])
+    return [Part(point_change(0, 1), (both.measure("sim"),), "within", claim.margin)]
+
+
+SPECIAL: dict[str, Callable[[Aligned, Claim], list[Part]]] = {
+    **{"D12": _grows_with_alpha, "D13": _style, "T6": _pass_rate, "T7": _fastest_first},
+    **{"T8": _flat_then_up, "T14": _with_temperature, "T15": _accepted},
+    **{"C1": _cloned, "C2": _same_voice, "C3": _cloned},
+}
+"""Claims about alignment that set no two methods against each other, as functions of the rows."""
 
 
 def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
@@ -441,17 +657,18 @@ def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
+def family(tests: Mapping[str, Sequence[Part]]) -> Family:
     """Judge the claims of a family: adjusted p and verdicts.
 
     A claim whose number is not defined in these rows, such as the prosody of nothing clearly said, or that
     has fewer than three seeds behind it, is inconclusive.
     """
-    known = {claim.id: claim for claim in declared()}
-    judged, undefined = {}, {}
+    claims = {claim.id: claim for claim in declared()}
+    judged: Family = {}
+    undefined: Family = {}
     for name, parts in tests.items():
         try:
-            judged[name] = judge(known[name], parts)
+            judged[name] = judge(claims[name], parts)
         except LabError:
             undefined[name] = {"verdict": "inconclusive", "by_seed": []}
     adjusted = holm([row["p"] for row in judged.values()])
@@ -463,29 +680,31 @@ def family(tests: dict[str, list[Part]]) -> dict[str, dict[str, Any]]:
     return judged | undefined
 
 
-def ledger(results: Results | None, aligned: Families | None = None) -> list[dict[str, Any]]:
+def ledger(results: Results | None, aligned: Aligned | None = None) -> list[dict[str, Any]]:
     """Every claim with its verdict, ready for JSON; those without rows are `not run`.
 
     S claims are judged in the authentic arm; `arms` says what they come to in each arm there is.
-
-    Args:
-        results: of the scaling study.
-        aligned: of the alignment study, from `alignment_claims.judged`.
     """
-    more = aligned or {}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    if results is not None:
-        for arm in [arm for arm in REAL if complete(results, arm)]:
-            found[arm] = family(scaling(results, arm))
+    claims, scaling, alignment = declared(), dict[str, Family](), dict[str, Family]()
+    if results:
+        scaling = {arm: family(erosion_parts(results, arm)) for arm in REAL if complete(results, arm)}
         if ENTROPY in set(results.rows["arm"]):
-            found[ENTROPY] = family(entropy_as_prosody(results))
+            scaling[ENTROPY] = family(entropy_parts(results))
+    for letter in "DTC" if aligned else "":
+        tests = {}
+        for claim in claims:
+            with suppress(NoRows):
+                if aligned and claim.id[0] == letter:
+                    tests[claim.id] = alignment_parts(aligned, claim)
+        alignment[letter] = family(tests)
     table = []
-    for claim in declared():
-        main = ENTROPY if claim.id[0] == "E" else "authentic"
-        rows = more.get(claim.id[0]) or found.get(main, {})
-        row = {"verdict": "not run"} | rows.get(claim.id, {})
-        arms = {arm: rows[claim.id]["verdict"] for arm, rows in found.items() if claim.id in rows}
-        table.append(asdict(claim) | {"family": claim.id[0], "arms": arms} | row)
+    for claim in claims:
+        letter = claim.id[0]
+        own = alignment.get(letter) or scaling.get(ENTROPY if letter == "E" else "authentic", {})
+        row = {"verdict": "not run"} | own.get(claim.id, {})
+        verdicts = {arm: rows[claim.id]["verdict"] for arm, rows in scaling.items() if claim.id in rows}
+        table.append(asdict(claim) | {"family": letter, "arms": verdicts} | row)
+        del table[-1]["compares"], table[-1]["measures"]
     return table
 
 
@@ -498,11 +717,11 @@ def complete(results: Results, arm: str) -> bool:
 
 def arms_of(results: Results) -> list[Arm]:
     """The arms of the scaling study that are complete, the main one first."""
-    return [Arm(results, name) for name in REAL if complete(results, name)]
+    return [Arm.of(results, name) for name in REAL if complete(results, name)]
 
 
 def premises(results: Results) -> list[dict[str, Any]]:
-    """Does the ground hold? One row a premise: what was found, what was wanted, whether it holds."""
+    """Does the ground hold? One row a premise: its value, the bar, whether it holds, how it is measured."""
     rows: list[dict[str, Any]] = []
 
     def premise(name: str, value: float | None, bar: str, holds: bool | None, how: str) -> None:
@@ -514,12 +733,12 @@ def premises(results: Results) -> list[dict[str, Any]]:
         how = "equal token counts, bits; the erosion has something to erode"
         sure = more.ps()[0] < LEVEL / 2
         premise(f"H of {kind} tokens above H of synthetic ones", more.estimate.value, "> 0", sure, how)
-    for name, key, low, high, how in GROUND:
-        value = results.premises.get(key)
+    for name, declaration in tomllib.loads(PREMISES.read_text(encoding="utf-8")).items():
+        value, low, high = results.premises.get(name), declaration["low"], declaration["high"]
         holds = None if value is None else low <= value <= high
-        premise(name, value, f"{low:g} to {high:g}", holds, how)
+        premise(declaration["premise"], value, f"{low:g} to {high:g}", holds, declaration["how"])
     if complete(results, "authentic"):
-        arm = Arm(results, "authentic")
+        arm = Arm.of(results, "authentic")
         least = Part(point_change(-1, -2), (arm.wer,), "below").estimate.detectable()
         premise("differences of WER can be seen", least, "≤ 0.05", least <= 0.05, f"80 % power, n = {arm.n}")
     return rows

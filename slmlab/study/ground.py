@@ -1,6 +1,10 @@
-"""Does the ground hold? What tokens, styles and timbres carry, and what the filter takes."""
+"""Does the ground hold? What tokens, styles and timbres carry, and what the quality filter takes.
 
-from collections.abc import Callable, Sequence
+Axis legend: n utterances, k numbers that describe an utterance, t speech tokens, j digits of a code, f mel
+frames, m mel bins, s samples.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,12 +16,13 @@ from torch import Tensor
 from slmlab import files, metrics
 from slmlab.corpus import manifest, mixing, utterances
 from slmlab.corpus.build import Corpus
-from slmlab.corpus.shares import TARGETS
 from slmlab.errors import LabError
+from slmlab.language.text import for_scoring
 from slmlab.metrics.statistics import average, correlation, varies
 from slmlab.models.fsq import codes_to_digits
 from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.judges import transcribe
+from slmlab.models.tokenizer import Reading
 from slmlab.models.vocoder import spectral_distance
 from slmlab.sound import audio, features
 from slmlab.sound.pitch import semitones
@@ -29,15 +34,13 @@ from slmlab.speech.score import (
     corpus_rates,
     judged,
     other_styles,
-    reference_timbres,
     speak_test,
 )
 from slmlab.training import shelf
 
 
-def filter_corpora(preset_name: str) -> pd.DataFrame:
-    """Let judge A hear what the target languages' models learn from: how much of it the paper's quality
-    filter takes.
+def filter_corpora(preset_name: str, languages: Iterable[str]) -> pd.DataFrame:
+    """Let judge A hear what the models of languages learn from: how much of it the paper's filter takes.
 
     The ledgers with judge A's scores are kept as `runs/<preset>/corpora/<corpus>.parquet`.
 
@@ -50,7 +53,7 @@ def filter_corpora(preset_name: str) -> pd.DataFrame:
     target = files.RUNS / preset_name / "corpora"
     target.mkdir(parents=True, exist_ok=True)
     tables = []
-    for group in TARGETS:
+    for group in languages:
         data = utterances.Utterances(shelf.corpus_folder(preset_name, group))
         rows = data.rows()
         rows["heard"] = [chain.read_mel(data.mel(i), "a") for i in range(len(data))]
@@ -95,28 +98,26 @@ def vocoders(chain: Chain, recordings: Corpus, n: int) -> dict[str, float]:
             whole = rearrange(recorded[: wave.shape[1]], "s -> 1 s")
             distances[name].append(float(spectral_distance(wave, whole)))
             heard[name] += chain.hear([wave[0]])
-    return {f"{name}.distance": float(np.mean(found)) for name, found in distances.items()} | {
-        f"{name}.cer": metrics.corpus_cer(texts, said) for name, said in heard.items()
-    }
+    rates = {f"{name}.cer": metrics.corpus_cer(texts, words) for name, words in heard.items()}
+    return {f"{name}.distance": float(np.mean(values)) for name, values in distances.items()} | rates
 
 
 def describe_code_use(digits: Tensor) -> Floats:
     """`(t j)` digits to `(k,)`: how often each digit has each level, and how the digits vary together."""
     counts = torch.stack([(digits == level).float().mean(0) for level in (-1, 0, 1)])
-    covariance = torch.cov(digits.T)
-    upper = torch.triu_indices(*covariance.shape)
-    return (
-        torch.cat([rearrange(counts, "level j -> (level j)"), covariance[upper[0], upper[1]]])
-        .numpy()
-        .astype(float)
-    )
+    return _with_covariance(rearrange(counts, "level j -> (level j)"), digits)
 
 
 def describe_mel(mel: Tensor) -> Floats:
     """`(f m)` to `(k,)`: mean and covariance of the mel bins."""
-    covariance = torch.cov(mel.T)
+    return _with_covariance(mel.mean(0), mel)
+
+
+def _with_covariance(numbers: Tensor, x: Tensor) -> Floats:
+    """Numbers `(k,)` and, behind them, the upper half of the covariance of `x` `(n k)`."""
+    covariance = torch.cov(x.T)
     upper = torch.triu_indices(*covariance.shape)
-    return torch.cat([mel.mean(0), covariance[upper[0], upper[1]]]).numpy().astype(float)
+    return torch.cat([numbers, covariance[upper[0], upper[1]]]).numpy().astype(float)
 
 
 def probe_accuracy(x: Floats, labels: NDArray[np.int64], folds: int = 5, ridge: float = 10.0) -> float:
@@ -137,23 +138,22 @@ def probe_accuracy(x: Floats, labels: NDArray[np.int64], folds: int = 5, ridge: 
 def speaker_probe(chain: Chain, recordings: Sequence[Corpus]) -> dict[str, float]:
     """How much of the speaker is in the codes, as a share of what is in the mel; the same probe for both."""
     codes, mels, voices = [], [], []
-    for corpus in recordings:
-        for i in range(len(corpus)):
-            codes.append(describe_code_use(_digits(chain, corpus, i)))
-            mels.append(describe_mel(corpus.mel(i)))
-            voices.append(corpus.rows["voice"].iloc[i])
+    for corpus, i in _utterances(recordings):
+        codes.append(describe_code_use(_digits(chain, corpus, i)))
+        mels.append(describe_mel(corpus.mel(i)))
+        voices.append(corpus.rows["voice"].iloc[i])
     labels = np.unique(voices, return_inverse=True)[1]
     chance = float(np.bincount(labels).max() / len(labels))
     from_codes = probe_accuracy(np.stack(codes), labels)
     from_mel = probe_accuracy(np.stack(mels), labels)
     share = (from_codes - chance) / max(1e-9, from_mel - chance)
-    return {
-        "share": share,
-        "codes": from_codes,
-        "mel": from_mel,
-        "chance": chance,
-        "voices": int(labels.max() + 1),
-    }
+    figures = {"share": share, "codes": from_codes, "mel": from_mel, "chance": chance}
+    return figures | {"voices": int(labels.max() + 1)}
+
+
+def _utterances(recordings: Sequence[Corpus]) -> Iterator[tuple[Corpus, int]]:
+    for corpus in recordings:
+        yield from ((corpus, i) for i in range(len(corpus)))
 
 
 def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
@@ -162,33 +162,32 @@ def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:
 
 
 @torch.inference_mode()
+def _read(chain: Chain, corpus: Corpus, i: int) -> tuple[Reading, Tensor]:
+    """What the tokenizer reads from an utterance's codes, and how many frames they have, `(1,)`."""
+    digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
+    frames = torch.tensor([2 * digits.shape[1]])
+    return chain.tokenizer.read(digits, frames), frames
+
+
 def words_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
     """Character error rate, over all recordings, of the words that the tokenizer reads from its codes."""
-    texts, read = [], []
-    for corpus in recordings:
-        for i in range(len(corpus)):
-            digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
-            frames = torch.tensor([2 * digits.shape[1]])
-            log_probs = chain.tokenizer.read(digits, frames).log_probs
-            read += transcribe(log_probs, frames, chain.tokenizer.config.alphabet)
-            texts.append(corpus.rows["spoken"].iloc[i])
-    return metrics.corpus_cer(texts, read)
+    texts, transcripts = [], []
+    for corpus, i in _utterances(recordings):
+        reading, frames = _read(chain, corpus, i)
+        transcripts += transcribe(reading.log_probs, frames, chain.tokenizer.config.alphabet)
+        texts.append(corpus.rows["spoken"].iloc[i])
+    return metrics.corpus_cer(texts, transcripts)
 
 
-@torch.inference_mode()
 def f0_probe(chain: Chain, recordings: Sequence[Corpus]) -> float:
-    """Mean over utterances of the correlation between melody read from codes and true melody, voiced
-    frames.
-    """
+    """Correlation between melody read from codes and true melody, voiced frames; mean over utterances."""
     correlations = []
-    for corpus in recordings:
-        for i in range(len(corpus)):
-            digits = rearrange(_digits(chain, corpus, i), "t j -> 1 t j")
-            said = chain.tokenizer.read(digits, torch.tensor([2 * digits.shape[1]])).prosody[0, :, 0]
-            true = semitones(corpus.f0(i))[: len(said)]
-            voiced = ~torch.isnan(true)
-            if int(voiced.sum()) >= 10 and varies(true[voiced]):
-                correlations.append(correlation(said[: len(true)][voiced], true[voiced]))
+    for corpus, i in _utterances(recordings):
+        melody = _read(chain, corpus, i)[0].prosody[0, :, 0]
+        true = semitones(corpus.f0(i))[: len(melody)]
+        voiced = ~torch.isnan(true)
+        if int(voiced.sum()) >= 10 and varies(true[voiced]):
+            correlations.append(correlation(melody[: len(true)][voiced], true[voiced]))
     if not correlations:
         raise LabError("no held-out recording has ten voiced frames: speak more of them before probing F0")
     return float(average(correlations))
@@ -206,22 +205,24 @@ def style_effect(chain: Chain, language: str, recordings: Corpus, n: int) -> dic
     return {"spread": float(spread[0] / spread[1]), "sim": float(sim[0] - sim[1]), **rates}
 
 
-def cloning(chain: Chain, language: str, recordings: Corpus, n: int) -> float:
-    """Share of trials in which speech made in an unseen voice is nearer to that voice than to another one."""
-    n = min(n, len(recordings))
-    voices = list(recordings.rows["voice"])
-    timbres = reference_timbres(chain, recordings, n)
-    texts = list(recordings.rows["spoken"])[:n]
-    said = chain.say(texts, language, timbres)
-    draw = np.random.default_rng(0)
-    won = 0
-    for i, speech in enumerate(said):
-        made = chain.timbre(speech.wave)[:-1]
-        own = chain.timbre(torch.as_tensor(recordings.wave(i)))[:-1]
-        j = int(draw.choice([j for j in range(len(voices)) if voices[j] != voices[i]]))
-        other = chain.timbre(torch.as_tensor(recordings.wave(j)))[:-1]
-        won += metrics.similarity(made, own) > metrics.similarity(made, other)
-    return won / n
+def premises(chain: Chain, language: str, dev: Corpus, test: Corpus, n: int) -> dict[str, float]:
+    """The figures of `data/premises.toml`, from the first `n` dev recordings and, of voices, from test."""
+    recorded, again = resynthesise(chain, language, dev, n)
+    texts = [row.text for row in recorded]
+    waves = [torch.as_tensor(dev.wave(i)) for i in range(len(texts))]
+    transcripts = {which: chain.hear(waves, which) for which in "ab"}
+    figures = {f"cer_judge_{which}": metrics.corpus_cer(texts, words) for which, words in transcripts.items()}
+    both = [(b, a) for b, a in zip(transcripts["b"], transcripts["a"], strict=True) if for_scoring(b)]
+    figures["judges_disagree"] = (
+        metrics.corpus_cer([b for b, _ in both], [a for _, a in both]) if both else float("nan")
+    )
+    figures["cer_resynthesis"] = corpus_rates(again)["cer"]
+    figures["f0_in_tokens"] = f0_probe(chain, [dev])
+    figures["speaker_in_tokens"] = speaker_probe(chain, [test])["share"]
+    if language in chain.languages:
+        effect = style_effect(chain, language, dev, n)
+        figures |= {"style_spread": effect["spread"], "style_sim": effect["sim"]}
+    return figures
 
 
 def impressions(chain: Chain, wave: audio.Wave, text: str, reference: audio.Wave) -> dict[str, float]:

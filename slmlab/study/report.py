@@ -1,5 +1,6 @@
-"""The report of a run: one HTML page that plays and shows what was said, from the rows and sounds the run
-left.
+"""The report of a run: one HTML page that plays and shows what was said, and what both studies found.
+
+The page is made from the `report.json`, `rows.json` and `sounds/` of a run, and from the published rows.
 """
 
 import base64
@@ -9,6 +10,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import torch
 
 from slmlab import __version__, files
 from slmlab.corpus.build import Corpus
-from slmlab.corpus.shares import TARGETS
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
 from slmlab.language import languages
@@ -25,7 +26,7 @@ from slmlab.notebook import plots
 from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
-from slmlab.study import alignment, alignment_claims, alignment_sections, claims, sweep, tables
+from slmlab.study import alignment, claims, scaling, tables
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import memory_mib
 from slmlab.training.presets import preset
@@ -49,101 +50,114 @@ def has_run(folder: Path) -> bool:
 
 
 def write(folder: Path) -> Path:
-    """Make `report.html` beside the `report.json`, `rows.json` and `sounds/` of a run; the page needs nothing
-    else.
-    """
+    """Make `report.html` beside what a run left; the page needs nothing else."""
     if not has_run(folder):
-        raise LabError(f"there is no run in {folder}: shelf.make one with `slmlab run`")
+        raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     plots.use_style()
     summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
-    results, aligned, ledger = _judged(summary["preset"])
+    results, aligned, ledger = judged(summary["preset"])
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
     replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    page = "\n".join(
-        [
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
-            f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
-            f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, "
-            f"commit {_safe(summary['commit'])}, {_safe(summary['machine'])}. {_minutes(summary)}</p>",
-            "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
-            "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
-            "added.</p>",
-            "<h2>How well it is understood</h2>",
-            _rates(summary),
-            "<h2>Listen and look</h2>",
-            *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
-            "<h2>Where it went wrong</h2>",
-            _worst(rows),
-            "<h2>The notebooks, executed</h2>",
-            _notebooks(summary),
-            "<h2>What was trained</h2>",
-            _networks(summary),
-            *_study(results, aligned, ledger, premises, summary["preset"]),
-            "</html>",
-        ]
+    how = (
+        "trained anew, spoken and scored"
+        if summary["fresh"]
+        else "spoken and scored with checkpoints at hand"
     )
-    replace_text(folder / "report.html", page)
+    page = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
+        f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
+        f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, "
+        f"commit {_safe(summary['commit'])}, {_safe(summary['machine'])}. "
+        f"Everything was {how} in {summary['seconds'] / 60:.1f} minutes.</p>",
+        "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
+        "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
+        "added.</p>",
+        "<h2>How well it is understood</h2>",
+        _rates(_stages(summary, "speak.")),
+        "<h2>Listen and look</h2>",
+        *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
+        "<h2>Where it went wrong</h2>",
+        _worst(rows),
+        "<h2>The notebooks, executed</h2>",
+        _notebooks(_stages(summary, "notebook.")),
+        "<h2>What was trained</h2>",
+        _networks(_stages(summary, "train.")),
+    ]
+    parts = [tables.ledger(ledger)] if aligned else []
+    if results:
+        sounds = tables.sounds_of(summary["preset"], "authentic.")
+        parts = tables.scaling_sections(results, ledger, premises, sounds)
+    if aligned:
+        parts += tables.alignment_sections(aligned, tables.sounds_of(summary["preset"], "aligned-"))
+    page += map(_section, parts)
+    missing = {"scaling": (results, "sweep"), "alignment": (aligned, "align core --seed 0 1 2")}
+    page += [
+        f"<h2>The {study} study</h2><p>It has not been run at this preset: <code>slmlab {command}</code>.</p>"
+        for study, (rows_of, command) in missing.items()
+        if rows_of is None
+    ]
+    replace_text(folder / "report.html", "\n".join([*page, "</html>"]))
     return folder / "report.html"
 
 
-def _judged(
-    preset: str,
-) -> tuple[sweep.Results | None, alignment.Aligned | None, list[dict[str, Any]]]:
-    """The rows of both studies, and every claim's verdict."""
-    results, aligned = sweep.read_results(preset), alignment.read_results(preset)
-    return results, aligned, claims.ledger(results, alignment_claims.judged(aligned) if aligned else None)
+def judged(
+    preset_name: str,
+) -> tuple[scaling.Results | None, alignment.Aligned | None, list[dict[str, Any]]]:
+    """The rows of both studies, and every claim with its verdict."""
+    results, aligned = scaling.read_results(preset_name), alignment.read_results(preset_name)
+    return results, aligned, claims.ledger(results, aligned)
 
 
-def claims_table(preset: str) -> str:
+def claims_table(preset_name: str) -> str:
     """The claims that have a verdict, as a Markdown table: what the README shows."""
-    table = tables.ledger(row for row in _judged(preset)[2] if "estimate" in row)
-    shown = [0, 1, 3, 5, 7]
+    table = tables.ledger(row for row in judged(preset_name)[2] if "estimate" in row)
     lines = [table.head, ["---"] * len(table.head), *table.lines]
-    return "\n".join("| " + " | ".join(line[i] for i in shown) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line[i] for i in (0, 1, 3, 5, 7)) + " |" for line in lines)
 
 
-def picture(preset: str, file: Path) -> None:
+def picture(preset_name: str, file: Path) -> None:
     """Draw stability against expressivity, what the README shows, as a PNG; LabError if no arm was run."""
-    results = sweep.read_results(preset)
-    found = claims.arms_of(results) if results else []
-    if not found:
-        raise LabError(f"no arm of the scaling study is there at preset {preset}: `slmlab sweep` runs it")
+    results = scaling.read_results(preset_name)
+    arms = claims.arms_of(results) if results else []
+    if not arms:
+        raise LabError(
+            f"no arm of the scaling study is there at preset {preset_name}: `slmlab sweep` runs it"
+        )
     plots.use_style()
-    shown = tables.gap(found).picture
-    assert shown
-    file.write_bytes(shown.png())
+    drawn = tables.gap(arms).picture
+    assert drawn
+    file.write_bytes(drawn.png())
 
 
 def _safe(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _minutes(summary: dict[str, Any]) -> str:
-    done = (
-        "trained anew, spoken and scored"
-        if summary["fresh"]
-        else "spoken and scored with checkpoints at hand"
-    )
-    return f"Everything was {done} in {summary['seconds'] / 60:.1f} minutes."
+def _data(kind: str, content: bytes) -> str:
+    """Content inside the page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
+def _stages(summary: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """The stages of a run whose names begin alike, by the rest of their names."""
+    stages = summary["stages"].items()
+    return {name.removeprefix(kind): stage for name, stage in stages if name.startswith(kind)}
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{_safe(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) + "</tr>" for line in lines
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    rows = ["".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) for line in lines]
+    return f"<table><tr>{top}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _rates(summary: dict[str, Any]) -> str:
+def _rates(stages: dict[str, dict[str, Any]]) -> str:
     lines = []
-    for name, stage in summary["stages"].items():
-        if name.startswith("speak."):
-            figures = stage["metrics"]
-            rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
-            sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
-            lines.append([languages.find(name.split(".")[1]).name, *rates, sim])
+    for language, stage in stages.items():
+        figures = stage["metrics"]
+        rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
+        sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
+        lines.append([languages.find(language).name, *rates, sim])
     return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
 
 
@@ -153,99 +167,61 @@ def _worst(rows: list[dict[str, Any]], n: int = 6) -> str:
     return _table(["To be said", "Understood", "CER"], lines)
 
 
-def _networks(summary: dict[str, Any]) -> str:
-    lines = [
-        [name.removeprefix("train."), f"{stage['seconds'] / 60:.1f}"]
-        for name, stage in summary["stages"].items()
-        if name.startswith("train.")
-    ]
+def _networks(stages: dict[str, dict[str, Any]]) -> str:
+    lines = [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in stages.items()]
     return _table(["Network", "Minutes of training"], lines)
 
 
-def _study(
-    results: sweep.Results | None,
-    aligned: alignment.Aligned | None,
-    ledger: list[dict[str, Any]],
-    premises: list[dict[str, Any]],
-    preset: str,
-) -> list[str]:
-    """The studies, as far as they have been run."""
-    plots.use_style()
-    parts = [tables.ledger(ledger)]
-    if results:
-        parts = tables.sections(results, ledger, premises, tables.sounds_of(preset))
-    if aligned:
-        parts += alignment_sections.sections(aligned, alignment_sections.sounds_of(preset))
-    missing = {"scaling": (results, "sweep"), "alignment": (aligned, "align core --seed 0 1 2")}
-    return [_section(part) for part in parts if results or aligned] + [
-        f"<h2>The {study} study</h2><p>It has not been run at this preset: <code>slmlab {command}</code>.</p>"
-        for study, (found, command) in missing.items()
-        if found is None
-    ]
-
-
-def _section(part: tables.Section) -> str:
-    parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
-    if part.picture:
-        image = base64.b64encode(part.picture.png()).decode()
-        parts.append(f"<img alt='{_safe(part.picture.alt)}' src='data:image/png;base64,{image}'>")
-    if part.lines:
-        parts.append(
-            f"<div class='wide'>{_table(list(part.head), [list(line) for line in part.lines])}</div>"
-        )
-    for name, path in part.sounds:
-        sound = base64.b64encode(path.read_bytes()).decode()
-        player = f"<audio controls src='data:audio/flac;base64,{sound}'></audio>"
-        parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")
-    return "\n".join(parts)
-
-
-def _notebooks(summary: dict[str, Any]) -> str:
+def _notebooks(stages: dict[str, dict[str, Any]]) -> str:
     """Links to the executed series, with the time that each took."""
-    taken = {
-        name.removeprefix("notebook."): stage["seconds"]
-        for name, stage in summary["stages"].items()
-        if name.startswith("notebook.")
-    }
-    if not taken:
+    if not stages:
         return "<p class='note'>None was executed in this run.</p>"
     lines = "".join(
-        f"<li><a href='notebooks/{_safe(name)}.html'>{_safe(name)}</a>, {seconds:.0f} s</li>"
-        for name, seconds in taken.items()
+        f"<li><a href='notebooks/{_safe(name)}.html'>{_safe(name)}</a>, {stage['seconds']:.0f} s</li>"
+        for name, stage in stages.items()
     )
     return f"<ul>{lines}</ul>"
 
 
+def _section(part: tables.Section) -> str:
+    """A part of a study."""
+    parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
+    if part.picture:
+        parts.append(f"<img alt='{_safe(part.picture.alt)}' src='{_data('image/png', part.picture.png())}'>")
+    if part.lines:
+        parts.append(f"<div class='wide'>{_table(part.head, part.lines)}</div>")
+    for name, path in part.sounds:
+        player = f"<audio controls src='{_data('audio/flac', path.read_bytes())}'></audio>"
+        parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")
+    return "\n".join(parts)
+
+
 def _sound(path: Path) -> str:
     """A player and the picture of one sound."""
-    image = base64.b64encode(plots.as_png(plots.speech(audio.read(path)[0]))).decode()
-    sound = base64.b64encode(path.read_bytes()).decode()
+    name, picture = _safe(path.stem), plots.as_png(plots.speech(audio.read(path)[0]))
     return (
-        f"<figure><figcaption>{_safe(path.stem)}</figcaption><audio controls "
-        f"src='data:audio/wav;base64,{sound}'></audio>"
-        f"<img alt='waveform, mel spectrogram and F0 of {_safe(path.stem)}' "
-        f"src='data:image/png;base64,{image}'></figure>"
+        f"<figure><figcaption>{name}</figcaption><audio controls "
+        f"src='{_data('audio/wav', path.read_bytes())}'></audio>"
+        f"<img alt='waveform, mel spectrogram and F0 of {name}' src='{_data('image/png', picture)}'></figure>"
     )
 
 
 def run(preset_name: str, fresh: bool = False) -> None:
-    """Have the chain (trained anew if asked), let it say the test sentences, score them, keep rows, figures
-    and sounds.
-    """
+    """Let the chain, trained anew if asked, say the test sentences; leave rows, figures and sounds."""
     started = time.monotonic()
     chain = Chain(shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name))
     recordings = shelf.held_out_folder(preset_name)
     folder = files.RUNS / preset_name
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     stages, rows = {}, []
-    for language in TARGETS:
+    for language in scaling.languages(preset_name):
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
-        said = score.speak_test(chain, language, test, preset(preset_name).n_test)
-        rows += score.as_dicts(said)
-        figures = score.corpus_rates(said) | {"sim": float(average([row.sim for row in said]))}
+        spoken = score.speak_test(chain, language, test, preset(preset_name).n_test)
+        rows += score.as_dicts(spoken)
+        figures = score.corpus_rates(spoken) | {"sim": float(average([row.sim for row in spoken]))}
         stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
-        _keep_sounds(chain, language, test, folder / "sounds")
+        _speak_samples(chain, language, test, folder / "sounds")
     for name, card in checkpoints.list_checkpoints(chain.folder).items():
         stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
     write_json(folder / "rows.json", rows)
@@ -256,7 +232,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
         "commit": commit(),
         "fresh": fresh,
         "seconds": time.monotonic() - started,
-        "peak_memory_gib": peak_memory(),
+        "peak_memory_gib": memory_mib() / 2**10,
         "stages": stages,
         "claims": [],
     }
@@ -265,16 +241,14 @@ def run(preset_name: str, fresh: bool = False) -> None:
 
 def add_stages(folder: Path, seconds: dict[str, float]) -> None:
     """Put further stages, seconds by name, into the report.json of a run."""
-    report = files.read_json(folder / "report.json")
+    report = read_json(folder / "report.json")
     report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
     write_json(folder / "report.json", report)
 
 
-def _keep_sounds(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
-    texts = list(test.rows["spoken"])[:n]
-    timbres = torch.stack(
-        [chain.named_timbre(name) for name in shelf.VOICE_NAMES[:: len(shelf.VOICE_NAMES) // n][:n]]
-    )
+def _speak_samples(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
+    texts, names = list(test.rows["spoken"])[:n], shelf.VOICE_NAMES[:: len(shelf.VOICE_NAMES) // n][:n]
+    timbres = torch.stack([chain.named_timbre(name) for name in names])
     for i, speech in enumerate(chain.say(texts, language, timbres[: len(texts)])):
         audio.write(folder / f"{language}-{i + 1}.wav", speech.wave.numpy())
 
@@ -294,8 +268,3 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return __version__
-
-
-def peak_memory() -> float:
-    """GiB that the largest process of this run has held so far: this one or a worker of it."""
-    return memory_mib() / 2**10

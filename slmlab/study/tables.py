@@ -1,13 +1,17 @@
-"""What the scaling study shows, as parts of the report: tables, pictures with words, sounds; no HTML.
+"""What both studies show, as parts of the report: tables, pictures with words, sounds; no HTML.
 
-After the paper's Table 1, Table 2, Figure 1 (stability against expressivity) and Figure 4 (every measure over
-α). Bands and brackets are 95 % intervals over sentences, given the seeds.
+After the paper's Tables 1 to 4 and 6 to 9, Figures 1 and 4 to 6. Bands and brackets are 95 % intervals over
+test sentences, given the seeds; the paper's numbers stand beside ours. Human scores have no place here:
+expressivity z stands in for NMOS, SIM for SMOS, and the words say so.
 
-Axis legend: k points of an arm, s seeds, d draws.
+Axis legend: k points of an arm (or systems), s seeds, d draws.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +19,31 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from slmlab.metrics.statistics import average
+from slmlab import files
+from slmlab.metrics.statistics import average, correlation
 from slmlab.notebook import plots
-from slmlab.study.claims import (
-    FEWEST_SEEDS,
-    SEEDLESS,
-    Arm,
-    Measured,
-    arms_of,
-    mixture_entropies,
-    noise_effects,
-    pairs,
-    with_scores,
-)
+from slmlab.preference.methods import PEOPLE
+from slmlab.study import claims
+from slmlab.study.alignment import ALONE, ALPHA, ALPHAS, FOREIGN, SECONDS, Aligned
+from slmlab.study.claims import FEWEST_SEEDS, SEEDLESS, Arm, Measured, NoRows, System, by_text
 from slmlab.study.rows import RESULTS
-from slmlab.study.scaling import BUDGET, ENTROPY, REAL
-from slmlab.study.sweep import Results
+from slmlab.study.scaling import BUDGET, ENTROPY, REAL, Results
 
 MARKS = dict(zip((*REAL, *BUDGET), "os^Dv<>", strict=True))
-PAPER = {
-    0.03: (75.0, 10.419, 2.96),
-    0.09: (68.5, 10.477, 2.83),
-    0.25: (52.0, 10.423, 2.48),
-    0.5: (47.0, 10.506, 2.16),
+PAPER = files.ROOT / "data" / "paper"
+METHODS: dict[str, Any] = tomllib.loads((PAPER / "methods.toml").read_text(encoding="utf-8"))
+"""Tables of methods (`table3`, …): title, text, the paper's numbers; and `names` of the methods in words."""
+NAMES = METHODS["names"]
+COLUMNS = {
+    "WER %": "wer",
+    "H_p bits": "h",
+    "H_p, no silence": "h_spoken",
+    "Repetition %": "repetition",
+    "Repetition %, no silence": "repetition_spoken",
+    "Expressivity z": "z",
+    "SIM": "sim",
 }
-PAPER |= {0.67: (43.5, 10.479, 2.02), 0.8: (38.9, 10.356, 6.51), 1.0: (36.2, 10.210, 9.83)}
-"""WER %, H_p bits and repetition % of the paper's Table 1, where its α is one of ours."""
+"""Measures in words, in the order of the tables."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +64,27 @@ class Section:
     """Sound files with what they are."""
 
 
-def sections(
+def scaling_sections(
     results: Results,
-    claims: Sequence[dict[str, Any]],
+    ledger_rows: Sequence[dict[str, Any]],
     premises: Sequence[dict[str, Any]],
     sounds: Sequence[Path],
 ) -> list[Section]:
-    """The study from its ground to its ledger; parts whose rows are missing are left out."""
-    found = [ground(premises)]
-    if arms := arms_of(results):
-        found += [gap(arms), measures(arms, results), *map(numbers, arms)]
-    found += [over_alpha(sounds)] if sounds else []
-    found += [prosody(results)] if ENTROPY in set(results.rows["arm"]) else []
-    found += [minutes(results)] if has_minutes(results) else []
-    return [*found, ledger(claims), cost(results)]
+    """The scaling study from its ground to its ledger; parts whose rows are missing are left out."""
+    parts = [ground(premises)]
+    if arms := claims.arms_of(results):
+        parts += [gap(arms), measures(arms, results), *map(numbers, arms)]
+    parts += [over_alpha(sounds)] if sounds else []
+    parts += [prosody(results)] if ENTROPY in set(results.rows["arm"]) else []
+    parts += [minutes(results)] if has_minutes(results) else []
+    return [*parts, ledger(ledger_rows), scaling_cost(results)]
 
 
 def ground(premises: Sequence[dict[str, Any]]) -> Section:
     """The table of premises."""
-    said = {True: "holds", False: "fails", None: "not measured"}
+    words = {True: "holds", False: "fails", None: "not measured"}
     lines = [
-        [row["premise"], _number(row["value"]), row["bar"], said[row["holds"]], row["how"]]
+        [row["premise"], _number(row["value"]), row["bar"], words[row["holds"]], row["how"]]
         for row in premises
     ]
     text = "Before any claim: is what it stands on there?"
@@ -94,12 +97,12 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     ax = grid[0, 0]
     above, below = (6, 6), (-34, -17)
     for arm, colour, aside in zip(arms, plots.COLOURS, (below, above, below), strict=False):
-        wer, z = (band(m)[0] for m in (arm.wer, arm.mean("z", clear=True)))
-        ax.plot(100 * wer, z, color=colour, marker=MARKS[name_of(arm)], label=name_of(arm))
+        wer, z = (band(m)[0] for m in (arm.measure("wer"), arm.measure("z")))
+        ax.plot(wer, z, color=colour, marker=MARKS[arm.name], label=arm.name)
         at = arm.points == chosen
-        ax.scatter(100 * wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
+        ax.scatter(wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
         named = np.inf
-        for alpha, x, y in zip(arm.points, 100 * wer, z, strict=True):
+        for alpha, x, y in zip(arm.points, wer, z, strict=True):
             if abs(x - named) > 4:  # whoever stands close to the one before stays without a name
                 label, named = f"{100 * alpha:.0f} %", x
                 look = {"fontsize": 11, "color": colour}
@@ -119,21 +122,21 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
 def measures(arms: Sequence[Arm], results: Results) -> Section:
     """Figure 4: every measure over α, with the entropy of the mixture beside that of the model."""
     figure, grid = plots.sheet(2, 3, 3.4)
-    wanted = (
-        ("WER in %", 100, lambda arm: arm.wer),
-        ("H_p in bits (dashed: mixture)", 1, lambda arm: arm.entropy()),
-        ("repetition in %", 100, lambda arm: arm.mean("repetition")),
-        ("repetition without silence, %", 100, lambda arm: arm.mean("repetition_spoken")),
-        ("expressivity z", 1, lambda arm: arm.mean("z", clear=True)),
-        ("SIM", 1, lambda arm: arm.mean("sim")),
-    )
-    for ax, (label, scale, measure) in zip(grid.ravel(), wanted, strict=True):
+    labels = {
+        "wer": "WER in %",
+        "h": "H_p in bits (dashed: mixture)",
+        "repetition": "repetition in %",
+        "repetition_spoken": "repetition without silence, %",
+        "z": "expressivity z",
+        "sim": "SIM",
+    }
+    for ax, (name, label) in zip(grid.ravel(), labels.items(), strict=True):
         for arm, colour in zip(arms, plots.COLOURS, strict=False):
-            _curve(ax, 100 * arm.points, measure(arm), scale, colour, name_of(arm))
+            _curve(ax, 100 * arm.points, arm.measure(name), colour, arm.name)
         ax.set(xlabel="α in %", ylabel=label)
     alphas = list(np.linspace(0, 1, 21))
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
-        theory = mixture_entropies(results.mixture, REAL[name_of(arm)], alphas, 0, 0).value[:, 0]
+        theory = claims.mixture_entropies(results.mixture, REAL[arm.name], alphas, 0, 0).value[:, 0]
         grid[0, 1].plot(100 * np.array(alphas), theory, "--", color=colour, linewidth=1.5)
     plots.legend(grid[0, 0])
     words = "Six panels over α: WER, entropy of model and mixture, repetition twice, expressivity and SIM."
@@ -145,30 +148,24 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
 
 def numbers(arm: Arm) -> Section:
     """Table 1 of one arm, the paper's numbers beside ours."""
-    columns = (
-        ("WER %", 100, arm.wer),
-        ("H_p bits", 1, arm.entropy()),
-        ("H_p, no silence", 1, arm.entropy("h_spoken")),
-        ("Repetition %", 100, arm.mean("repetition")),
-        ("Expressivity z", 1, arm.mean("z", clear=True)),
-        ("SIM", 1, arm.mean("sim")),
-    )
-    bands = [[scale * part for part in band(measured)] for _, scale, measured in columns]
+    table = pd.read_csv(PAPER / "table1.csv", comment="#").set_index("alpha")
+    columns = {label: name for label, name in COLUMNS.items() if name != "repetition_spoken"}
+    measured = [arm.measure(name) for name in columns.values()]
     lines = []
     for k, alpha in enumerate(arm.points):
-        ours = [_written(*(part[k] for part in found)) for found in bands]
-        paper = PAPER.get(round(float(alpha), 2))
-        theirs = "{:.1f} · {:.2f} · {:.1f}".format(*paper) if paper else "–"
-        lines.append([f"{100 * alpha:.0f}", *ours, theirs])
-    head = ["α %", *(name for name, _, _ in columns), "paper: WER · H_p · rep."]
+        percent, paper = round(100 * float(alpha)), "–"
+        if percent in table.index:
+            paper = "{wer:.1f} · {entropy:.2f} · {repetition:.1f}".format(**table.loc[percent])
+        lines.append([f"{percent}", *(shown(m, place=k) for m in measured), paper])
+    head = ["α %", *columns, "paper: WER · H_p · rep."]
     seeds = ", ".join(map(str, arm.seeds))
     text = f"{arm.n} test sentences, seeds {seeds}; the paper's numbers are of Thai, at another scale."
-    return Section(f"The numbers of the arm “{name_of(arm)}”", text, head, lines)
+    return Section(f"The numbers of the arm “{arm.name}”", text, head, lines)
 
 
-def sounds_of(preset_name: str) -> list[Path]:
-    """The sentence of the sweep's first seed at each α, as sound files."""
-    return sorted(RESULTS.glob(f"{preset_name}-authentic.*.flac"))
+def sounds_of(preset_name: str, study: str) -> list[Path]:
+    """Sounds of the first seed: `authentic.` of the scaling study at each α, `aligned-` of each system."""
+    return sorted(RESULTS.glob(f"{preset_name}-{study}*.flac"))
 
 
 def over_alpha(sounds: Sequence[Path]) -> Section:
@@ -180,24 +177,20 @@ def over_alpha(sounds: Sequence[Path]) -> Section:
 
 def prosody(results: Results) -> Section:
     """Table 2, and what raises which entropy."""
-    rows = with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
-    paired, noise = pairs(rows), noise_effects(rows)
-    clean = rows[rows["noise"] == 0]
-    warm = clean.groupby("temperature")[
-        ["h_window", "h_window_spoken", "melody_entropy", "f0_spread", "cer"]
-    ].mean()
+    rows = claims.with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
+    paired, noise = claims.pairs(rows), claims.noise_effects(rows)
     names = ["h_window", "h_window_spoken", "melody_entropy", "f0_spread", "cer"]
-    spread = clean[names].std()
-    lines = [
-        [
-            f"temperature {warm.index[0]:g} → {warm.index[-1]:g}",
-            *_effects(warm.iloc[-1] - warm.iloc[0], spread),
-        ],
-        ["noise in the tokens", *_effects(noise[names].mean(), spread)],
-    ]
+    clean = rows[rows["noise"] == 0]
+    warm, spread = clean.groupby("temperature")[names].mean(), clean[names].std()
     within = clean.groupby(["seed", "sentence", "temperature"])[names].transform("mean")
     r = (clean[names] - within).corr()["f0_spread"]
-    lines.append(["r with F0 spread, one text and temperature", *map(_signed, r[names])])
+    heat = f"temperature {warm.index[0]:g} → {warm.index[-1]:g}"
+    deviations = spread.where(spread > 0)
+    lines = [
+        [heat, *map(_signed, (warm.iloc[-1] - warm.iloc[0]) / deviations)],
+        ["noise in the tokens", *map(_signed, noise[names].mean() / deviations)],
+        ["r with F0 spread, one text and temperature", *map(_signed, r[names])],
+    ]
     head = ["What changes", "H_p", "H_p, no silence", "melody entropy", "F0 spread", "CER"]
     text = (
         f"{len(paired)} pairs of one text with WER matched stand behind E1–E5. Below, in standard "
@@ -221,12 +214,12 @@ def minutes(results: Results) -> Section:
     lines = []
     for name, colour in zip(BUDGET, plots.COLOURS, strict=False):
         if name in set(results.rows["arm"]):
-            arm = Arm(results, name)
-            _curve(ax, arm.points, arm.wer, 100, colour, name)
-            found = zip(arm.points, *(100 * part for part in band(arm.wer)), strict=True)
-            said = {point: f"{value:.1f} [{low:.1f}, {high:.1f}]" for point, value, low, high in found}
+            arm = Arm.of(results, name)
+            _curve(ax, arm.points, arm.measure("wer"), colour, name)
+            bands = zip(arm.points, *band(arm.measure("wer")), strict=True)
+            cells = {point: f"{value:.1f} [{low:.1f}, {high:.1f}]" for point, value, low, high in bands}
             seeds = ", ".join(map(str, arm.seeds))
-            lines.append([name, *(said.get(point, "–") for point in points), seeds])
+            lines.append([name, *(cells.get(point, "–") for point in points), seeds])
     ax.set(xlabel="minutes of authentic speech", ylabel="WER in %", xscale="log")
     ax.set_xticks(points, [f"{point:g}" for point in points], minor=False)
     ax.set_xticks([], minor=True)
@@ -241,23 +234,25 @@ def minutes(results: Results) -> Section:
     return Section("How many minutes does a language need?", text, head, lines, plots.Picture(figure, words))
 
 
-def ledger(claims: Iterable[dict[str, Any]]) -> Section:
+def ledger(rows: Iterable[dict[str, Any]]) -> Section:
     """Every claim, its verdict, and the paper's numbers."""
     lines = []
-    for row in claims:
-        run = "estimate" in row
-        ours = "{estimate:.3g} [{low:.3g}, {high:.3g}]".format(**row) if run else "–"
-        p = f"{row['p_adjusted']:.3f}" if run else "–"
-        others = ", ".join(
-            f"{arm}: {said}" for arm, said in row["arms"].items() if arm not in ("authentic", ENTROPY)
-        )
-        seeds = len(row["seeds"]) if run and row["id"] not in SEEDLESS else FEWEST_SEEDS
+    for row in rows:
+        has_estimate = "estimate" in row
+        ours = "{estimate:.3g} [{low:.3g}, {high:.3g}]".format(**row) if has_estimate else "–"
+        p = f"{row['p_adjusted']:.3f}" if has_estimate else "–"
+        others = [
+            f"{arm}: {verdict}" for arm, verdict in row["arms"].items() if arm not in ("authentic", ENTROPY)
+        ]
+        seeds = len(row["seeds"]) if has_estimate and row["id"] not in SEEDLESS else FEWEST_SEEDS
         few, more = seeds < FEWEST_SEEDS, seeds > FEWEST_SEEDS
         count = f"{seeds} of {FEWEST_SEEDS} seeds" if few else f"{seeds} seeds" if more else ""
         remarks = "; ".join(filter(None, (count, row["note"])))
         verdict = row["verdict"] + (f" ({remarks})" if remarks else "")
-        said = (row["id"], row["statement"], row["statistic"], ours, p, verdict, others or "–", row["paper"])
-        lines.append([*said, _range(row.get("by_seed", ()))])
+        defined = [value for value in row.get("by_seed", ()) if np.isfinite(value)]
+        by_seed = f"{min(defined):.2g} … {max(defined):.2g}" if defined else "–"
+        claim = [row["id"], row["statement"], row["statistic"], ours, p, verdict]
+        lines.append([*claim, ", ".join(others) or "–", row["paper"], by_seed])
     head = ["", "Claim", "Statistic", "Ours [95 %]", "p (Holm)", "Verdict", "Other arms", "The paper's"]
     head += ["By seed"]
     text = (
@@ -268,34 +263,228 @@ def ledger(claims: Iterable[dict[str, Any]]) -> Section:
     return Section("The ledger of claims", text, head, lines)
 
 
-def cost(results: Results) -> Section:
+def scaling_cost(results: Results) -> Section:
     """What the runs took."""
     costs = results.cells.groupby("arm").agg(
         runs=("key", "size"), training=("training_seconds", "mean"), speaking=("speaking_seconds", "mean")
     )
+    lines = []
+    for arm, runs, training, speaking in costs.itertuples():
+        hours = runs * (training + speaking) / 3600
+        lines.append([arm, str(runs), f"{training / 60:.1f}", f"{speaking / 60:.1f}", f"{hours:.1f}"])
+    head = ["Arm", "Runs", "Minutes of training, each", "Minutes of speaking and scoring"]
+    return Section("What it cost", "", [*head, "Hours of one core in all"], lines)
+
+
+def alignment_sections(results: Aligned, spoken: Sequence[Path]) -> list[Section]:
+    """The alignment study from its comparisons to its cost; tables whose rows are missing are left out.
+
+    Args:
+        results: all its rows.
+        spoken: sound files of its systems.
+    """
+    makers: list[Callable[[Aligned], Section]] = [
+        partial(methods, table=name) for name in ("table3", "table4", "table7", "table8")
+    ]
+    makers += [by_alpha, plane, cloning, temperatures, rounds, votes, agreement]
+    makers += [lambda _: sounds(spoken), alignment_cost]
+    parts = []
+    for make in makers:
+        with suppress(NoRows):
+            parts.append(make(results))
+    return parts
+
+
+def frame(make: Callable[..., Section], results: Aligned | None, *arguments: Any) -> pd.DataFrame | str:
+    """The table of a section, for a notebook, or one sentence where its rows are missing."""
+    if results is None:
+        return "The study has no rows here yet: make paper"
+    try:
+        section = make(results, *arguments)
+    except NoRows as error:
+        return f"{error} More rows: make paper"
+    return pd.DataFrame(section.lines, columns=section.head)
+
+
+def methods(results: Aligned, table: str, *others: str) -> Section:
+    """Methods from one start beside the paper's numbers; further tables follow in the same section.
+
+    Raises:
+        NoRows: no method but the first was run; so do the functions below.
+    """
+    declared, alpha = METHODS[table], ALONE if "tdsc" in METHODS[table]["paper"] else ALPHA
+    paper = {name: text for each in (table, *others) for name, text in METHODS[each]["paper"].items()}
+    arms = claims.arms(results, {method: [System(method, alpha=alpha)] for method in paper})
+    if len(arms) < 2:
+        raise NoRows(f"There is nothing to compare in {table}.")
+    lines = [[NAMES[name], *cells_of(arm), str(len(arm.seeds)), paper[name]] for name, arm in arms.items()]
+    head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · rep."]
+    words = (
+        f"{declared['text']} Expressivity z stands in for NMOS, SIM for SMOS. "
+        "The paper's numbers are of other languages."
+    )
+    if len({line[-2] for line in lines}) > 1:
+        words += " Some systems have more seeds than others: claims compare the seeds that both have."
+    language = next(iter(arms.values())).rows["language"].iloc[0]
+    return Section(declared["title"].format(language=language), words, head, lines)
+
+
+def by_alpha(results: Aligned) -> Section:
+    """D12: what DGSA changes where its start had more synthetic speech."""
+    pairs = {alpha: [System("dgsa", alpha=alpha), System("sft", alpha=alpha)] for alpha in ALPHAS}
+    lines = []
+    for alpha, both in claims.arms(results, pairs).items():
+        h, changes = both.entropy(), [_change(both, name) for name in ("h", "wer", "z")]
+        measured = [shown(h, place=1), shown(h), *map(shown, changes)]
+        lines.append([f"{100 * alpha:.0f} %", *measured, str(len(both.seeds))])
+    if len(lines) < 2:
+        raise NoRows("DGSA was not run at several α.")
+    head = ["α", "H_p bits: start", "DGSA", "Change of H_p", "of WER, points", "of z", "Seeds"]
+    text = (
+        "The more synthetic speech, the flatter the start and the heavier DGSA's expressivity set, λ_e = 2 α "
+        "− 1: at 50 % it has no weight and the stability set alone is learned from."
+    )
+    return Section(f"DGSA by α · {both.rows['language'].iloc[0]}", text, head, lines)
+
+
+def cells_of(own: Arm) -> list[str]:
+    """The measures of an arm of one system, each with its interval."""
+    return [shown(own.measure(name)) for name in COLUMNS.values()]
+
+
+def plane(results: Aligned) -> Section:
+    """Figure 5: where each method stands between stability and variety."""
+    like_alone = ("sft", "rejection", "dpo", "dgsa")  # both starts: the same place, and so colour, by role
+    panels = {}
+    for alpha, names in ((ALPHA, like_alone), (ALONE, METHODS["table4"]["paper"])):
+        if arms := claims.arms(results, {name: [System(name, alpha=alpha)] for name in names}):
+            language = next(iter(arms.values())).rows["language"].iloc[0]
+            panels[language] = arms, dict(zip(names, plots.COLOURS, strict=False))
+    if not panels:
+        raise NoRows("No method of Figure 5 was run.")
+    figure, grid = plots.sheet(1, len(panels), 4.0)
+    for ax, (language, (arms, colours)) in zip(grid[0], panels.items(), strict=True):
+        for method, own in arms.items():
+            (x, left, right), (y, low, high) = (band(own.measure(name)) for name in ("wer", "h"))
+            bars = np.maximum(0, [[y - low, high - y], [x - left, right - x]])  # rounding of equal draws
+            ax.errorbar(x, y, *bars, "o", color=colours[method], label=method)
+        ax.invert_xaxis()
+        ax.set(xlabel="WER in %, better to the right", ylabel="H_p in bits", title=language)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=4, columnspacing=1.0)
+    words = f"Methods of {' and of '.join(panels)}: word error rate against H_p, with 95 % intervals."
+    text = "Figure 5. To the right is better understood, upwards more varied: both at once is what is wanted."
+    return Section("Stability and variety", text, picture=plots.Picture(figure, words))
+
+
+def cloning(results: Aligned) -> Section:
+    """Table 6: unseen voices, heard in the language spoken or in the other one."""
+    systems = {System("sft"): "–", System("dgsa"): "38.9 · 0.84", System("dgsa", FOREIGN): "–"}
+    systems |= {System("tdsc", "", ALONE): "29.8 · 0.81", System("tdsc", FOREIGN, ALONE): "–"}
+    lines = []
+    for system, own in claims.arms(results, {system: [system] for system in systems}).items():
+        voice = "the other language" if system.part else "this language"
+        measured = [shown(own.measure(name)) for name in ("wer", "sim", "sim_strangers")]
+        who = [own.rows["language"].iloc[0], NAMES[system.method], voice]
+        lines.append([*who, *measured, str(own.n), systems[system]])
+    if not lines:
+        raise NoRows("No system of Table 6 was run.")
+    head = ["", "System", "Voice heard in", "WER %", "SIM to the voice", "SIM to other voices", "n"]
+    text = "Voices that nothing was trained on, each from one recording. Timbre bypasses the language model."
+    return Section("Table 6 · Zero-shot cloning", text, [*head, "paper: WER · SIM"], lines)
+
+
+def temperatures(results: Aligned) -> Section:
+    """Table 9: the last round's candidates by temperature."""
+    last = claims.candidates_of(results, last=True)
+    pairs = (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
+    wer, loops, passed = (by_text(last, *pair, "temperature").times(100) for pair in pairs)
+    h = claims.set_entropies(results)[1]
+    shares = last.groupby("temperature")["passed"].sum() / max(1, last["passed"].sum())
+    lines = []
+    for k, (heat, share) in enumerate(shares.items()):
+        measured = [shown(x, place=k) for x in (wer, h, loops, passed)]
+        lines.append(
+            [f"{heat:g}", *measured, f"{100 * share:.0f}", METHODS["table9"]["paper"].get(str(k), "–")]
+        )
+    good = by_text(last, "passed_errors", "passed_words").times(100)
+    lines.append(["accepted", shown(good), shown(h, place=-1), "–", "100", "100", "–"])
+    head = ["T", "WER %, judge B", "H_p bits", "Repetition %", "Pass %", "Share of accepted %"]
+    text = f"Round {int(last['round'].max()) + 1}; judge A decided what passes, judge B counts the errors."
+    title = "Table 9 · Candidates by temperature"
+    return Section(title, text, [*head, "paper (T = 0.7, 1.0, 1.3)"], lines)
+
+
+def rounds(results: Aligned) -> Section:
+    """Figure 6: TDSC round by round."""
+    whole, tried = claims.over_rounds(results), claims.candidates_of(results)
+    figure, grid = plots.sheet(1, 3, 3.4)
+    panels = (
+        ("WER in %", whole.points, whole.measure("wer")),
+        ("H_p in bits", whole.points, whole.entropy()),
+        ("pass rate in %", whole.points[:-1], by_text(tried, "passed", "tried", "round").times(100)),
+    )
+    for ax, (label, x, measured) in zip(grid[0], panels, strict=True):
+        _curve(ax, x, measured, plots.COLOURS[0])
+        ax.set(xlabel="rounds learned from", ylabel=label)
+    words = "TDSC by round: word error rate, H_p, and the share of candidates that pass."
+    text = "Figure 6. Paper: WER 38.5 → 31.8 → 29.8; H_p flat, then 10.18 → 10.42; pass rate 23 → 62 %."
+    return Section("TDSC round by round", text, picture=plots.Picture(figure, words))
+
+
+def votes(results: Aligned) -> Section:
+    """Whether the model moved towards what simulated listeners preferred."""
+    both = Arm.of_systems(results, [System(PEOPLE), System("sft")])
+    lines = []
+    for label, name in {"F0 spread, semitones": "f0_spread", "WER %": "wer", "H_p bits": "h"}.items():
+        x = both.measure(name)
+        lines.append([label, shown(x, place=1), shown(x), shown(_change(both, name))])
+    text = (
+        "Simulated listeners, programs and no people, prefer the livelier of two samples; their votes went "
+        "through the store, the rules and the export of the listening page, and the model learned from them."
+    )
+    return Section("From votes to a model", text, ["", "Start", "After the votes", "Change"], lines)
+
+
+def _change(both: Arm, name: str) -> Measured:
+    """The first system less the second; prosody on sentences that are clear in both."""
+    if name in ("f0_spread", "z"):
+        return both.change(name, 0, 1)
+    x = both.measure(name)
+    return replace(x, value=x.value[:1] - x.value[1:], draws=x.draws[:, :1] - x.draws[:, 1:])
+
+
+def agreement(results: Aligned) -> Section:
+    """Does the filter, which reads tokens, hear what the sound will be?"""
+    rows = results.rows
+    if not len(rows):
+        raise NoRows("No system has said the test sentences.")
+    wrong = [rows[name].sum() / rows["words"].sum() for name in ("filter_errors", "word_errors")]
+    r = correlation(rows["filter_errors"] / rows["words"], rows["word_errors"] / rows["words"])
+    together = f"{r:.2f}" if np.isfinite(r) else "–"
+    line = [f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong), together]
+    head = ["Sentences", "WER %, judge A on tokens", "WER %, judge B on sound", "r by sentence"]
+    text = "TDSC's filter hears the tokenizer's own mel, judge A; what is reported here hears sound, judge B."
+    return Section("Does the filter hear what the sound will be?", text, head, [line])
+
+
+def sounds(spoken: Sequence[Path]) -> Section:
+    """One sentence of each language as the systems of the first seed say it."""
+    named = [(" ".join(path.stem.split("-", 3)[2:]), path) for path in spoken]
+    return Section("One sentence, many systems", "The first seed; the first test sentence.", sounds=named)
+
+
+def alignment_cost(results: Aligned) -> Section:
+    """What the units took."""
+    unit = ["language", "method", "part", "alpha"]  # some have more seeds than others
+    sums = results.runs.groupby(unit)[SECONDS].mean().groupby(unit[:2]).sum()
     lines = [
-        [
-            arm,
-            str(runs),
-            f"{training / 60:.1f}",
-            f"{speaking / 60:.1f}",
-            f"{runs * (training + speaking) / 3600:.1f}",
-        ]
-        for arm, runs, training, speaking in costs.itertuples()
+        [language, NAMES[method], *(f"{x / 60:.1f}" for x in row)]
+        for (language, method), row in zip(sums.index, sums.to_numpy(), strict=True)
     ]
-    head = [
-        "Arm",
-        "Runs",
-        "Minutes of training, each",
-        "Minutes of speaking and scoring",
-        "Hours of one core in all",
-    ]
-    return Section("What it cost", "", head, lines)
-
-
-def name_of(arm: Arm) -> str:
-    """What an arm is called."""
-    return str(arm.cells["arm"].iloc[0])
+    hours = (results.runs[SECONDS].to_numpy().sum() + sum(results.seconds.values())) / 3600
+    text = f"Minutes of one core a seed, two processes side by side; {hours:.1f} hours of one core in all."
+    head = ["", "Method", "Start", "Tuning", "Speaking and scoring"]
+    return Section("What alignment cost", text, head, lines)
 
 
 def band(measured: Measured) -> tuple[Any, Any, Any]:
@@ -311,29 +500,16 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
     return value, low, high
 
 
-def shown(measured: Measured, scale: float = 1.0, place: int = 0) -> str:
+def shown(measured: Measured, place: int = 0) -> str:
     """Mean over seeds of a point with its interval, or a dash where it is not defined."""
-    return _written(*(scale * part[place] for part in band(measured)))
-
-
-def _written(value: float, low: float, high: float) -> str:
+    value, low, high = (part[place] for part in band(measured))
     return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "–"
 
 
-def _curve(ax: Axes, x: Any, measured: Measured, scale: float, colour: str, label: str) -> None:
-    value, low, high = (scale * part for part in band(measured))
-    ax.plot(x, value, color=colour, marker=MARKS[label], label=label)
+def _curve(ax: Axes, x: Any, measured: Measured, colour: str, label: str = "") -> None:
+    value, low, high = band(measured)
+    ax.plot(x, value, color=colour, marker=MARKS.get(label, "o"), label=label)
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def _range(by_seed: Sequence[float]) -> str:
-    """The lowest and the highest of the numbers that are defined."""
-    known = [value for value in by_seed if np.isfinite(value)]
-    return f"{min(known):.2g} … {max(known):.2g}" if known else "–"
-
-
-def _effects(change: pd.Series, spread: pd.Series) -> list[str]:
-    return [_signed(x) for x in change / spread.where(spread > 0)]
 
 
 def _signed(value: float) -> str:

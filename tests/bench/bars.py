@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench import browser, listeners, load, peers, studies
-from slmlab import files
+from slmlab import files, metrics
 from slmlab.corpus import utterances
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.shares import TARGETS
@@ -170,7 +170,7 @@ class Bench:
     def cloning(self) -> list[Row]:
         """Unseen voices, both languages."""
         n = min(self.n, 100)
-        shares = [ground.cloning(self.chain, lang, self.test[lang], n) for lang in TARGETS]
+        shares = [_cloning(self.chain, lang, self.test[lang], n) for lang in TARGETS]
         return [
             Row(
                 "clone.sim",
@@ -331,7 +331,7 @@ class Bench:
 
     def scaling(self) -> list[Row]:
         """The same of the scaling study."""
-        return [Row(*row) for row in studies.scaling(self.preset)]
+        return [Row(*row) for row in studies.of_scaling(self.preset)]
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
@@ -426,3 +426,19 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
             )
         replace_text(path, json.dumps(list(kept.values()), indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def _cloning(chain: Chain, language: str, recordings: Corpus, n: int) -> float:
+    """Share of trials in which speech made in an unseen voice is nearer to that voice than to another one."""
+    n = min(n, len(recordings))
+    voices = list(recordings.rows["voice"])
+    timbres = score.reference_timbres(chain, recordings, n)
+    speech = chain.say(list(recordings.rows["spoken"])[:n], language, timbres)
+    draw = np.random.default_rng(0)
+    won = 0
+    for i in range(n):
+        other = int(draw.choice([j for j in range(len(voices)) if voices[j] != voices[i]]))
+        waves = [speech[i].wave, *(torch.as_tensor(recordings.wave(j)) for j in (i, other))]
+        clone, own, foreign = (chain.timbre(wave)[:-1] for wave in waves)
+        won += metrics.similarity(clone, own) > metrics.similarity(clone, foreign)
+    return won / n

@@ -19,10 +19,11 @@ import torch
 from slmlab import files
 from slmlab.preference.methods import SCALES
 from slmlab.preference.tdsc import TDSCConfig
-from slmlab.study import alignment, alignment_claims, claims, settling, sweep
-from slmlab.study.alignment import ALPHA, Aligned, Unit
-from slmlab.study.claims import FEWEST_SEEDS
-from slmlab.study.scaling import Cell, Study
+from slmlab.study import alignment, claims, scaling
+from slmlab.study import rows as store
+from slmlab.study.alignment import ALONE, ALPHA, Aligned
+from slmlab.study.claims import FEWEST_SEEDS, Arm, System
+from slmlab.study.scaling import CELLS, Cell, Study
 from slmlab.training import shelf
 from slmlab.training.cache import run_stages
 
@@ -35,9 +36,9 @@ WORST_CER = 0.35
 """Dev CER at α = 80 % up to which a short training counts as one."""
 
 
-def scaling(preset_name: str) -> list[Row]:
+def of_scaling(preset_name: str) -> list[Row]:
     """What the scaling study's rows say of its cost, and how many of its claims are settled."""
-    results = sweep.read_results(preset_name)
+    results = scaling.read_results(preset_name)
     if results is None:
         return []
     cells, rows = results.cells, results.rows
@@ -97,7 +98,7 @@ def repeated() -> list[Row]:
         for name in "ab":
             place = Path(folder) / name
             _start(place).wait()
-            tables.append(sweep.read_results("smoke", place / "results"))
+            tables.append(scaling.read_results("smoke", place / "results"))
     first, second = (found.rows for found in tables if found is not None)
     same = (first == second) | (first.isna() & second.isna())
     how = f"{first.size} scores of two small runs of the sweep, made twice from nothing"
@@ -123,7 +124,7 @@ def resumed() -> list[Row]:
                 now = {file.parent.name: file.stat().st_mtime_ns for file in files}
                 wrong += sum(now.get(name) != moment for name, moment in made.items())
                 made = now
-            found = sweep.read_results("smoke", place / "results")
+            found = scaling.read_results("smoke", place / "results")
             wrong += len(_small()[1]) - (0 if found is None else len(found.cells))
     how = f"{kills} kills at random moments, {WAIT[0]:g} to {WAIT[1]:g} s after a start, at smoke"
     return [("sweep.resume", float(wrong), "runs", 0.0, "lower", how, True)]
@@ -131,8 +132,8 @@ def resumed() -> list[Row]:
 
 def _small() -> tuple[Study, list[Cell]]:
     """A few short runs with the networks at hand."""
-    study = sweep.study_of("smoke", shelf.checkpoint_folder("tiny"))
-    return study, sweep.plan(study, ["authentic"], [0], [0.5, 0.8])
+    study = scaling.study_of("smoke", shelf.checkpoint_folder("tiny"))
+    return study, scaling.plan(study, ["authentic"], [0], [0.5, 0.8])
 
 
 def _start(place: Path) -> subprocess.Popen[bytes]:
@@ -143,9 +144,9 @@ def _start(place: Path) -> subprocess.Popen[bytes]:
 
 def alone(preset_name: str) -> list[Row]:
     """TDSC of one seed with the machine to itself, as a person runs it; what it needs is made if missing."""
-    unit = Unit("sw", "tdsc", "", 1.0, 0)
+    unit = alignment.unit_of(preset_name, "tdsc")
     study, scale = alignment.study_of(preset_name, unit.language), SCALES[preset_name]
-    inputs = run_stages(settling.ground(study, unit), files.CACHE / preset_name)
+    inputs = run_stages(alignment.stages_before(study, unit), files.CACHE / preset_name)
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
         alignment.try_method(study, unit, scale, Path(folder), inputs)
@@ -165,9 +166,8 @@ def rows(preset_name: str) -> list[Row]:
     results = alignment.read_results(preset_name)
     if results is None:
         return []
-    judged = alignment_claims.judged(results)
-    found = {name: row for family in judged.values() for name, row in family.items()}
-    return [*_minutes(results), *_effects(results, found), *_claims(found), *_hours(results, preset_name)]
+    ledger = {row["id"]: row for row in claims.ledger(None, results)}
+    return [*_minutes(results), *_effects(results, ledger), *_claims(ledger), *_hours(results, preset_name)]
 
 
 def _minutes(results: Aligned) -> list[Row]:
@@ -196,9 +196,8 @@ def _effects(results: Aligned, found: Mapping[str, Mapping[str, Any]]) -> list[R
             value, low, high = (row[part] for part in ("estimate", "low", "high"))
             how = f"{claim}: {value:.3g} [{low:.3g}, {high:.3g}], adjusted p {row['p_adjusted']:.3f}"
             if claim == "T1":
-                start = alignment_claims.arm(results, [("sw", "sft", "", 1.0)])
-                assert start is not None  # T1 was judged against it
-                value *= 100 / float(alignment_claims.measure(start, "wer").value.mean())
+                start = Arm.of_systems(results, [System("sft", alpha=ALONE)])
+                value *= 100 / float(start.measure("wer").value.mean())
                 how += ", in points; here relative to SFT"
             sure = not tested or row["p_adjusted"] < claims.LEVEL
             made.append((name, value, unit, bar, better, how, sure))
@@ -219,13 +218,11 @@ def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 def _hours(results: Aligned, preset_name: str) -> list[Row]:
     """Hours of two cores that every row takes, added up from what each took."""
     core, full = (alignment.seconds(results, preset_name, extent) / 7200 for extent in ("core", "full"))
-    scaling = sweep.read_results(preset_name)
-    if scaling is not None:
-        spent = scaling.cells[["training_seconds", "speaking_seconds"]]
-        shared = results.runs.loc[  # starts that are cells of the sweep
-            (results.runs["language"] == "vi") & results.runs["alpha"].isin(scaling.cells["point"]),
-            "training_seconds",
-        ]
+    other = scaling.read_results(preset_name)
+    if other is not None:
+        spent = other.cells[["training_seconds", "speaking_seconds"]]
+        starts = results.runs[results.runs["alpha"] < ALONE]  # those that are cells of the sweep count once
+        shared = starts.loc[starts["alpha"].isin(other.cells["point"]), "training_seconds"]
         full += (float(spent.to_numpy().sum()) - float(shared.sum())) / 7200
     how = "seconds of all stages, each on one core with another beside it, halved"
     return [
@@ -236,4 +233,4 @@ def _hours(results: Aligned, preset_name: str) -> list[Row]:
 
 if __name__ == "__main__":
     files.CACHE = Path(sys.argv[1])
-    sweep.run(*_small(), folder=Path(sys.argv[2]))
+    store.run(CELLS, *_small(), target=Path(sys.argv[2]))

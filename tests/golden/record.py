@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,8 @@ from slmlab import files
 from slmlab.files import plain
 from slmlab.language.sentences import sentences
 from slmlab.speech.chain import Chain
-from slmlab.study import alignment, report, sweep
-from slmlab.study.alignment import Unit
+from slmlab.study import alignment, report, scaling
 from slmlab.study.rows import RESULTS
-from slmlab.study.scaling import Cell
 
 HERE = Path(__file__).parent
 LANGUAGES = ("vi", "sw")
@@ -47,7 +46,7 @@ def speech() -> dict[str, torch.Tensor]:
 
 def ledger() -> list[dict[str, Any]]:
     """Every claim as it is judged from the rows that are committed."""
-    judged: list[dict[str, Any]] = json.loads(json.dumps(plain(report._judged("tiny")[2])))
+    judged: list[dict[str, Any]] = json.loads(json.dumps(plain(report.judged("tiny")[2])))
     return judged
 
 
@@ -66,14 +65,12 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def keys_of(name: str, rows: pd.DataFrame) -> list[str]:
     """The keys that the code as it is would give the rows of a table of this name."""
-    aligned = "-aligned-" in name
-    identity = alignment.KEYS if aligned else sweep.KEYS
+    kind: Any = alignment.UNITS if "-aligned-" in name else scaling.CELLS
+    identity = [field.name for field in fields(kind.job)]
     known: dict[Any, str] = {}
     for at in rows[identity].drop_duplicates().itertuples(index=False):
-        unit = Unit(*at) if aligned else Cell(*at)
-        language = unit.language if isinstance(unit, Unit) else "vi"
-        study = alignment.study_of("tiny", language)
-        known[tuple(at)] = alignment.key(study, unit) if isinstance(unit, Unit) else sweep.key(study, unit)
+        job = kind.job(*at)
+        known[tuple(at)] = kind.key(alignment.study_of("tiny", getattr(job, "language", "vi")), job)
     return [known[tuple(at)] for at in rows[identity].itertuples(index=False)]
 
 
