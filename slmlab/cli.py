@@ -178,7 +178,9 @@ def _align_command(command: Command) -> None:
         "method", metavar="METHOD", help="dgsa, tdsc, …; `sft` measures the study's start alone"
     )
     settle.add_argument("--preset", default="tiny", help="smoke or tiny (tiny)")
-    settle.add_argument("--language", default="", help="vi for DGSA and its like, else sw")
+    settle.add_argument(
+        "--language", default="", help="the one with recordings for DGSA and its like, else the one without"
+    )
     settle.add_argument("--seed", type=_seed, default=0, help="of the start and the method (0)")
     settle.add_argument("--lr", type=_numbers, default=[], help="rates of DPO, such as 1e-5,2e-5,5e-5")
     settle.add_argument("--sft-lr", type=_numbers, default=[], help="rates of SFT in a round")
@@ -490,16 +492,10 @@ def _app(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from slmlab import cli
-
-    lines, healthy = cli.doctor()
+    lines, healthy = doctor()
     print("\n".join(lines))
     if not healthy:
         raise LabError("something the lab needs is missing: see the lines marked ✗ above")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 
 def doctor() -> tuple[list[str], bool]:
@@ -519,16 +515,14 @@ def doctor() -> tuple[list[str], bool]:
     except LabError as error:
         checks.append((f"espeak-ng does not speak: {error}", False))
     shipped = (files.SHIPPED / "tiny" / VOICES).exists()
-    checks.append(
-        (
-            "checkpoints of tiny are shipped"
-            if shipped
-            else "no checkpoints are shipped: the first use trains",
-            True,
-        )
-    )
+    lacking = "no checkpoints are shipped: the first use trains"
+    checks.append(("checkpoints of tiny are shipped" if shipped else lacking, True))
     free = shutil.disk_usage(files.ROOT).free / 2**30
     checks.append((f"{free:.0f} GiB of disk free (2 needed)", free >= 2))
     gpu = "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none"
     checks.append((gpu, True))
     return [f"{'✓' if good else '✗'} {line}" for line, good in checks], all(good for _, good in checks)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -317,7 +317,10 @@ def methods(results: Aligned, table: str, *others: str) -> Section:
     arms = claims.arms(results, {method: [System(method, alpha=alpha)] for method in paper})
     if len(arms) < 2:
         raise NoRows(f"There is nothing to compare in {table}.")
-    lines = [[NAMES[name], *cells_of(arm), str(len(arm.seeds)), paper[name]] for name, arm in arms.items()]
+    lines = []
+    for name, arm in arms.items():
+        measured = [shown(arm.measure(column)) for column in COLUMNS.values()]
+        lines.append([NAMES[name], *measured, str(len(arm.seeds)), paper[name]])
     head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · rep."]
     words = (
         f"{declared['text']} Expressivity z stands in for NMOS, SIM for SMOS. "
@@ -345,11 +348,6 @@ def by_alpha(results: Aligned) -> Section:
         "− 1: at 50 % it has no weight and the stability set alone is learned from."
     )
     return Section(f"DGSA by α · {both.rows['language'].iloc[0]}", text, head, lines)
-
-
-def cells_of(own: Arm) -> list[str]:
-    """The measures of an arm of one system, each with its interval."""
-    return [shown(own.measure(name)) for name in COLUMNS.values()]
 
 
 def plane(results: Aligned) -> Section:
