@@ -5,17 +5,13 @@ Screenshots go to `SLMLAB_SCREENSHOTS` where that names a folder.
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import nbformat
 import pytest
-from bench.load import Server
+from bench.browser import jupyter
+from bench.load import serving
 from test_people_server import EVIL, make_systems
 
 from slmlab.people.page import TEACHER
@@ -39,9 +35,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def url(store: Store) -> Iterator[str]:
-    server = Server(store.folder)
-    yield server.url
-    server.kill()
+    with serving(store.folder) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -220,13 +215,18 @@ def test_a_browser_is_handed_over_to_somebody_else(url: str, page: playwright.Pa
     assert at(page) is None, "the token is forgotten"
 
 
-def test_a_listener_sees_no_tab_that_names_systems(store: Store, browser: playwright.Browser) -> None:
-    server = Server(store.folder, ("--password", "room", "--teacher-password", "boss"))
+@pytest.fixture
+def guarded(store: Store) -> Iterator[str]:
+    with serving(store.folder, "--password", "room", "--teacher-password", "boss") as (address, _):
+        yield address
+
+
+def test_a_listener_sees_no_tab_that_names_systems(guarded: str, browser: playwright.Browser) -> None:
     seen = {}
     for name, password in (("Ana", "room"), (TEACHER, "boss")):
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.set_default_timeout(PATIENCE)
-        page.goto(server.url)
+        page.goto(guarded)
         page.get_by_text("Any name will do").wait_for()
         page.get_by_label("username").fill(name)
         page.get_by_label("password").fill(password)
@@ -236,7 +236,6 @@ def test_a_listener_sees_no_tab_that_names_systems(store: Store, browser: playwr
         seen[name] = [tab.inner_text() for tab in page.get_by_role("tab").all()]
         assert not page.locator("#pair-name").is_visible(), "the login's name counts"
         shoot(page, f"start-{name}")
-    server.kill()
     assert seen == {
         "Ana": ["Compare", "Rate", "Record"],
         TEACHER: ["Listen", "Compare", "Rate", "Record", "Results"],
@@ -244,36 +243,21 @@ def test_a_listener_sees_no_tab_that_names_systems(store: Store, browser: playwr
 
 
 @pytest.fixture
-def jupyter(tmp_path: Path) -> Iterator[str]:
+def notebook(tmp_path: Path) -> Iterator[str]:
     """JupyterLab on a folder with one notebook whose cell shows the page."""
     systems = make_systems(tmp_path / "systems", 2)
     folders = [str(systems / name) for name in ("smooth", "rough")]
     call = f"page = app.show({str(tmp_path / 'test')!r}, systems={folders!r})"
     code = f"from slmlab.people import page as app\n{call}"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, tmp_path / "cell.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = (f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root")
-    command = [sys.executable, "-m", "jupyterlab", *settings, f"--ServerApp.root_dir={tmp_path}"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < until:
-        try:
-            httpx.get(f"{address}/api", timeout=5).raise_for_status()
-            break
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    yield address
-    server.terminate()
-    server.wait()
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "cell.ipynb")
+    with jupyter(tmp_path) as address:
+        yield address
 
 
-def test_the_page_works_inside_jupyterlab(jupyter: str, page: playwright.Page) -> None:
-    page.goto(f"{jupyter}/lab/tree/cell.ipynb")
+def test_the_page_works_inside_jupyterlab(notebook: str, page: playwright.Page) -> None:
+    page.goto(f"{notebook}/lab/tree/cell.ipynb")
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # a key pressed before that is lost
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")

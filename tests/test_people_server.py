@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
-from bench.load import CLIP, Client, Server
+from bench.load import CLIP, Client, serving
 
 from slmlab.cli import main
 from slmlab.errors import LabError
@@ -44,16 +44,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def url(store: Store) -> Iterator[str]:
-    server = Server(store.folder)
-    yield server.url
-    server.kill()
+    with serving(store.folder) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
 def guarded(store: Store) -> Iterator[str]:
-    server = Server(store.folder, ("--password", "room", "--teacher-password", "boss"))
-    yield server.url
-    server.kill()
+    with serving(store.folder, "--password", "room", "--teacher-password", "boss") as (address, _):
+        yield address
 
 
 def call(url: str, name: str, *data: object, cookies: str = "") -> httpx.Response:

@@ -29,7 +29,7 @@ from slmlab.notebook import series
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Locator, Page
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 LONGEST = 900.0
 """Seconds that a notebook may take."""
 PATIENCE = 60.0
@@ -97,9 +97,7 @@ def jupyter(folder: Path, command: Sequence[str] = ()) -> Iterator[str]:
         folder: what it shows.
         command: what starts it instead of this Python, such as `make lab`; given LAB_ARGS.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = (f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root")
     root = f"--ServerApp.root_dir={folder}"
     started = [*command, f"LAB_ARGS={' '.join(settings)}"] if command else None
@@ -111,22 +109,30 @@ def jupyter(folder: Path, command: Sequence[str] = ()) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        _until_there(f"http://127.0.0.1:{port}", server)
+        until_there(f"http://127.0.0.1:{port}/api", server, "make lab")
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 
-def _until_there(address: str, server: subprocess.Popen[bytes]) -> None:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def until_there(address: str, server: subprocess.Popen[bytes], command: str) -> None:
+    """Wait until a server answers; LabError naming the command that starts it if it does not."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{address}/api", timeout=5):
+            with urllib.request.urlopen(address, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise LabError(f"JupyterLab did not start within {START_SECONDS:g} s: run `make lab` and see why")
+    raise LabError(f"the server did not start within {START_SECONDS:g} s: run `{command}` and see why")
 
 
 @contextmanager

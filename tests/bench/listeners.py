@@ -52,15 +52,16 @@ def killed_writers(kills: int = 180, seed: int = 0) -> list[Row]:
             os.kill(writer.pid or 0, signal.SIGKILL)
             writer.join()
             acknowledged += _drain(ours)
-        lost, doubled = audit(store, acknowledged)
-    how = f"{kills} kill -9 of a writing process, {len(acknowledged)} votes acknowledged"
-    return cost(lost, doubled, how)
+        how = f"{kills} kill -9 of a writing process, {len(acknowledged)} votes acknowledged"
+        return cost(*audit(store, acknowledged), how)
 
 
 def cost(lost: int, doubled: int, how: str) -> list[Row]:
     """The rows of what kills cost."""
-    votes = {"votes.lost": lost, "votes.doubled": doubled}
-    return [(name, n, "votes", 0, "lower", how) for name, n in votes.items()]
+    return [
+        ("votes.lost", lost, "votes", 0, "lower", how),
+        ("votes.doubled", doubled, "votes", 0, "lower", how),
+    ]
 
 
 def _write_until_killed(path: Path, pipe: Connection) -> None:

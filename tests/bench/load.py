@@ -5,12 +5,11 @@ import json
 import os
 import random
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bench.browser import free_port, until_there
 from bench.listeners import TEST, Row, audit, cost
 from slmlab.errors import LabError
 from slmlab.people.design import LEFT, RIGHT
 from slmlab.people.store import FILE, Store, session_of
 
-START_SECONDS = 180.0
 SHOWN = re.compile(r"data-trial='(\d+)' data-attempt='(\d+)'")
 CLIP = re.compile(r"src='([^']+)'")
 
@@ -33,7 +32,7 @@ CLIP = re.compile(r"src='([^']+)'")
 class Client:
     """A browser as far as the server can tell: a token, and the trial on its page."""
 
-    http: httpx.AsyncClient
+    http: httpx.AsyncClient | None = None
     """Connection to whatever server runs now."""
     token: str = ""
     """What the browser keeps."""
@@ -74,40 +73,18 @@ class Client:
         return CLIP.findall(self.page)
 
 
-class Server:
-    """`slmlab app` as a process of its own.
-
-    Args:
-        folder: of the listening test.
-        flags: more of the command line.
-        core: the one core it may use; None for all.
-    """
-
-    def __init__(self, folder: Path, flags: Sequence[str] = (), core: int | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/"
-        command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(port), *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if core is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self.process.pid, {core})
-        self._wait()
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def _wait(self) -> None:
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                httpx.get(self.url, timeout=5)
-                return
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        raise LabError(f"the server did not start within {START_SECONDS:g} s: run `slmlab app` and see why")
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`slmlab app` on a folder as a process of its own, killed at last (kill -9): its address, and itself."""
+    port = free_port()
+    command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(port), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until_there(f"http://127.0.0.1:{port}/", process, "slmlab app")
+        yield f"http://127.0.0.1:{port}/", process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
@@ -120,20 +97,23 @@ def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
 def waiting(folder: Path, clients: int = 100, seconds: float = 60.0, pause: float = 3.0) -> list[Row]:
     """How long listeners wait between click and the next pair's clip addresses."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    server = Server(folder, core=cores[0] if len(cores) > 1 else None)
-    before = set(cores)
+    _use(cores[:1])
     try:
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[1]})
-        waits = asyncio.run(_crowd(server.url, clients, seconds, pause))
+        with serving(folder) as (url, _):
+            _use(cores[1:2])
+            waits = asyncio.run(_crowd(url, clients, seconds, pause))
     finally:
-        server.kill()
-        if len(cores) > 1:
-            os.sched_setaffinity(0, before)
+        _use(cores)
     how = f"{clients} clients, a vote every {pause:g} s each, {seconds:g} s: {len(waits)} votes, median "
     how += f"{1000 * float(np.median(waits)):.0f} ms; server and clients on a core each"
     p95 = 1000 * float(np.quantile(waits, 0.95))
     return [("votes.p95", p95, "ms", 500, "lower", how)]
+
+
+def _use(cores: Sequence[int]) -> None:
+    """Run on these cores alone, and so does what is started from now on; of none given, as before."""
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 async def _crowd(url: str, clients: int, seconds: float, pause: float) -> list[float]:
@@ -162,60 +142,49 @@ async def _steady(client: Client, i: int, end: float, pause: float, waits: list[
 
 def resuming(folder: Path, trials: int = 50) -> list[Row]:
     """Whether a page loaded anew shows the pair and sides that were left."""
-    server = Server(folder)
-    try:
-        share = 100 * asyncio.run(_resumed(server.url, trials))
-    finally:
-        server.kill()
+    with serving(folder) as (url, _):
+        share = 100 * asyncio.run(_resumed(url, trials))
     how = f"{trials} sessions left at a random trial and loaded again by token over HTTP"
     return [("votes.resume", share, "%", 100, "higher", how)]
 
 
 async def _resumed(url: str, trials: int) -> float:
     same = 0
-    for i in range(trials):
-        rng = random.Random(i)
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        for i in range(trials):
+            rng = random.Random(i)
             left = Client(http)
             await left.start(f"simulated client {i}")
             for _ in range(rng.randrange(5)):
                 await left.vote(rng.choice((LEFT, RIGHT)))
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             back = Client(http, left.token)
             await back.resume()
-        same += (back.at, back.clips) == (left.at, left.clips)
+            same += (back.at, back.clips) == (left.at, left.clips)
     return same / trials
 
 
 def killed_servers(folder: Path, kills: int = 20, clients: int = 10) -> list[Row]:
     """The whole server is killed under voting load; listeners press again until they are answered."""
     acknowledged: list[tuple[str, int]] = []
-    crowd: list[Client] = []
+    crowd = [Client() for _ in range(clients)]
     rng = random.Random(0)
-    for _ in range(kills):
-        server = Server(folder)
-        try:
-            asyncio.run(_until_killed(server, crowd, clients, rng.uniform(0.5, 2.5), acknowledged))
-        finally:
+
+    async def vote_until_killed(url: str, server: subprocess.Popen[bytes]) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            for client in crowd:
+                client.http = http
+                if not client.token:
+                    await client.start("simulated client")
+            voting = [asyncio.create_task(_hasty(client, acknowledged)) for client in crowd]
+            await asyncio.sleep(rng.uniform(0.5, 2.5))
             server.kill()
-    lost, doubled = audit(Store(folder / FILE), acknowledged)
+            await asyncio.gather(*voting)
+
+    for _ in range(kills):
+        with serving(folder) as (url, server):
+            asyncio.run(vote_until_killed(url, server))
     how = f"{kills} kill -9 of the server, {clients} clients, {len(acknowledged)} votes acknowledged"
-    return cost(lost, doubled, how)
-
-
-async def _until_killed(
-    server: Server, crowd: list[Client], clients: int, after: float, acknowledged: list[tuple[str, int]]
-) -> None:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-        while len(crowd) < clients:
-            crowd.append(Client(http))
-            await crowd[-1].start(f"simulated client {len(crowd)}")
-        for client in crowd:
-            client.http = http
-        voting = [asyncio.create_task(_hasty(client, acknowledged)) for client in crowd]
-        await asyncio.sleep(after)
-        server.process.send_signal(signal.SIGKILL)
-        await asyncio.gather(*voting)
+    return cost(*audit(Store(folder / FILE), acknowledged), how)
 
 
 async def _hasty(client: Client, acknowledged: list[tuple[str, int]]) -> None:
