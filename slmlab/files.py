@@ -27,6 +27,17 @@ def replace_text(file: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def read_text(file: Path) -> str:
+    """What a UTF-8 file of somebody else's says; LabError names the line that is not UTF-8."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise LabError(f"{file} cannot be read ({error.strerror}): give another file") from None
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise LabError(f"{file}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8") from None
+
+
 def read_json(file: Path) -> Any:
     """The value in a JSON file that the lab wrote, or one sentence."""
     try:
@@ -80,6 +91,11 @@ def _settle(part: Path, file: Path) -> None:
 def digest(value: Any) -> str:
     """sha256 of a value's JSON: equal configs have equal digests, in any process and on any machine."""
     return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(file: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def fraction(text: str) -> float:

@@ -9,8 +9,8 @@ import pytest
 
 from slmlab.corpus import imports
 from slmlab.errors import LabError
+from slmlab.files import sha256_of
 from slmlab.people import recordings
-from slmlab.people.design import sha256_of
 from slmlab.sound import SAMPLE_RATE, audio
 
 

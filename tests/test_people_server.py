@@ -295,7 +295,7 @@ def test_a_login_finds_its_open_session_from_any_browser(store: Store, guarded: 
 
 def test_a_typed_name_opens_nobodys_session_and_a_browser_can_be_handed_over(store: Store, url: str) -> None:
     page, token = outputs(url, "start_pair", None, "Naturalness", "Kim")
-    assert outputs(url, "resume_pair", None) == ["", ""], "anybody could type a name"
+    assert outputs(url, "resume_pair", None) == ["", app.NOBODY], "anybody could type a name"
     assert outputs(url, "resume_pair", session_of(token))[0] == "", "a session's public name is no token"
     assert outputs(url, "start_pair", None, "Naturalness", "Kim")[1] != token
     assert outputs(url, "leave") == ["", "", app.NOBODY, app.NOBODY], "both screens and both tokens"

@@ -5,7 +5,6 @@ and is then fixed: the question, the words of the scales and the rules are store
 """
 
 import csv
-import hashlib
 import io
 import itertools
 import json
@@ -22,6 +21,7 @@ import pyloudnorm
 from scipy import signal
 
 from slmlab.errors import LabError
+from slmlab.files import read_text, sha256_of
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.sound.audio import SOUNDS, Wave
 
@@ -215,7 +215,7 @@ def from_pairs(path: str | Path, folder: str | Path) -> ListeningTest:
             cannot be read; nothing is written then.
     """
     path = Path(path)
-    lines = io.StringIO(_text(path), newline="")
+    lines = io.StringIO(read_text(path), newline="")
     table = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
     try:
         rows = [(table.line_num, row) for row in table]
@@ -292,16 +292,16 @@ def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) ->
     pairs = [pair for pair in pairs if not pair.answer]
     if not gold:
         people = [i for i, clip in enumerate(clips) if clip.system == REFERENCES]
-        shown = {name for pair in pairs for name in (pair.first, pair.second)}
-        base = people or [i for i, clip in enumerate(clips) if clip.name in shown]
+        compared = {name for pair in pairs for name in (pair.first, pair.second)}
+        base = people or [i for i, clip in enumerate(clips) if clip.name in compared]
         rng = np.random.default_rng([ListeningTest.seed, 1])
-        picked = rng.permutation(base)[: ListeningTest.n_gold + ListeningTest.n_practice]
-        ruins = [replace(clips[i], name=_opaque(), system=DISTORTED, seed=-1, tokens=()) for i in picked]
+        sample = rng.permutation(base)[: ListeningTest.n_gold + ListeningTest.n_practice]
+        ruins = [replace(clips[i], name=_opaque(), system=DISTORTED, seed=-1, tokens=()) for i in sample]
         gold = [
             ClipPair(f"gold{GAP}{n}", clips[i].name, ruin.name, answer=clips[i].name)
-            for n, (i, ruin) in enumerate(zip(picked, ruins, strict=True))
+            for n, (i, ruin) in enumerate(zip(sample, ruins, strict=True))
         ]
-        waves += [distort(waves[i], int(i)) for i in picked]
+        waves += [distort(waves[i], int(i)) for i in sample]
         clips = clips + ruins
     clips = _equalise(clips, waves, folder / "clips")
     references = {clip.sentence: clip.name for clip in clips if clip.system == REFERENCES}
@@ -311,9 +311,9 @@ def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) ->
 
 def _clip(path: Path, system: str, sentence: str, text: str = "") -> Clip:
     """A sound as its system made it; words, tokens and seed are what lies beside it."""
-    words, known = path.with_suffix(".txt"), _sidecar(path.with_suffix(".json"))
-    text = text or (_text(words).strip() if words.is_file() else "") or str(known.get("text", ""))
-    seed, tokens = known.get("seed", -1), tuple(known.get("tokens", ()))
+    words, sidecar = path.with_suffix(".txt"), _sidecar(path.with_suffix(".json"))
+    text = text or (read_text(words).strip() if words.is_file() else "") or str(sidecar.get("text", ""))
+    seed, tokens = sidecar.get("seed", -1), tuple(sidecar.get("tokens", ()))
     return Clip(_opaque(), system, sentence, text, str(path), seed=seed, tokens=tokens)
 
 
@@ -354,39 +354,21 @@ def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> lis
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    text = _text(path)
+    """The object in a JSON file beside a sound, its seed and tokens checked; nothing without the file."""
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        sidecar = json.loads(read_text(path)) if path.is_file() else {}
+    except json.JSONDecodeError as error:
         raise LabError(f"{path} is not JSON ({error}): expected an object with tokens, seed, text") from None
-    if not isinstance(found, dict):
-        raise LabError(f"{path} holds a {type(found).__name__}: expected an object with tokens, seed, text")
-    seed, tokens = found.get("seed", -1), found.get("tokens", [])
+    if not isinstance(sidecar, dict):
+        raise LabError(f"{path} holds a {type(sidecar).__name__}: expected an object with tokens, seed, text")
+    seed, tokens = sidecar.get("seed", -1), sidecar.get("tokens", [])
     if not _is_whole(seed):
         raise LabError(f"{path}: the seed is {str(seed)[:40]!r}, expected a whole number")
     if not isinstance(tokens, list) or not all(map(_is_whole, tokens)):
         raise LabError(f"{path}: the tokens are {str(tokens)[:40]!r}, expected a list of whole numbers")
-    return found
+    return sidecar
 
 
 def _is_whole(value: Any) -> bool:
     """Whether JSON gave a whole number that a table's column can hold."""
     return type(value) is int and abs(value) < 2**63
-
-
-def _text(path: Path) -> str:
-    """What a file in UTF-8 says; LabError naming the line where it is something else."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror}): give another file") from None
-    except UnicodeDecodeError as error:
-        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise LabError(f"{path}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8") from None
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

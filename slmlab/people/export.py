@@ -69,8 +69,8 @@ def write(store: Store, folder: str | Path) -> list[Path]:
     Lines), each with the numbers of `annotators` in place of names.
     """
     names = ("preferences.parquet", "preferences.jsonl", "votes.parquet", "events.jsonl")
-    written = [Path(folder) / name for name in names]
-    preference_table, preference_lines, vote_table, event_lines = written
+    files = [Path(folder) / name for name in names]
+    preference_table, preference_lines, vote_table, event_lines = files
     table = pa.Table.from_pandas(preferences(store), SCHEMA, preserve_index=False)
     with whole(preference_table) as part:
         pq.write_table(table, part)
@@ -79,7 +79,7 @@ def write(store: Store, folder: str | Path) -> list[Path]:
     with whole(vote_table) as part:
         votes.assign(listener=votes["listener"].map(people)).to_parquet(part, index=False)
     _write_lines(event_lines, [_numbered(event, people) for event in store.events()])
-    return written
+    return files
 
 
 def read(path: str | Path) -> pd.DataFrame:

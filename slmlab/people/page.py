@@ -239,10 +239,10 @@ def access(host: str, share: bool, password: str, teacher_password: str) -> Call
         teacher_password = secrets.token_urlsafe(9)
         print(f"slmlab app: log in as '{TEACHER}' with {teacher_password} to see Listen and Results")
 
-    def allowed(name: str, given: str) -> bool:
+    def allowed(name: str, typed: str) -> bool:
         expected = teacher_password if name.strip().lower() == TEACHER else password
         named = clean(name) != ""  # the name is what leads back to a session
-        return hmac.compare_digest(given.encode(), expected.encode()) and named
+        return hmac.compare_digest(typed.encode(), expected.encode()) and named
 
     return allowed
 
@@ -360,12 +360,12 @@ def _listen(store: Store) -> None:
     words = {c.sentence: c.text for c in store.test.clips}
     sentences = [(f"{name} {text}".strip(), name) for name, text in sorted(words.items())]
     sentence = gr.Dropdown(sentences, value=None, label="Sentence")
-    shown = gr.HTML()
+    view = gr.HTML()
 
     def look(sentence: str, request: gr.Request) -> str:
         return views.listen_page(store, sentence) if is_teacher(request) and sentence else ""
 
-    sentence.change(look, [sentence], [shown], queue=False, api_name="listen")
+    sentence.change(look, [sentence], [view], queue=False, api_name="listen")
 
 
 def _record(store: Store) -> None:
@@ -413,7 +413,7 @@ def _results(store: Store, tab: gr.Tab) -> None:
         )
         again = gr.Button("Show", variant="primary", elem_id="results-show")
         out = gr.Button("Export", elem_id="results-export")
-    shown = gr.HTML(elem_id="results-shown")
+    view = gr.HTML(elem_id="results-shown")
 
     def look(task: str, request: gr.Request) -> str:
         return views.results_page(store, task) if is_teacher(request) and task in TASKS else ""
@@ -423,5 +423,5 @@ def _results(store: Store, tab: gr.Tab) -> None:
             return ""
         return views.export_page(store, export.write(store, store.folder / "export"))
 
-    gr.on([tab.select, task.change, again.click], look, [task], [shown], queue=False, api_name="results")
-    out.click(write, None, [shown], queue=False, api_name="export")
+    gr.on([tab.select, task.change, again.click], look, [task], [view], queue=False, api_name="results")
+    out.click(write, None, [view], queue=False, api_name="export")

@@ -140,7 +140,7 @@ def leaderboard(
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     again = np.array([strengths(w @ counts, pairs, systems) for w in weights.astype(float)])
     low, high = _widened(fitted, again, n)
-    shown = votes[["first_system", "second_system"]]
+    sides = votes[["first_system", "second_system"]]
     first = again.argmax(axis=1)
     table = pd.DataFrame(
         {
@@ -148,7 +148,7 @@ def leaderboard(
             "strength": fitted,
             "low": low,
             "high": high,
-            "votes": [int((shown == name).any(axis=1).sum()) for name in systems],
+            "votes": [int((sides == name).any(axis=1).sum()) for name in systems],
             "best": [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))],
         }
     )
@@ -190,15 +190,15 @@ def agreement(
         alpha, low, high, units (items judged by two or more); NaN where fewer than two items were, or where
         all answers are one, so that nobody can tell agreement from habit.
     """
-    judged = votes.assign(said=_coded(votes) if task == "pair" else votes["decision"].astype(float))
-    grid = judged.pivot_table(index="listener", columns="item", values="said", aggfunc="first")
+    answers = votes.assign(answer=_coded(votes) if task == "pair" else votes["decision"].astype(float))
+    grid = answers.pivot_table(index="listener", columns="item", values="answer", aggfunc="first")
     grid = grid.loc[:, grid.notna().sum() >= 2]
     empty = {"alpha": np.nan, "low": np.nan, "high": np.nan, "units": float(grid.shape[1])}
     if grid.shape[1] < 2 or np.unique(grid.to_numpy()[grid.notna().to_numpy()]).size < 2:
         return empty
     distance: Literal["nominal", "ordinal"] = "nominal" if task == "pair" else "ordinal"
-    found = evalica.alpha_bootstrap(grid, distance, n_resamples=resamples, random_state=seed)
-    return empty | {"alpha": float(found.alpha), "low": float(found.low), "high": float(found.high)}
+    result = evalica.alpha_bootstrap(grid, distance, n_resamples=resamples, random_state=seed)
+    return empty | {"alpha": float(result.alpha), "low": float(result.low), "high": float(result.high)}
 
 
 def oriented(item: str, one: str, other: str) -> tuple[str, str]:
@@ -274,8 +274,8 @@ def _widened(
 def _coded(votes: pd.DataFrame) -> NDArray[np.float64]:
     """Each answer to a pair (votes): 0 or 1 for its clips as `oriented`, 2 a tie, 3 both bad, NaN a skip."""
     codes = votes["decision"].map({LEFT: 0.0, RIGHT: 1.0, TIE: 2.0, BOTH_BAD: 3.0}).to_numpy(float)
-    shown = zip(votes["item"], votes["first"], votes["second"], strict=True)
-    turned = np.array([oriented(item, one, other)[0] != one for item, one, other in shown], dtype=bool)
+    pairs = zip(votes["item"], votes["first"], votes["second"], strict=True)
+    turned = np.array([oriented(item, one, other)[0] != one for item, one, other in pairs], dtype=bool)
     return np.where(turned & (codes < 2), 1 - codes, codes)
 
 

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from slmlab.errors import LabError
-from slmlab.files import read_json, replace_text, write_json
-from slmlab.people.design import sha256_of
+from slmlab.files import read_json, read_text, replace_text, sha256_of, write_json
 from slmlab.people.store import clean
 from slmlab.sound import SAMPLE_RATE, audio
 
@@ -94,7 +93,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     """Rows of the table; without a table, of all sounds that lie beside a `consent.json`."""
     table = folder / TABLE
     if table.is_file():
-        lines = table.read_text(encoding="utf-8-sig").splitlines()[1:]
+        lines = read_text(table).splitlines()[1:]
         values = [line.split("\t") for line in lines if line]
         if wrong := [row for row in values if len(row) != len(COLUMNS)]:
             raise LabError(f"{table}: '{wrong[0][0]}' has {len(wrong[0])} values, expected {len(COLUMNS)}")
@@ -103,7 +102,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     for file in sorted(folder.glob("*/consent.json")):
         agreed = read_json(file)
         for sound in sorted(file.parent.glob("*.wav")):
-            text = " ".join(sound.with_suffix(".txt").read_text(encoding="utf-8").split())
+            text = " ".join(read_text(sound.with_suffix(".txt")).split())
             consent = _dated(agreed["statement"], agreed["agreed_at"][:10])
             name = sound.relative_to(folder).as_posix()
             rows.append(dict(zip(COLUMNS, (name, text, file.parent.name, "", consent), strict=True)))
@@ -116,9 +115,9 @@ def _dated(statement: str, day: str) -> str:
 
 def _folder_of(folder: Path, speaker: str) -> Path:
     """The speaker's folder, under a name that tells nothing, with their consent in it."""
-    for known in folder.glob("*/consent.json"):
-        if read_json(known)["speaker"] == speaker:
-            return known.parent
+    for file in folder.glob("*/consent.json"):
+        if read_json(file)["speaker"] == speaker:
+            return file.parent
     place = folder / f"speaker-{secrets.token_hex(4)}"
     consent = {"speaker": speaker, "statement": CONSENT, "agreed_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_json(place / "consent.json", consent)

@@ -39,7 +39,7 @@ def schedule(
     task: str,
     number: int,
     coverage: Mapping[str, int],
-    judged: Collection[str] = (),
+    familiar: Collection[str] = (),
 ) -> tuple[Trial, ...]:
     """The trials of one session.
 
@@ -48,7 +48,7 @@ def schedule(
         task: pair, nmos or smos.
         number: the session's number in the test; with the test's seed it decides everything.
         coverage: how often each item was given to other listeners already.
-        judged: items that this listener judged before; they come last.
+        familiar: items that this listener met before; they come last.
 
     Raises:
         LabError: the test has nothing for this task.
@@ -58,7 +58,7 @@ def schedule(
     if not every:
         missing = "references/ with a recording per sentence" if task == "smos" else "sounds to compare"
         raise LabError(f"this listening test has nothing for '{task}': make it anew with {missing}")
-    main = _sided(_choose(every, test, coverage, judged, rng), test, task, rng)
+    main = _sided(_choose(every, test, coverage, familiar, rng), test, task, rng)
     gold = _gold(test, task)
     gold = [gold[i] for i in rng.permutation(len(gold))]
     practice = _sided(gold[: test.n_practice], test, task, rng)
@@ -112,7 +112,7 @@ def _choose(
     trials: Sequence[Trial],
     test: ListeningTest,
     coverage: Mapping[str, int],
-    judged: Collection[str],
+    familiar: Collection[str],
     rng: np.random.Generator,
 ) -> list[Trial]:
     """The least heard, then the combination and the sentence least used in this session, then by lot."""
@@ -120,16 +120,16 @@ def _choose(
     sentence = np.unique([_sentence(test, t) for t in trials], return_inverse=True)[1]
     times_met, times_said = np.zeros(combination.max() + 1), np.zeros(sentence.max() + 1)
     heard = np.array([coverage.get(t.item, 0) for t in trials], dtype=float)
-    known = np.array([t.item in judged for t in trials], dtype=float)
-    fixed = 1e12 * known + 1e8 * heard + rng.random(len(trials))
-    chosen = []
+    met = np.array([t.item in familiar for t in trials], dtype=float)
+    fixed = 1e12 * met + 1e8 * heard + rng.random(len(trials))
+    session = []
     for _ in range(min(test.n_main, len(trials))):
         best = int(np.argmin(fixed + 1e4 * times_met[combination] + 10 * times_said[sentence]))
         fixed[best] = np.inf
         times_met[combination[best]] += 1
         times_said[sentence[best]] += 1
-        chosen.append(trials[best])
-    return [chosen[i] for i in rng.permutation(len(chosen))]
+        session.append(trials[best])
+    return [session[i] for i in rng.permutation(len(session))]
 
 
 def _sided(trials: Sequence[Trial], test: ListeningTest, task: str, rng: np.random.Generator) -> list[Trial]:

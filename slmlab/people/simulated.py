@@ -52,7 +52,7 @@ class SimulatedListener:
             for t in trials
         ]
 
-    def _pair(self, trial: Trial, shown: list[str], rng: np.random.Generator) -> str:
+    def _pair(self, trial: Trial, systems: list[str], rng: np.random.Generator) -> str:
         if self.kind == "left":
             return LEFT if rng.random() < 0.9 else RIGHT
         if self.kind == "lazy" or rng.random() < self.lapse:
@@ -61,15 +61,15 @@ class SimulatedListener:
             return trial.answer
         if rng.random() < self.ties:
             return str(rng.choice((TIE, TIE, BOTH_BAD)))
-        apart = self.strengths.get(shown[1], 0.0) - self.strengths.get(shown[0], 0.0)
+        apart = self.strengths.get(systems[1], 0.0) - self.strengths.get(systems[0], 0.0)
         return LEFT if rng.random() < 1 / (1 + math.exp(apart)) else RIGHT
 
-    def _score(self, trial: Trial, shown: list[str], rng: np.random.Generator) -> str:
+    def _score(self, trial: Trial, systems: list[str], rng: np.random.Generator) -> str:
         if self.kind == "left":
             return "1"
         if self.kind == "lazy" or rng.random() < self.lapse:
             return str(rng.integers(1, 6))
-        middle = 3 + self.strengths.get(shown[-1], 0.0)
+        middle = 3 + self.strengths.get(systems[-1], 0.0)
         if trial.answer:
             middle = 4.9 if trial.answer == HIGH else 1.1
         return str(int(np.clip(round(rng.normal(middle, self.noise if not trial.answer else 0.3)), 1, 5)))
@@ -104,9 +104,9 @@ def crowd(
 def paper_test(n_systems: int = 5, n_sentences: int = 40, n_gold: int = 14) -> ListeningTest:
     """A test without sounds: names of clips, all pairs of systems at every sentence, and gold pairs."""
     names = [chr(ord("a") + i) for i in range(n_systems)]
-    made = [(name, s) for name in names for s in range(n_sentences)]
-    made += [(DISTORTED, s) for s in range(n_gold)]
-    clips = [Clip(f"{name}-{s:03d}", name, f"{s:03d}", f"Sentence {s}.") for name, s in made]
+    sounds = [(name, s) for name in names for s in range(n_sentences)]
+    sounds += [(DISTORTED, s) for s in range(n_gold)]
+    clips = [Clip(f"{name}-{s:03d}", name, f"{s:03d}", f"Sentence {s}.") for name, s in sounds]
     pairs = [
         ClipPair(f"{s:03d}{GAP}{one}{GAP}{other}", f"{one}-{s:03d}", f"{other}-{s:03d}")
         for s in range(n_sentences)

@@ -357,7 +357,7 @@ class Store:
 
         Who left an hour ago is not about to.
         """
-        coverage, given = Counter[str](), set[str]()
+        coverage, familiar = Counter[str](), set[str]()
         voted = set(self._db.execute("SELECT session, trial FROM standing"))
         sessions = self._db.execute("SELECT session, listener, last FROM sessions WHERE task = ?", (task,))
         for session, name, last in sessions:
@@ -365,8 +365,8 @@ class Store:
             for n, trial in enumerate(self._sessions(session)[2]):
                 if trial.kind == MAIN:
                     coverage[trial.item] += waiting or (session, n) in voted
-                    given |= {trial.item} if name == listener else set()
-        return coverage, given
+                    familiar |= {trial.item} if name == listener else set()
+        return coverage, familiar
 
 
 def open_test(folder: str | Path) -> Store:

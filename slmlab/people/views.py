@@ -183,12 +183,12 @@ def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: Listening
     if task != "pair":
         del shares["took the left"]
         alike = "the scores are at most 1 apart"
-    shown = table[["listener", "trials"]].assign(
+    columns = table[["listener", "trials"]].assign(
         **{name: [f"{a} of {b}" for a, b in table[list(of)].to_numpy()] for name, of in shares.items()},
         **{"counts?": [excluded.get(name, "yes") for name in table["listener"]]},
     )
     legend = f"Checks have a known answer; a repeat is alike if {alike}."
-    return f"{head}{as_table(shown)}<p class='quiet'>{legend}</p>"
+    return f"{head}{as_table(columns)}<p class='quiet'>{legend}</p>"
 
 
 def interval_plot(
@@ -223,13 +223,13 @@ def round_length(test: ListeningTest) -> str:
     return f"A round has {len(kinds)} judgements{among}."
 
 
-def export_page(store: Store, written: Sequence[Path]) -> str:
+def export_page(store: Store, files: Sequence[Path]) -> str:
     """What was exported, where to, and which votes did not become preferences."""
     table = export.preferences(store)
     votes = ranking.votes_of(store)
     excluded = ranking.exclusions(votes, store.test.rules)
     words = [
-        f"Written into {written[0].parent}: {', '.join(path.name for path in written)}.",
+        f"Written into {files[0].parent}: {', '.join(path.name for path in files)}.",
         f"{len(table)} of {len(votes)} votes on pairs are preferences for training; ties, skips, practice, "
         f"checks and repeats are not, nor what {len(excluded)} excluded listeners said.",
     ]
