@@ -156,6 +156,15 @@ def test_controls_show_at_once_and_again_after_a_move(monkeypatch: pytest.Monkey
     assert slider.description == "x"
 
 
+def test_a_field_for_text_says_that_enter_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[ipywidgets.VBox] = []
+    monkeypatch.setattr(players, "display", lambda part, **_: shown.append(part))
+    players.controls(lambda text, n: "", text=ipywidgets.Text("a"), n=ipywidgets.IntSlider(1))
+    field, slider = shown[0].children
+    assert [part.value for part in field.children] == ["a", "then Enter"]
+    assert slider.description == "n"
+
+
 def test_of_moves_that_come_together_the_last_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a kernel, whose loop runs: five presses of a key are one answer."""
     asked: list[int] = []

@@ -102,7 +102,7 @@ class Jury:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How it is said."""
     watch: Callable[[str, pd.DataFrame], None] | None = None
-    """Called whenever a tuning was measured, with its folder and the rows of `tune.monitor`: see `live`."""
+    """Called with a tuning's folder and its rows of `tune.monitor` when measured: see `notebook.Live`."""
 
 
 def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float]:
