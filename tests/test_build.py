@@ -24,6 +24,7 @@ import torch
 from slmlab.corpus import build as building
 from slmlab.corpus import manifest
 from slmlab.corpus.build import CHUNK, Corpus, CorpusSpec, build
+from slmlab.corpus.engines import speak
 from slmlab.corpus.prosody import SYNTHETIC
 from slmlab.errors import LabError
 from slmlab.language.sentences import SPLITS, split_of
@@ -79,7 +80,16 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.M
     one = build(spec, tmp_path / "one", workers=1)
     monkeypatch.setattr(building, "WORTH_HELP", 0.0)
     monkeypatch.setattr(building, "AHEAD", 2 * CHUNK + 1)
+    here: list[str] = []
+
+    def slowly(text: str, *rest: object) -> object:
+        here.append(text)
+        time.sleep(2.0)  # so that the other processes have something left to say
+        return speak(text, *rest)
+
+    monkeypatch.setattr(building, "speak", slowly)
     two = build(spec, tmp_path / "two", workers=2)
+    assert 0 < len(here) < len(two)
     assert one.rows["id"].tolist() == [f"small-{i:06d}" for i in range(5 * CHUNK + 3)]
     assert one.rows.equals(two.rows)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
@@ -189,6 +199,11 @@ def test_wrong_transcripts_are_marked_by_what_was_spoken(tmp_path: Path):
     assert (rows["text"] != rows["spoken"]).all()
 
 
+def test_the_same_settings_have_the_same_digest_as_ever():
+    """Rows of the studies are known by it; only a change of what is spoken may change it (see FORMAT)."""
+    assert SMALL.digest() == "447d03ba868df43f0ae3dce764896f93d636948e14ed984398de1a14184c1dc1"
+
+
 def test_settings_of_the_users_own_are_written_down(small: Corpus):
     settings = json.loads((small.folder / building.SETTINGS).read_text())
     assert settings["digest"] == SMALL.digest()
@@ -260,7 +275,7 @@ import sys
 from slmlab.corpus.build import CorpusSpec, build
 from slmlab.errors import LabError
 try:
-    build(CorpusSpec("toy", "sw", minutes=10.0), sys.argv[1], workers=2)
+    build(CorpusSpec("toy", "sw", minutes=60.0), sys.argv[1], workers=2)
 except LabError as error:
     sys.exit(f"slmlab: {error}")
 """

@@ -49,7 +49,7 @@ CHUNK = 4
 """Utterances that a process takes at a time."""
 AHEAD = 256
 """Utterances that several processes speak before the next are chosen."""
-WORTH_HELP = 600.0
+WORTH_HELP = 240.0
 """Seconds of speech below which starting other processes takes longer than the work."""
 USUAL_SECONDS = 2.5
 """Length of a short utterance, for estimates."""
@@ -327,7 +327,7 @@ def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
 
 
 def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
-    """Rows with their sounds, in order; with more than one worker, processes speak ahead."""
+    """Rows with their sounds, in order; this process speaks until the others, if any, have started."""
     if workers == 1:
         yield from ((row, _sound(row)) for row in rows)
         return
@@ -335,6 +335,11 @@ def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
+        started = pool.submit(torch.get_num_threads)
+        for row in rows:
+            yield row, _sound(row)
+            if started.done():
+                break
         while ahead := list(itertools.islice(rows, AHEAD)):
             yield from zip(ahead, pool.map(_sound, ahead, chunksize=CHUNK), strict=True)
     except BrokenProcessPool as error:
