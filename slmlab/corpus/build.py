@@ -335,10 +335,10 @@ def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
-        started = pool.submit(torch.get_num_threads)
+        started = [pool.submit(torch.get_num_threads) for _ in range(workers)]
         for row in rows:
             yield row, _sound(row)
-            if started.done():
+            if all(answer.done() for answer in started):
                 break
         while ahead := list(itertools.islice(rows, AHEAD)):
             yield from zip(ahead, pool.map(_sound, ahead, chunksize=CHUNK), strict=True)
