@@ -110,7 +110,8 @@ def _chain_commands(command: Command) -> None:
     report = with_preset(
         "report", _report, "the report of the last run, or of one made now, and of the studies"
     )
-    report.add_argument("--claims", action="store_true", help="only print the claims that have a verdict")
+    report.add_argument("--claims", action="store_true", help="only print the ledger of claims")
+    report.add_argument("--ledger", type=Path, help="only write the ledger of claims to a Markdown file")
     report.add_argument("--picture", type=Path, help="only draw stability against expressivity, a PNG")
     bars = with_preset("bench", _bench, "measure every bar and write bench.json")
     bars.add_argument("--only", nargs="+", metavar="ID", default=[], help="only the bars whose id starts so")
@@ -367,10 +368,15 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from slmlab import files
+    from slmlab.files import replace_text
     from slmlab.study import report
 
     if arguments.claims:
-        print(report.claims_table(arguments.preset))
+        print(report.ledger_page(arguments.preset))
+        return
+    if arguments.ledger:
+        replace_text(arguments.ledger, report.ledger_page(arguments.preset))
+        print(f"ledger: {arguments.ledger}")
         return
     if arguments.picture:
         report.picture(arguments.preset, arguments.picture)

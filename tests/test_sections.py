@@ -8,7 +8,6 @@ import pytest
 from conftest import words_of
 from test_claims import judged, world
 
-from slmlab import files
 from slmlab.errors import LabError
 from slmlab.study import claims, report, scaling, tables
 from slmlab.study.tables import Section
@@ -88,15 +87,3 @@ def test_the_picture_of_the_readme_is_drawn_from_rows(
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LabError, match="slmlab sweep"):
         report.picture("smoke", tmp_path / "b.png")
-
-
-def test_the_readme_tells_the_verdicts_that_the_rows_give() -> None:
-    def verdicts(table: str) -> dict[str, str]:
-        rows = [
-            line.split(" | ") for line in table.splitlines() if line.startswith(("| S", "| E", "| D", "| T"))
-        ]
-        return {row[0].strip("| "): row[3] for row in rows if len(row) == 5}
-
-    readme = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    assert verdicts(readme) == verdicts(report.claims_table("tiny"))
-    assert verdicts(readme)["S1"] == "reproduced"

@@ -4,6 +4,7 @@ The page is made from the `report.json`, `rows.json` and `sounds/` of a run, and
 """
 
 import base64
+import collections
 import html
 import json
 import os
@@ -109,11 +110,27 @@ def judged(
     return results, aligned, claims.ledger(results, aligned)
 
 
-def claims_table(preset_name: str) -> str:
-    """The claims that have a verdict, as a Markdown table: what the README shows."""
-    table = tables.ledger(row for row in judged(preset_name)[2] if "estimate" in row)
+LEDGER = """\
+# The ledger of claims
+
+Made by `slmlab report --ledger docs/ledger.md` from the rows under `data/results/`: do not edit it by hand.
+[findings.md](findings.md) says in sentences what came out, defines every word, and tells how to read a row.
+
+{counts}
+
+{table}
+"""
+
+
+def ledger_page(preset_name: str) -> str:
+    """The claims that have a verdict, as a page in Markdown: `docs/ledger.md`."""
+    rows = [row for row in judged(preset_name)[2] if "estimate" in row]
+    verdicts = collections.Counter(row["verdict"] for row in rows)
+    counts = ", ".join(f"{verdicts[name]} are {name}" for name in ("reproduced", "refuted", "inconclusive"))
+    table = tables.ledger(rows)
     lines = [table.head, ["---"] * len(table.head), *table.lines]
-    return "\n".join("| " + " | ".join(line[i] for i in (0, 1, 3, 5, 7)) + " |" for line in lines)
+    shown = ("| " + " | ".join(line[i] for i in (0, 1, 3, 5, 7)) + " |" for line in lines)
+    return LEDGER.format(counts=f"Of {len(rows)} claims {counts}.", table="\n".join(shown))
 
 
 def picture(preset_name: str, file: Path) -> None:
