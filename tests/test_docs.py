@@ -19,7 +19,7 @@ NUMBER = r"[+−-]? ?\d+(?:\.\d+)?"
 QUOTE = re.compile(rf"([+−] {NUMBER}) \w+(?: \[({NUMBER}), ({NUMBER})\])? \(([SEDTC]\d+)\)")
 """`+ 1.3 points [0.7, 2.0] (D1)`, with or without the interval."""
 PATH = re.compile(r"`((?:slmlab|tests|notebooks|docs|data)/[\w./-]*)`")
-MADE_LATER = ("data/recordings/",)
+MADE_LATER = ("data/recordings/", "data/languages/CODE/")
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.relative_to(files.ROOT).as_posix().replace("/", "-")
 )
