@@ -78,6 +78,8 @@ class Language:
     """Characters that are dropped, besides quotes and invisible ones."""
     replace: dict[str, str] = field(default_factory=dict)
     """Characters that are written otherwise."""
+    capitals: dict[str, str] = field(default_factory=dict)
+    """Capitals of letters, where they are not the usual ones, such as the Turkish İ of i."""
     words: str = "spaces"
     """Name of a cutter, one of `CUTTERS`."""
     questions: str = "rise"
@@ -133,6 +135,12 @@ class Language:
     def counted_letters(self, text: str) -> str:
         """What character error rates count: with the spaces, where spaces part words."""
         return self.for_scoring(text) if self.words == "spaces" else "".join(self.cut(text))
+
+    def capitalised(self, sentence: str) -> str:
+        """A sentence with its first letter as a capital."""
+        start = next(i for i, c in enumerate(sentence) if c.isalpha())
+        first = self.capitals.get(sentence[start], sentence[start].upper())
+        return sentence[:start] + first + sentence[start + 1 :]
 
     def is_question(self, text: str) -> bool:
         """Whether a text, or its last word, ends as questions do."""
@@ -215,7 +223,7 @@ def parse(code: str, values: dict[str, object], source: str) -> Language:
     if "name" not in values:
         raise LabError(f"{source}: the field name is missing: say what the language is called.")
     for name, value in values.items():
-        wanted = dict if name == "replace" else str
+        wanted = dict if name in ("replace", "capitals") else str
         inner = value.items() if isinstance(value, dict) else ()
         if not isinstance(value, wanted) or not all(isinstance(by, str) and len(c) == 1 for c, by in inner):
             form = 'a table such as {"ʻ" = "\'"}' if wanted is dict else "a text in quotes"

@@ -123,7 +123,7 @@ class Grammar:
         tokens = re.sub(r"\s+([.,?!])", r"\1", text).split()
         if len(set(words)) < len(words) or not MIN_WORDS <= len(tokens) <= MAX_WORDS:
             return None
-        return _capitalised(" ".join(tokens), self.language)
+        return languages.find(self.language).capitalised(" ".join(tokens))
 
     def _fill(
         self, entries: tuple[Entry, ...], rng: random.Random, words: list[str]
@@ -372,9 +372,3 @@ def _choose_held_out(grammar: Grammar) -> list[str]:
         if roomy and is_new and not any(within.search(text) for text in elsewhere):
             chosen.append(word)
     return chosen
-
-
-def _capitalised(sentence: str, language: str) -> str:
-    start = next(i for i, c in enumerate(sentence) if c.isalpha())
-    first = "İ" if language == "tr" and sentence[start] == "i" else sentence[start].upper()
-    return sentence[:start] + first + sentence[start + 1 :]
