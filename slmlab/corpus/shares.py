@@ -7,7 +7,7 @@ from slmlab import files
 from slmlab.corpus.build import CorpusSpec
 from slmlab.corpus.imports import Collection, ImportSpec, Share
 from slmlab.language import languages
-from slmlab.language.sentences import count, has_grammar
+from slmlab.language.sentences import count
 
 TARGETS = ("vi", "sw")
 """Languages that learn to speak: Vietnamese has recordings (the paper's Thai), Swahili none (its Lao)."""
@@ -35,11 +35,12 @@ def made_speech(network: str, language: str, most: int) -> list[CorpusSpec]:
 
     Up to `most` sentences are said, each once; nothing without a voice.
     """
-    if not languages.find(language).voice:
+    known = languages.find(language)
+    if not known.voice:
         return []
     kind, voices = ("synthetic", 2) if network == "lm" else ("lively", 30)
     pool = "synthetic" if network == "lm" else network
-    n = most if has_grammar(language) else min(most, count(language, network))
+    n = most if known.has_grammar else min(most, count(language, network))
     return (
         [CorpusSpec(f"{network}-{language}-{kind}", language, kind, pool, voices, network, n=n)] if n else []
     )

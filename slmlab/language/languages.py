@@ -99,6 +99,11 @@ class Language:
         return FOLDER / self.code
 
     @cached_property
+    def has_grammar(self) -> bool:
+        """Whether its sentences come from a grammar of ours, not from texts."""
+        return (self.folder / GRAMMAR).exists()
+
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Its letters and marks as models read them: after NFD, letters first, in order of code points."""
         if self.letters == FROM_THE_TEXTS:

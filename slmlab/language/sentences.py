@@ -18,8 +18,8 @@ from pathlib import Path
 from slmlab.errors import LabError
 from slmlab.files import fraction
 from slmlab.language import languages
-from slmlab.language.languages import GRAMMAR
-from slmlab.language.text import alphabet_of, for_scoring, normalise
+from slmlab.language.languages import GRAMMAR, Language
+from slmlab.language.text import alphabet_of, for_scoring
 
 SEEN_SPLITS = {"lm": 60, "parts": 15, "judge_a": 8, "judge_b": 8, "dev": 3, "test": 6}
 """Of a hundred sentences of a grammar without a held-out word, or of a text."""
@@ -168,47 +168,43 @@ def sentences(language: str, split: str, n: int, seed: int) -> list[str]:
     """
     if split not in SPLITS:
         raise LabError(f"Split '{split}' is unknown; expected one of {', '.join(SPLITS)}.")
-    rng = random.Random(f"{language} {split} {seed}")
+    rng, known = random.Random(f"{language} {split} {seed}"), languages.find(language)
     chosen: dict[str, str] = {}
-    for sentence in _stream(language, rng, 5_000 + 400 * n) if n else ():
-        normal = normalise(sentence, language)
-        if normal not in chosen and _belongs(language, normal, split):
+    for sentence in _stream(known, rng, 5_000 + 400 * n) if n else ():
+        normal = known.normalise(sentence)
+        if normal not in chosen and _belongs(known, normal, split):
             chosen[normal] = sentence
             if len(chosen) == n:
                 break
     if len(chosen) < n:
         raise LabError(
             f"{language}, split '{split}': asked for {n} sentences, found {len(chosen)}; ask for fewer, or "
-            f"add words to {GRAMMAR} or sentences to the texts in {languages.find(language).folder}."
+            f"add words to {GRAMMAR} or sentences to the texts in {known.folder}."
         )
     return list(chosen.values())
 
 
 def count(language: str, split: str) -> int:
     """How many different sentences of the language's texts a split has."""
-    lines = {normalise(line, language) for _, _, line in languages.find(language).lines()}
-    return sum(_belongs(language, line, split) for line in lines)
+    known = languages.find(language)
+    lines = {known.normalise(line) for _, _, line in known.lines()}
+    return sum(_belongs(known, line, split) for line in lines)
 
 
 def split_of(language: str, sentence: str) -> str:
     """The one split of a sentence: by a hash of its normalised form and whether it has a held-out word."""
-    normal = normalise(sentence, language)
-    return next(split for split in SPLITS if _belongs(language, normal, split))
+    known = languages.find(language)
+    return next(split for split in SPLITS if _belongs(known, known.normalise(sentence), split))
 
 
 def held_out_words(language: str) -> frozenset[str]:
     """Content words that no `lm`, `parts`, `dev` or `test` sentence has; stems with a leading hyphen."""
-    return load_grammar(language).held_out_words if has_grammar(language) else frozenset()
+    return load_grammar(language).held_out_words if languages.find(language).has_grammar else frozenset()
 
 
 def focus_words(language: str) -> frozenset[str]:
     """Names and number words, as `for_scoring` spells them: what a lively speaker stresses."""
-    return load_grammar(language).focus if has_grammar(language) else frozenset()
-
-
-def has_grammar(language: str) -> bool:
-    """Whether the language's sentences come from a grammar of ours, not from texts."""
-    return (languages.find(language).folder / GRAMMAR).exists()
+    return load_grammar(language).focus if languages.find(language).has_grammar else frozenset()
 
 
 def from_file(path: Path | str, language: str) -> list[str]:
@@ -317,26 +313,26 @@ def _check(grammar: Grammar) -> None:
                     )
 
 
-def _stream(language: str, rng: random.Random, tries: int) -> Iterator[str]:
+def _stream(language: Language, rng: random.Random, tries: int) -> Iterator[str]:
     """Sentences in random order: so many tries of a grammar, or the lines of the texts."""
-    if not has_grammar(language):
-        lines = [line.strip() for _, _, line in languages.find(language).lines()]
+    if not language.has_grammar:
+        lines = [line.strip() for _, _, line in language.lines()]
         yield from rng.sample(lines, len(lines))
         return
-    grammar = load_grammar(language)
+    grammar = load_grammar(language.code)
     for _ in range(tries):
         sentence = grammar.sample(rng)
         if sentence is not None:
             yield sentence
 
 
-def _belongs(language: str, normal: str, split: str) -> bool:
-    point = 100 * fraction(f"{language}: {normal}")
+def _belongs(language: Language, normal: str, split: str) -> bool:
+    point = 100 * fraction(f"{language.code}: {normal}")
     if_seen, if_held_out = _within(point, SEEN_SPLITS, split), _within(point, HELD_OUT_SPLITS, split)
-    if if_seen == if_held_out or not has_grammar(language):
+    if if_seen == if_held_out or not language.has_grammar:
         return if_seen
-    pattern = load_grammar(language).held_out_pattern
-    return if_held_out == bool(pattern.search(for_scoring(normal, language)))
+    pattern = load_grammar(language.code).held_out_pattern
+    return if_held_out == bool(pattern.search(language.for_scoring(normal)))
 
 
 def _within(point: float, shares: dict[str, int], split: str) -> bool:
