@@ -216,7 +216,7 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
         ((" … ?!",), ("nothing to say",)),
         (("mama 7",), ("'7' (U+0037 DIGIT SEVEN)", "write numbers as words")),
         (("mama", "--file", "lines.txt"), ("a text or a --file", "not both")),
-        (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "Latin letters")),
+        (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "this network reads")),
         (("mama €",), ("EURO SIGN", "write symbols as words")),
         (("mama\x07",), ("control characters",)),
         (("mama", "--voice", "nobody"), ("no voice 'nobody'", "mid")),
