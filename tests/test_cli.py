@@ -216,7 +216,7 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
         ((" … ?!",), ("nothing to say",)),
         (("mama 7",), ("'7' (U+0037 DIGIT SEVEN)", "write numbers as words")),
         (("mama", "--file", "lines.txt"), ("a text or a --file", "not both")),
-        (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "this network reads")),
+        (("мама",), ("'м' (U+043C CYRILLIC SMALL LETTER EM)", "choose the language of the text")),
         (("mama €",), ("EURO SIGN", "write symbols as words")),
         (("mama\x07",), ("control characters",)),
         (("mama", "--voice", "nobody"), ("no voice 'nobody'", "mid")),
@@ -407,7 +407,7 @@ def plan(
     """Let the commands know one stage only."""
     stage = Stage("corpus.toy", (), run, None)
     monkeypatch.setattr(files, "CACHE", cache)
-    monkeypatch.setattr(shelf, "_stages", lambda preset: {stage.name: stage})
+    monkeypatch.setattr(shelf, "_stages", lambda preset, shares=(): {stage.name: stage})
     monkeypatch.setattr(shelf, "run_stages", functools.partial(run_stages, workers=workers))
 
 
@@ -473,6 +473,7 @@ def test_recordings_come_in_by_one_command_and_what_is_broken_is_listed(
 def test_an_import_says_what_it_lacks(
     change: dict[str, str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    write_tone(tmp_path / "a.wav")
     options = {"--language": "sw", "--consent": "CC0", "--out": str(tmp_path / "corpus")} | change
     error = refused(capsys, "import", tmp_path, *(part for pair in options.items() for part in pair))
     assert re.search(told, error)
