@@ -1,5 +1,5 @@
 """A corpus depends on its settings alone, appears whole or not at all, and can be made again from its
-ledger.
+manifest.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return build(SMALL, tmp_path_factory.mktemp("corpora") / "small", workers=1)
 
 
-def test_features_and_ledger_tell_the_same(small: Corpus):
+def test_features_and_manifest_tell_the_same(small: Corpus):
     assert len(small) == 6
     assert small.rows["id"].tolist() == [f"small-{i:06d}" for i in range(6)]
     for i in range(6):
@@ -54,7 +54,7 @@ def test_features_and_ledger_tell_the_same(small: Corpus):
         small.mel(6)
 
 
-def test_speech_is_made_again_from_the_ledger(small: Corpus):
+def test_speech_is_made_again_from_the_manifest(small: Corpus):
     for i in (3, 0):
         wave = small.wave(i)
         assert len(wave) == round(small.rows["seconds"].iloc[i] * 16_000)

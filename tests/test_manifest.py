@@ -1,4 +1,4 @@
-"""A ledger keeps its rows, and says by file, row and column what is wrong with one."""
+"""A manifest keeps its rows, and says by file, row and column what is wrong with one."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def test_every_column_says_what_it_is():
     assert all(field.metadata[b"is"] for field in manifest.SCHEMA)
 
 
-def test_a_ledger_without_scores_gets_empty_ones(tmp_path: Path):
+def test_a_manifest_without_scores_gets_empty_ones(tmp_path: Path):
     table = pa.Table.from_pandas(manifest.table([row(0)])).drop_columns(list(manifest.SCORES))
     pq.write_table(table, tmp_path / "m.parquet")
     assert manifest.read(tmp_path / "m.parquet")["wer"].isna().all()
@@ -85,7 +85,7 @@ def test_a_row_with_too_little_or_too_much_is_named():
         manifest.table([row(0, mood="glad")])
 
 
-def test_a_file_that_is_no_ledger_is_named(tmp_path: Path):
+def test_a_file_that_is_no_manifest_is_named(tmp_path: Path):
     with pytest.raises(LabError, match="does not exist"):
         manifest.read(tmp_path / "none.parquet")
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and then nothing")

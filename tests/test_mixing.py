@@ -12,7 +12,7 @@ from slmlab.errors import LabError
 lengths = st.lists(st.floats(0.5, 8.0), min_size=5, max_size=60)
 
 
-def ledger(seconds: list[float]) -> pd.DataFrame:
+def manifest(seconds: list[float]) -> pd.DataFrame:
     return pd.DataFrame({"seconds": seconds})
 
 
@@ -20,7 +20,7 @@ def ledger(seconds: list[float]) -> pd.DataFrame:
 def test_alpha_is_reached_to_half_an_utterance(real: list[float], alpha: float, seed: int):
     needed = sum(real) * alpha / (1 - alpha)
     made = [3.0] * (int(needed / 3) + 2)
-    mixture = mix(ledger(real), ledger(made), alpha, seed)
+    mixture = mix(manifest(real), manifest(made), alpha, seed)
     synthetic = 3.0 * len(mixture.synthetic)
     assert len(mixture.authentic) == len(real)
     assert abs(synthetic - needed) <= 1.5 + 1e-6
@@ -34,7 +34,7 @@ def test_equal_hours_stay_equal_whatever_alpha(real: list[float], made: list[flo
     assume(
         hours * 3600 > max(real) + max(made)
     )  # of less than an utterance nothing can be mixed, and `mix` says so
-    mixture = mix(ledger(real), ledger(made), alpha, seed, hours)
+    mixture = mix(manifest(real), manifest(made), alpha, seed, hours)
     assert abs(mixture.hours - hours) * 3600 <= (max(real) + max(made)) / 2 + 1e-6
     assert abs(mixture.alpha - alpha) * mixture.hours * 3600 <= max(real) + max(made) + 1e-6
 
@@ -42,17 +42,17 @@ def test_equal_hours_stay_equal_whatever_alpha(real: list[float], made: list[flo
 @given(low=st.floats(0.0, 0.8), high=st.floats(0.0, 0.8), seed=st.integers(0, 9))
 def test_a_larger_alpha_only_adds(low: float, high: float, seed: int):
     low, high = sorted((low, high))
-    real, made = ledger([2.0] * 20), ledger([1.5, 2.5] * 60)
+    real, made = manifest([2.0] * 20), manifest([1.5, 2.5] * 60)
     small, large = mix(real, made, low, seed), mix(real, made, high, seed)
     assert set(small.synthetic) <= set(large.synthetic)
 
 
 def test_half_and_half_by_hand():
-    mixture = mix(ledger([2.0, 2.0]), ledger([1.0] * 10), 0.5, 0)
+    mixture = mix(manifest([2.0, 2.0]), manifest([1.0] * 10), 0.5, 0)
     assert len(mixture.synthetic) == 4
     assert mixture.alpha == 0.5
-    assert mix(ledger([2.0]), ledger([1.0]), 0.0, 0).alpha == 0.0
-    assert mix(ledger([2.0]), ledger([1.0] * 9), 1.0, 0, hours=5 / 3600).alpha == 1.0
+    assert mix(manifest([2.0]), manifest([1.0]), 0.0, 0).alpha == 0.0
+    assert mix(manifest([2.0]), manifest([1.0] * 9), 1.0, 0, hours=5 / 3600).alpha == 1.0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_half_and_half_by_hand():
 )
 def test_impossible_mixtures_are_explained(alpha: float, hours: float | None, named: str):
     with pytest.raises(LabError, match=named):
-        mix(ledger([2.0]), ledger([1.0]), alpha, 0, hours)
+        mix(manifest([2.0]), manifest([1.0]), alpha, 0, hours)
 
 
 def scored(**changes: list) -> pd.DataFrame:

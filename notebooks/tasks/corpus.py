@@ -33,20 +33,22 @@ MELODY = (
     ],
     mistakes={
         "You count utterances; alpha goes by hours, and authentic utterances may be longer.": (
-            lambda ledger: (ledger["kind"] == "synthetic").mean()
+            lambda manifest: (manifest["kind"] == "synthetic").mean()
         ),
         "You divide by the authentic seconds; divide by all of them.": (
-            lambda ledger: alpha.solution(ledger) / (1 - alpha.solution(ledger))
+            lambda manifest: alpha.solution(manifest) / (1 - alpha.solution(manifest))
         ),
-        "That is the authentic share; alpha is the synthetic one.": lambda ledger: 1 - alpha.solution(ledger),
+        "That is the authentic share; alpha is the synthetic one.": lambda manifest: (
+            1 - alpha.solution(manifest)
+        ),
         "A share lies between 0 and 1; leave percent for the text.": lambda rows: 100 * alpha.solution(rows),
     },
     package=[mix],
 )
-def alpha(ledger):
+def alpha(manifest):
     """Hours, not utterances: otherwise short sentences would weigh as much as long ones."""
-    synthetic = ledger.loc[ledger["kind"] == "synthetic", "seconds"]
-    return float(synthetic.sum() / ledger["seconds"].sum())
+    synthetic = manifest.loc[manifest["kind"] == "synthetic", "seconds"]
+    return float(synthetic.sum() / manifest["seconds"].sum())
 
 
 def _melody_fault(answer):

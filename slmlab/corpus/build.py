@@ -1,8 +1,8 @@
 """From settings to a corpus on disk: processes speak sentences and take the features of the sound.
 
 The result depends on the settings alone, not on how many processes worked or which finished first. A corpus
-is a folder with a ledger (`manifest.parquet`), features end to end (`features.safetensors`) and its settings
-(`corpus.json`); it appears whole or not at all. Synthetic speech need not be stored: the ledger says how to
+is a folder with a manifest (`manifest.parquet`), features end to end (`features.safetensors`) and settings
+(`corpus.json`); it appears whole or not at all. Synthetic speech need not be stored: the manifest says how to
 make it again, and a checksum proves that it is the same.
 
 Axis legend: f mel frames, m mel bins, s samples; F and S are those of all utterances end to end.
@@ -42,7 +42,7 @@ from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.sound.audio import Wave
 
 Row = dict[str, Any]
-"""A row of the ledger."""
+"""A row of the manifest."""
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""
 CHUNK = 4
@@ -120,12 +120,12 @@ class Sound:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus in memory: its ledger and its features."""
+    """A corpus in memory: its manifest and its features."""
 
     folder: Path
     """Where it lies."""
     rows: pd.DataFrame
-    """The ledger; row i is utterance i."""
+    """The manifest; row i is utterance i."""
     tensors: dict[str, Tensor]
     """mel (F m) float16, f0 (F), energy (F), offsets (N+1); wave (S) int16 and wave_offsets (N+1) if kept."""
 
@@ -226,12 +226,12 @@ def save(
     """Write a corpus's folder, whole or not at all; replaces a corpus, but no folder of another kind.
 
     Args:
-        rows: of the ledger; their `seconds` and `sha256` come from the sounds.
+        rows: of the manifest; their `seconds` and `sha256` come from the sounds.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
         raise LabError(f"{folder} holds files that are no corpus: choose another folder, or empty it.")
     lengths = [{"seconds": s.seconds, "sha256": checksum(s.wave)} for s in sounds]
-    ledger = manifest.table([row | length for row, length in zip(rows, lengths, strict=True)])
+    table = manifest.table([row | length for row, length in zip(rows, lengths, strict=True)])
     names = ("mel", "f0", "energy", "wave") if keep_wave else ("mel", "f0", "energy")
     tensors = {n: torch.from_numpy(np.concatenate([getattr(s, n) for s in sounds])) for n in names}
     tensors["offsets"] = _offsets([s.f0 for s in sounds])
@@ -243,7 +243,7 @@ def save(
             part = Path(scratch) / folder.name
             part.mkdir()
             save_file(tensors, part / FEATURES)
-            manifest.write(ledger, part / MANIFEST)
+            manifest.write(table, part / MANIFEST)
             write_json(part / SETTINGS, settings)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -276,7 +276,7 @@ def _is_built(spec: CorpusSpec, folder: Path) -> bool:
 
 
 def _rows(spec: CorpusSpec) -> Iterator[Row]:
-    """The rows of the ledger in order, each with all that is needed to speak it; as many as the text has."""
+    """Rows of the manifest in order, each with all that is needed to speak it; as many as the text has."""
     prosody, voices = spec.performance(), voice_pool(spec.pool, spec.n_voices)
     shared = {
         "language": spec.language,
@@ -362,7 +362,7 @@ def _sound(row: Row) -> Sound:
 
 
 def _wave(row: Row) -> Wave:
-    """The speech (s) that a row of the ledger asks for."""
+    """The speech (s) that a row of the manifest asks for."""
     params, name = json.loads(row["params"]), f"Utterance {row['id']}"
     voice, prosody = from_plain(Voice, params["voice"], name), from_plain(Prosody, params["prosody"], name)
     try:
@@ -372,14 +372,14 @@ def _wave(row: Row) -> Wave:
 
 
 def _again(row: Row, folder: Path) -> Wave:
-    """The sound (s) of a ledger's row: its recording read again, or its speech made again; checked."""
+    """The sound (s) of a manifest's row: its recording read again, or its speech made again; checked."""
     name = f"{folder / MANIFEST}, row '{row['id']}'"
     if row["file"] and not Path(row["file"]).is_file():
         raise LabError(f"{name}: its recording {row['file']} is gone; put it back.")
     samples = audio.to_pcm(recorded_wave(row["file"]) if row["file"] else _wave(row))
     if checksum(samples) != row["sha256"]:
         raise LabError(
-            f"{name}: the sound differs from the one recorded in the ledger "
+            f"{name}: the sound differs from the one recorded in the manifest "
             f"({row['engine'] or row['file']}); build the corpus again."
         )
     return audio.from_pcm(samples)

@@ -1,4 +1,4 @@
-"""From a sentence, a voice and a seed to clean speech; engines are replaceable, a ledger can call them again.
+"""From a sentence, a voice and a seed to clean speech; engines are replaceable; a manifest calls them again.
 
 espeak-ng runs inside the process. It is GPL-3 and stays at arm's length: a shared library behind `Engine`,
 from a wheel of its own, that nothing else here knows about. It keeps state between sentences (the phase of
@@ -45,7 +45,7 @@ class Engine(Protocol):
     """Whatever can speak."""
 
     name: str
-    """Product and version, as the ledger keeps it."""
+    """Product and version, as the manifest keeps it."""
 
     def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
         """A planned sentence as a clean 16 kHz wave (s); equal arguments give equal samples.

@@ -2,7 +2,7 @@
 text.
 
 A broken file does not stop an import: it is skipped and listed with the reason, in the result and in
-`corpus.json`. The recordings stay where they are; the ledger points to them and keeps under what terms they
+`corpus.json`. The recordings stay where they are; the manifest points to them and keeps under what terms they
 may be used.
 """
 
@@ -205,12 +205,12 @@ class Share:
         return str(languages[0])
 
     def content(self) -> str:
-        """A digest of the ledger, by which a change is noticed."""
+        """A digest of the manifest, by which a change is noticed."""
         return hashlib.sha256((Path(self.folder) / MANIFEST).read_bytes()).hexdigest()
 
 
 def take(share: Share, folder: Path) -> Corpus:
-    """Make a corpus of a share of another one; what its ledger says, consent included, travels with it."""
+    """Make a corpus of a share of another one; what its manifest says, consent included, travels with it."""
     corpus = Corpus.load(share.folder)
     places = np.flatnonzero(corpus.rows["split"].isin(share.splits))
     if not len(places):

@@ -1,4 +1,4 @@
-"""The ledger of a corpus: one row an utterance, with all that is needed to check it or to make it again.
+"""The manifest of a corpus: one row an utterance, with all that is needed to check it or to make it again.
 
 A Parquet file, so that a study over many corpora is a table join. The columns are declared once, below;
 reading checks them, and what is wrong is named by file, row and column.
@@ -51,7 +51,7 @@ REQUIRED = [name for name in SCHEMA.names if name not in SCORES]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a data frame with the ledger's columns and types; scores not given are empty."""
+    """Rows as a data frame with the manifest's columns and types; scores not given are empty."""
     for i, row in enumerate(rows):
         missing, foreign = set(REQUIRED) - set(row), set(row) - set(SCHEMA.names)
         if missing or foreign:
@@ -63,7 +63,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write(rows: pd.DataFrame, path: str | Path) -> None:
-    """Write the ledger, whole or not at all, after checking it."""
+    """Write the manifest, whole or not at all, after checking it."""
     path = Path(path)
     check(rows, path)
     with whole(path) as part:
@@ -71,22 +71,22 @@ def write(rows: pd.DataFrame, path: str | Path) -> None:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """The checked rows of a ledger; LabError names the file and what is wrong in it."""
+    """The checked rows of a manifest; LabError names the file and what is wrong in it."""
     path = Path(path)
     if not path.is_file():
         raise LabError(f"{path} does not exist: build or import the corpus first.")
     try:
-        ledger = pq.read_table(path)
+        content = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise LabError(f"{path} is not a readable Parquet file ({error}): build the corpus again.") from error
-    if missing := [name for name in REQUIRED if name not in ledger.column_names]:
+    if missing := [name for name in REQUIRED if name not in content.column_names]:
         raise LabError(
             f"{path} lacks the columns {', '.join(missing)}: it is no manifest, or an older one; build again."
         )
-    for name in set(SCORES) - set(ledger.column_names):
-        ledger = ledger.append_column(name, pa.nulls(len(ledger)))
+    for name in set(SCORES) - set(content.column_names):
+        content = content.append_column(name, pa.nulls(len(content)))
     try:
-        rows = ledger.select(SCHEMA.names).cast(SCHEMA).to_pandas()
+        rows = content.select(SCHEMA.names).cast(SCHEMA).to_pandas()
     except (pa.ArrowInvalid, ValueError) as error:
         raise LabError(f"{path} holds values of the wrong type ({error}): build the corpus again.") from error
     check(rows, path)

@@ -19,12 +19,12 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which rows of an authentic and of a synthetic ledger are trained on."""
+    """Which rows of an authentic and of a synthetic manifest are trained on."""
 
     authentic: Rows
-    """Places in the authentic ledger, ascending."""
+    """Places in the authentic manifest, ascending."""
     synthetic: Rows
-    """Places in the synthetic ledger, ascending."""
+    """Places in the synthetic manifest, ascending."""
     alpha: float
     """What was reached; utterances are whole, so it may miss the wish by half an utterance."""
     hours: float
@@ -37,7 +37,7 @@ def mix(
     """Choose utterances so that the wanted share of the hours is synthetic.
 
     Args:
-        authentic: a ledger's rows, with `seconds`.
+        authentic: a manifest's rows, with `seconds`.
         synthetic: the same of the synthetic speech.
         alpha: wanted share, 0 to 1.
         seed: decides which utterances come first.
@@ -71,7 +71,7 @@ def quality_filter(
     """Keep what a recogniser understands, of natural length, without loops (the paper's §7).
 
     Args:
-        rows: a ledger with the scores `wer`, `heard` and `duration_ratio` filled in, and `text`, `engine`.
+        rows: a manifest with the scores `wer`, `heard` and `duration_ratio` filled in, and `text`, `engine`.
         max_wer: rows must stay below it.
         duration: bounds of the duration ratio, both allowed.
 

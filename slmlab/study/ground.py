@@ -42,7 +42,7 @@ from slmlab.training import shelf
 def filter_corpora(preset_name: str, languages: Iterable[str]) -> pd.DataFrame:
     """Let judge A hear what the models of languages learn from: how much of it the paper's filter takes.
 
-    The ledgers with judge A's scores are kept as `runs/<preset>/corpora/<corpus>.parquet`.
+    The manifests with judge A's scores are kept as `runs/<preset>/corpora/<corpus>.parquet`.
 
     Returns:
         By corpus and engine: `n`, `kept`, `acceptance`, the shares lost to each rule, and the `minutes` that
