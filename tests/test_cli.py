@@ -137,6 +137,17 @@ def test_a_report_makes_the_run_that_it_lacks(
     assert asked == ["tiny"]
 
 
+def test_a_report_writes_the_ledger_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(report, "ledger_page", "# The ledger of {}\n".format)
+    assert main(["report", "--preset", "smoke", "--ledger", str(tmp_path / "ledger.md")]) == 0
+    assert (tmp_path / "ledger.md").read_text() == "# The ledger of smoke\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.md"], "and makes no run"
+    assert main(["report", "--preset", "smoke", "--claims"]) == 0
+    assert "# The ledger of smoke" in capsys.readouterr().out
+
+
 def test_a_report_whose_figures_were_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
