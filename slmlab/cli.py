@@ -358,7 +358,7 @@ def _speak(arguments: Namespace) -> None:
         preset_name=arguments.preset,
     )
     if arguments.file:
-        commands.keep_spoken(out, texts, utterances, arguments.seed)
+        commands.write_spoken(out, texts, utterances, arguments.seed)
     else:
         audio.write(out, utterances[0].wave.numpy())
     print(f"said, read as {languages.find(arguments.language).name}: {out}")

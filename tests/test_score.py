@@ -1,54 +1,61 @@
-"""Probes on data whose answer is known."""
+"""Voices and manners come from another recording of the same person; what is said is scored in batches."""
+
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 
-from slmlab.study import ground
+from slmlab.models.lm import STYLE_TOKENS
+from slmlab.speech import score
 
 
-def test_probe_finds_what_is_there_and_nothing_else() -> None:
-    draw = np.random.default_rng(0)
-    labels = np.repeat(np.arange(5), 30)
-    telling = np.eye(5)[labels] * 3 + draw.normal(size=(150, 5))
-    silent = draw.normal(size=(150, 5))
-    assert ground.probe_accuracy(telling, labels) > 0.85
-    assert ground.probe_accuracy(silent, labels) < 0.4
+class Recordings:
+    """Five recordings of two voices and a stranger; the wave of each is its number."""
+
+    rows = pd.DataFrame({"voice": ["a", "b", "a", "c", "a"], "spoken": ["w", "x", "y", "z", "v"]})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def wave(self, i: int) -> np.ndarray:
+        """`(1,)`."""
+        return np.array([i], dtype=np.float32)
 
 
-def test_code_use_of_a_worked_example() -> None:
-    digits = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, -1.0], [-1.0, 1.0]])
-    numbers = ground.describe_code_use(digits)
-    # levels -1, 0, 1 of both digits, then variance, covariance, variance (n - 1 = 3)
-    np.testing.assert_allclose(numbers, [0.5, 0.5, 0, 0, 0.5, 0.5, 4 / 3, 0, 4 / 3], atol=1e-6)
+class Echo:
+    """A chain that gives a recording's number back, and remembers how much it was asked for at a time."""
 
-
-def test_mel_description_is_mean_and_covariance() -> None:
-    mel = torch.tensor([[0.0, 2.0], [2.0, 2.0]])
-    np.testing.assert_allclose(ground.describe_mel(mel), [1, 2, 2, 0, 0])
-
-
-class Ears:
-    """A chain that hears what it is told."""
-
-    def hear(self, waves: list[torch.Tensor], which: str) -> list[str]:
-        return [{"a": "mama anapika", "b": "mama anapiga"}[which] for _ in waves]
-
-    def encode(self, wave: torch.Tensor) -> list[int]:
-        return [7] * 10 + list(range(40))
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[str], list[int]]] = []
 
     def timbre(self, wave: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([1.0, float(wave.abs().max() > 0.25), 9.0])
+        """`(c,)`."""
+        return wave.expand(3)
+
+    def encode(self, wave: torch.Tensor) -> list[int]:
+        """More codes than a style has."""
+        return [int(wave)] * (STYLE_TOKENS + 9)
+
+    def say(self, texts: list[str], language: str, timbres: torch.Tensor, *how: object) -> list[object]:
+        """Silence."""
+        self.batches.append((texts, list(how[2])))  # type: ignore[call-overload]
+        return [SimpleNamespace(wave=torch.zeros(1)) for _ in texts]
 
 
-def test_impressions_of_a_quieter_copy() -> None:
-    seconds = np.arange(24_000) / 16_000
-    swell = 0.2 + 0.1 * np.sin(2 * np.pi * 3 * seconds)
-    loud = (swell * np.sign(np.sin(2 * np.pi * (150 + 20 * seconds) * seconds))).astype(np.float32)
-    found = ground.impressions(Ears(), loud / 2, "mama anapika", loud)  # type: ignore[arg-type]
-    assert found["CER, judge A"] == 0
-    assert found["CER, judge B"] == 1 / 12
-    assert found["F0 correlation"] > 0.99
-    assert abs(found["mel distance, dB"] - 20 * np.log10(2)) < 0.2
-    assert abs(found["SIM"] - 0.5**0.5) < 1e-6  # register, the last number, does not count
-    assert found["repetition"] == 6 / 46
-    assert found["entropy, bits"] < np.log2(25)
+def test_a_voice_is_the_first_other_recording_s_and_a_manner_the_last_other_s() -> None:
+    """Who has but one recording lends it."""
+    timbres = score.reference_timbres(Echo(), Recordings(), 4)  # type: ignore[arg-type]
+    assert timbres[:, 0].tolist() == [2, 1, 0, 3]
+    styles = score.other_styles(Echo(), Recordings(), 4)  # type: ignore[arg-type]
+    assert [style[0] for style in styles] == [4, 1, 4, 3]
+    assert {len(style) for style in styles} == {STYLE_TOKENS}
+
+
+def test_a_test_is_said_in_batches_with_a_seed_a_sentence(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(score, "BATCH", 2)
+    monkeypatch.setattr(score, "score_sounds", lambda *asked: list(asked))
+    chain = Echo()
+    asked = score.speak_test(chain, "sw", Recordings(), 9)  # type: ignore[arg-type]
+    assert chain.batches == [(["w", "x"], [0, 1]), (["y", "z"], [2, 3]), (["v"], [4])]
+    assert (asked[1], len(asked[4])) == ("chain", 5)  # type: ignore[misc, arg-type]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 
 from slmlab import files, metrics
 from slmlab.errors import LabError
-from slmlab.files import write_json
 from slmlab.language import languages
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
-from slmlab.speech.chain import Chain, Speech, open_chain
+from slmlab.speech.chain import Speech, open_chain
 from slmlab.speech.sampling import SamplingConfig
 
 SHORTEST_REFERENCE = 0.5
@@ -34,6 +32,7 @@ def speak(
     texts: Sequence[str],
     language: str,
     voice: str,
+    *,
     style: Path | None = None,
     seed: int = 0,
     temperature: float | None = None,
@@ -62,21 +61,25 @@ def speak(
                 "go: cut it into sentences."
             )
     chain = open_chain(preset_name, folder, lm)
-    timbre = _timbre(chain, voice)
-    sampling = SamplingConfig() if temperature is None else replace(SamplingConfig(), temperature=temperature)
+    if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
+        timbre = chain.timbre(_read(Path(voice)))
+    else:
+        timbre = chain.named_timbre(voice)
+    sampling = SamplingConfig() if temperature is None else SamplingConfig(temperature=temperature)
     manner = chain.encode(_read(style)) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
 
 
-def keep_spoken(folder: Path, texts: Sequence[str], said: Sequence[Speech], seed: int) -> None:
-    """Write `001.wav`, marked as generated, `001.txt` and `001.json` (tokens, seed), and so on: a folder of
-    one system, as a listening test takes it.
+def write_spoken(folder: Path, texts: Sequence[str], utterances: Sequence[Speech], seed: int) -> None:
+    """Write a folder of one system, as a listening test takes it.
+
+    It has `001.wav`, marked as generated, `001.txt`, `001.json` with tokens and seed, and so on.
     """
-    for i, (text, speech) in enumerate(zip(texts, said, strict=True), start=1):
+    for i, (text, speech) in enumerate(zip(texts, utterances, strict=True), start=1):
         audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
         files.replace_text(folder / f"{i:03d}.txt", text + "\n")
-        write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
+        files.write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
 
 
 def _read(path: Path) -> torch.Tensor:
@@ -87,13 +90,6 @@ def _read(path: Path) -> torch.Tensor:
             f"{SHORTEST_REFERENCE} s, better 3 s or more."
         )
     return torch.as_tensor(wave)
-
-
-def _timbre(chain: Chain, voice: str) -> torch.Tensor:
-    path = Path(voice)
-    if voice not in chain.voices and (path.suffix or path.exists()):
-        return chain.timbre(_read(path))
-    return chain.named_timbre(voice)
 
 
 def measure(
@@ -120,15 +116,19 @@ def measure(
         `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
     """
     chain = open_chain(preset_name, folder)
+
+    def hear(wave: audio.Wave) -> str:
+        return chain.hear([torch.as_tensor(wave)], "b", language)[0]
+
     rows = []
     for i, path in enumerate(sounds):
         wave, reference = _measurable(path), _measurable(references[i]) if references else None
-        heard = chain.hear([torch.as_tensor(wave)], "b", language)[0]
+        transcript = hear(wave)
         figures = metrics.describe(
             wave,
             text=texts[i] if texts else None,
             reference=reference,
-            heard=heard,
+            heard=transcript,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
             language=language,
         )
@@ -138,11 +138,9 @@ def measure(
         repeats = metrics.where_repeats(codes)
         figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
         if texts and reference is not None:
-            recorded = metrics.cer(
-                texts[i], chain.hear([torch.as_tensor(reference)], "b", language)[0], language
-            )
+            recorded = metrics.cer(texts[i], hear(reference), language)
             figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
-        rows.append({"sound": str(path), "heard": heard, **files.plain(figures)})
+        rows.append({"sound": str(path), "heard": transcript, **files.plain(figures)})
     return rows
 
 
@@ -159,14 +157,14 @@ def _measurable(path: Path) -> audio.Wave:
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a metric with what it is counted in, one column a sound."""
 
-    def shown(value: Any) -> str:
+    def cell(value: Any) -> str:
         return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     titles = {name: f"{name} ({metrics.UNITS[name]})" if name in metrics.UNITS else name for name in names}
-    cells = [[titles[name], *(shown(row.get(name)) for row in rows)] for name in names]
+    cells = [[titles[name], *(cell(row.get(name)) for row in rows)] for name in names]
     widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )

@@ -29,14 +29,15 @@ from slmlab.sound.pitch import semitones
 from slmlab.speech.chain import Chain
 from slmlab.speech.score import (
     ENTROPY_WINDOW,
-    Floats,
     Row,
     corpus_rates,
-    judged,
     other_styles,
+    score_sounds,
     speak_test,
 )
 from slmlab.training import shelf
+
+Floats = NDArray[np.float64]
 
 
 def filter_corpora(preset_name: str, languages: Iterable[str]) -> pd.DataFrame:
@@ -77,8 +78,8 @@ def resynthesise(chain: Chain, language: str, recordings: Corpus, n: int) -> tup
     timbres = torch.stack([chain.timbre(wave) for wave in waves])
     again = [chain.to_sounds([chain.encode(waves[i])], timbres[i : i + 1], [i])[0] for i in range(n)]
     return (
-        judged(chain, "recording", language, texts, waves, timbres),
-        judged(chain, "resynthesis", language, texts, again, timbres),
+        score_sounds(chain, "recording", language, texts, waves, timbres),
+        score_sounds(chain, "resynthesis", language, texts, again, timbres),
     )
 
 

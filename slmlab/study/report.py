@@ -235,7 +235,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
         spoken = score.speak_test(chain, language, test, preset(preset_name).n_test)
-        rows += score.as_dicts(spoken)
+        rows += spoken
         figures = score.corpus_rates(spoken) | {"sim": float(average([row.sim for row in spoken]))}
         stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
         _speak_samples(chain, language, test, folder / "sounds")
