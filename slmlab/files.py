@@ -19,6 +19,10 @@ from torch import Tensor
 from slmlab.errors import LabError
 
 C = TypeVar("C")
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"
+CACHE = ROOT / "cache"
+SHIPPED = ROOT / "data" / "checkpoints"
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -48,6 +52,12 @@ def read_json(file: Path) -> Any:
         raise LabError(
             f"{file} is damaged or half-written ({error}); delete it and make it again."
         ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON for people to read, whole or not at all; infinite or NaN becomes null."""
+    content = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_text(path, content + "\n")
 
 
 @contextmanager
@@ -145,18 +155,3 @@ def _typed(hint: Any, value: Any, source: str) -> Any:
         parts = parts[:1] * len(value) if parts[-1:] == (...,) else parts
         return tuple(_typed(part, item, source) for part, item in zip(parts, value, strict=True))
     return value
-
-
-ROOT = Path(__file__).resolve().parent.parent
-
-RUNS = ROOT / "runs"
-
-CACHE = ROOT / "cache"
-
-SHIPPED = ROOT / "data" / "checkpoints"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON for people to read, whole or not at all; infinite or NaN becomes null."""
-    content = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_text(path, content + "\n")
