@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 import torch
 from tasks import corpus, prosody, tokens, tour
+from tasks.exercise import HARDEST, NOTEBOOK_NAMES, Exercise, exercise
 
 from slmlab.corpus.prosody import LIVELY, SYNTHETIC
 from slmlab.language.text import normalise
 from slmlab.notebook import series
-from slmlab.notebook.exercises import HARDEST, NOTEBOOK_NAMES, Exercise, exercise
 
 LONGEST_ANSWER = 5  # lines
 WIDEST_ANSWER = 100  # characters

@@ -7,10 +7,10 @@ import pytest
 import torch
 from bench import peers
 from bench.peers import Contender, our_loss, peer_loss
+from bench.qwen import to_qwen
 from torch.utils.flop_counter import FlopCounterMode
 
 from slmlab.models.lm import Batch, LMConfig, SpeechLM
-from slmlab.models.qwen import to_qwen
 
 SMALL = LMConfig(
     20, ("sw",), n_codes=9, code_levels=3, code_dims=2, width=32, layers=2, heads=2, kv_heads=1, ffn=48

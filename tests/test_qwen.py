@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from bench.qwen import from_qwen, to_qwen
 from torch import Tensor, nn
 
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM, assemble
-from slmlab.models.qwen import from_qwen, to_qwen
 
 SHARED = LMConfig(20, ("vi", "sw"), width=48, layers=3, heads=4, kv_heads=2, ffn=80)
 

@@ -2,8 +2,7 @@
 
 import pytest
 from tasks import alignment as tasks
-
-from slmlab.notebook.exercises import Exercise
+from tasks.exercise import Exercise
 
 RIGHT = {
     "weights": lambda a, s: (1 - max(0.0, (a - s) / (1 - s)), max(0.0, (a - s) / (1 - s))),

@@ -10,7 +10,6 @@ from einops import reduce
 from torch import Tensor
 
 from slmlab.models import vocoder
-from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.vocoder import (
     Vocoder,
     VocoderConfig,
@@ -23,6 +22,7 @@ from slmlab.models.vocoder import (
 )
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.mel import HOP, LOG_FLOOR, istft, stft
+from slmlab.study.griffin_lim import griffin_lim
 
 SMALL = VocoderConfig(width=32, layers=2, pitch_width=32, pitch_layers=2)
 

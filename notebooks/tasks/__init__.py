@@ -1,1 +1,1 @@
-"""The exercises of the series, a file for each notebook; `slmlab.notebook.exercises` says what one is."""
+"""The exercises of the series, a file for each notebook; `tasks.exercise` says what one is."""

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from slmlab.metrics.statistics import Estimate
-from slmlab.notebook.exercises import exercise
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig
 from slmlab.preference.methods import SCALES
 from slmlab.preference.tdsc import Candidate, TDSCConfig
+from tasks.exercise import exercise
 
 DGSA = DGSAConfig(SCALES["smoke"].dgsa)
 TDSC = TDSCConfig(SCALES["smoke"].sft, None)

@@ -10,7 +10,7 @@ import pandas as pd
 from slmlab.corpus.mixing import mix
 from slmlab.corpus.prosody import LIVELY, STUDIO, Prosody, plan
 from slmlab.language.text import normalise
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 SENTENCES = ("Juma anasoma kitabu kizuri leo?", "Mama na baba wanaenda sokoni kesho asubuhi.")
 LEAST_PITCH = 1.5

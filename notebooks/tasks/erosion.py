@@ -3,8 +3,8 @@
 import numpy as np
 
 from slmlab.metrics import statistics
-from slmlab.notebook.exercises import exercise
 from slmlab.study import theory
+from tasks.exercise import exercise
 
 
 def _slope(real, synthetic, alpha):

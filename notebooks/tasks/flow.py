@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from slmlab.models import flow_matching
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 TIMES = torch.tensor([0.0, 0.1, 0.4, 1.0])
 START = torch.tensor([1.0, -2.0])

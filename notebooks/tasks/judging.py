@@ -5,7 +5,7 @@ import difflib
 import numpy as np
 
 from slmlab import metrics
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 GRID = np.array([[2.0, 5.0, 9.0], [4.0, 2.0, 1.0], [8.0, 3.0, 2.0], [9.0, 7.0, 1.0]])
 SLOW = np.array([[1.0, 9.0], [1.0, 9.0], [1.0, 9.0], [9.0, 1.0]])

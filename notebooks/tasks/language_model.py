@@ -3,8 +3,8 @@
 import torch
 
 from slmlab.models import lm
-from slmlab.notebook.exercises import exercise
 from slmlab.speech import sampling
+from tasks.exercise import exercise
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0])
 LAST = [7, 7, 3, 4, 5, 6, 8, 9, 1, 2]

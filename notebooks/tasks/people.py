@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from slmlab.notebook.exercises import exercise
 from slmlab.people import ranking
 from slmlab.people.design import TIE
+from tasks.exercise import exercise
 
 ANSWERS = ("A", "B", "tie", "both_bad")
 

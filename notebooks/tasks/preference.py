@@ -5,8 +5,8 @@ import math
 import torch
 from torch.nn import functional
 
-from slmlab.notebook.exercises import exercise
 from slmlab.preference import losses
+from tasks.exercise import exercise
 
 FOUR = (
     torch.tensor([-10.0, -20.0, -31.0]),

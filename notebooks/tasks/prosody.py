@@ -8,7 +8,7 @@ import numpy as np
 from slmlab import metrics
 from slmlab.metrics import prosody as pitch
 from slmlab.metrics import tokens as codes
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 
 @exercise(

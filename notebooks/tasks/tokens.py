@@ -7,7 +7,7 @@ import torch
 
 from slmlab.models.fsq import digits_to_codes, quantise
 from slmlab.models.judges import transcribe
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 
 @exercise(

@@ -2,7 +2,7 @@
 
 import math
 
-from slmlab.notebook.exercises import exercise
+from tasks.exercise import exercise
 
 
 @exercise(

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from slmlab.models import griffin_lim, vocoder
-from slmlab.notebook.exercises import exercise
+from slmlab.models import vocoder
+from slmlab.study import griffin_lim
+from tasks.exercise import exercise
 
 SPECTRUM = torch.tensor([1 + 1j, -2j, -0.5 + 0j, 3 - 4j])
 LENGTHS = torch.tensor([2.0, 1.0, 3.0, 0.5])

@@ -2,7 +2,7 @@
 
     [<lang>] [<style> z_1 .. z_k] text .. <speech> s_1 .. s_N <end>
 
-In shape it is Qwen2 (`qwen` takes it there and back). Two things make it learn to read in minutes:
+In shape it is Qwen2 (`tests/bench/qwen.py` exports it). Two things make it learn to read in minutes:
 
 - Its embeddings are *composed*: a code of eight ternary digits is the sum of what is learnt of each digit, of
   the lower and the higher four together, and of the code itself, so that what one code teaches holds for its

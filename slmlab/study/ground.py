@@ -20,7 +20,6 @@ from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
 from slmlab.metrics.statistics import average, correlation, varies
 from slmlab.models.fsq import codes_to_digits
-from slmlab.models.griffin_lim import griffin_lim
 from slmlab.models.judges import transcribe
 from slmlab.models.tokenizer import Reading
 from slmlab.models.vocoder import spectral_distance
@@ -35,6 +34,7 @@ from slmlab.speech.score import (
     score_sounds,
     speak_test,
 )
+from slmlab.study.griffin_lim import griffin_lim
 from slmlab.training import shelf
 
 Floats = NDArray[np.float64]

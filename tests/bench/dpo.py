@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.qwen import from_qwen, to_qwen
 from slmlab.corpus.pairs import Pair
 from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.models.qwen import from_qwen, to_qwen
 from slmlab.preference.tune import PairBatch, PairBatches, PreferenceConfig, preference_loss
 from slmlab.training.loop import TrainConfig, read_log, train
 from slmlab.training.optim import BETAS

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.qwen import qwen_config, to_qwen
 from slmlab.corpus.utterances import Utterances, text_symbols
 from slmlab.models.lm import Batch, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
-from slmlab.models.qwen import qwen_config, to_qwen
 from slmlab.speech.sampling import SamplingConfig, generate
 from slmlab.training.loop import frame_batches, seed_everything
 from slmlab.training.optim import optimisers
