@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slmlab.language.text import for_scoring
+from slmlab.language.text import Alphabet, for_scoring
 from slmlab.models.augmentation import Augmentation
 from slmlab.models.judges import (
     AttentiveConfig,
@@ -78,7 +78,7 @@ def test_loss_is_minus_log_of_all_paths_per_symbol() -> None:
     """
 
     class Even(torch.nn.Module):
-        config = AttentiveConfig(4, augmentation=STILL)
+        config = AttentiveConfig(Alphabet(("a", "b", "c")), augmentation=STILL)
 
         def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
             return torch.full((len(mel), mel.shape[1], 4), math.log(1 / 4))

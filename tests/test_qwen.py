@@ -8,9 +8,12 @@ from bench.qwen import from_qwen, to_qwen
 from torch import Tensor, nn
 
 from slmlab.errors import LabError
+from slmlab.language.text import Alphabet
 from slmlab.models.lm import LMConfig, SpeechLM, assemble
 
-SHARED = LMConfig(20, ("vi", "sw"), width=48, layers=3, heads=4, kv_heads=2, ffn=80)
+SHARED = LMConfig(
+    Alphabet(tuple("abcdefghijklmnopqrs")), ("vi", "sw"), width=48, layers=3, heads=4, kv_heads=2, ffn=80
+)
 
 
 def lively(config: LMConfig) -> SpeechLM:
