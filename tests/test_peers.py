@@ -10,10 +10,20 @@ from bench.peers import Contender, our_loss, peer_loss
 from bench.qwen import to_qwen
 from torch.utils.flop_counter import FlopCounterMode
 
+from slmlab.language.text import Alphabet
 from slmlab.models.lm import Batch, LMConfig, SpeechLM
 
 SMALL = LMConfig(
-    20, ("sw",), n_codes=9, code_levels=3, code_dims=2, width=32, layers=2, heads=2, kv_heads=1, ffn=48
+    Alphabet(tuple(map(chr, range(97, 116)))),
+    ("sw",),
+    n_codes=9,
+    code_levels=3,
+    code_dims=2,
+    width=32,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    ffn=48,
 )
 
 

@@ -234,7 +234,7 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Importe
         LabError: no recording can be used, or the language or consent is missing.
     """
     languages.find(spec.language)
-    if not (spec.consent.strip() or all(clip.consent for clip in clips)):
+    if not spec.consent.strip() and not (clips and all(clip.consent for clip in clips)):
         raise LabError(
             f"Import '{spec.name}': say under what terms these recordings may be used (consent): they do "
             "not say it themselves."
@@ -243,7 +243,7 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Importe
     rows: list[dict[str, Any]] = []
     sounds: list[Sound] = []
     skipped: list[tuple[str, str]] = []
-    for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file")):
+    for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file", disable=None)):
         try:
             alphabet.encode_spoken(_transcript(clip), spec.language)
             if is_generated(clip.path):
