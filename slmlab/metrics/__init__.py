@@ -1,6 +1,7 @@
 """What speech is measured by: words, tokens, prosody, and how sure a figure is."""
 
 from slmlab.metrics.describe import UNITS, describe
+from slmlab.metrics.error_rates import calibrated_cer, cer, corpus_cer, corpus_wer, wer
 from slmlab.metrics.prosody import (
     CLEAR,
     DB_PER_NEPER,
@@ -38,4 +39,3 @@ from slmlab.metrics.tokens import (
     where_repeats,
     window_entropy,
 )
-from slmlab.metrics.words import calibrated_cer, cer, corpus_cer, corpus_wer, wer

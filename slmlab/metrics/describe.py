@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from slmlab.metrics import prosody
+from slmlab.metrics.error_rates import cer, wer
 from slmlab.metrics.tokens import length_ratio
-from slmlab.metrics.words import cer, wer
 from slmlab.sound import SAMPLE_RATE, audio, features
 
 UNITS = {

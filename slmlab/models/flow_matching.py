@@ -1,6 +1,7 @@
 """Optimal-transport conditional flow matching: a straight path from noise to data, and a solver.
 
 Path, target and solver know nothing of speech or networks (Lipman et al. 2023). Shapes are those of the data.
+The noise that speech is decoded from is drawn in `slmlab.speech.chain`.
 """
 
 import itertools

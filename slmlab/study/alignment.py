@@ -37,7 +37,7 @@ from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.speech.sampling import SamplingConfig
 from slmlab.study import rows as store
-from slmlab.study import scaling, votes
+from slmlab.study import scaling, simulated_votes
 from slmlab.study.rows import (
     RESULTS,
     Folders,
@@ -313,7 +313,7 @@ def try_method(
     texts = sentences(study.language, "lm", scale.texts, methods.TEXT_SEED)
     if unit.method == PEOPLE:
         material = Material(
-            pairs=votes.simulated(model, jury, texts[: scale.prompts], unit.seed, folder / "votes")
+            pairs=simulated_votes.simulated(model, jury, texts[: scale.prompts], unit.seed, folder / "votes")
         )
     elif has_recordings(study):  # all methods learn from the same recordings, or from their texts
         table = pd.read_parquet(inputs["study.codes"] / "codes.parquet")

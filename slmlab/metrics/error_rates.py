@@ -1,4 +1,7 @@
-"""Words: what a recogniser heard against what was to be said."""
+"""Error rates: what a recogniser heard against what was to be said.
+
+How a text is cut into words, its language says (`slmlab.language.languages`).
+"""
 
 from collections.abc import Callable, Sequence
 
