@@ -1,9 +1,7 @@
 """Ways to break a sound on purpose, so that every number can be asked whether it notices.
 
-Each takes a wave and says how much; each has a setting that changes nothing. All but the last know nothing of
-speech: what they do to a sound happens to recordings too, in bad microphones, on bad lines and on tapes.
-
-Axis legend: s samples, 16 kHz.
+Each takes a wave `(s,)` at 16 kHz and says how much; each has a setting that changes nothing. All but the
+last know nothing of speech: what they do happens to recordings too, in bad microphones and on bad lines.
 """
 
 import numpy as np
@@ -25,16 +23,7 @@ FADE = 80
 
 
 def noisy(wave: ArrayLike, snr: float, seed: int = 0) -> Wave:
-    """White noise added.
-
-    Args:
-        wave: (s).
-        snr: dB by which speech, pauses left out, is louder than the noise; 80 and more add none.
-        seed: of the noise.
-
-    Returns:
-        (s)
-    """
+    """White noise, `snr` dB softer than the speech without its pauses; 80 and more add none."""
     samples = _samples(wave)
     if snr >= CLEAN:
         return samples
@@ -44,15 +33,7 @@ def noisy(wave: ArrayLike, snr: float, seed: int = 0) -> Wave:
 
 
 def muffled(wave: ArrayLike, hertz: float) -> Wave:
-    """Nothing left above a frequency: a wall, a telephone.
-
-    Args:
-        wave: (s).
-        hertz: where half of the level is gone; 8000 and more change nothing.
-
-    Returns:
-        (s)
-    """
+    """Nothing left above a frequency, where half of the level is gone; 8000 Hz and more change nothing."""
     samples = _samples(wave)
     if hertz >= SAMPLE_RATE / 2:
         return samples
@@ -63,47 +44,21 @@ def muffled(wave: ArrayLike, hertz: float) -> Wave:
 
 
 def overdriven(wave: ArrayLike, gain: float) -> Wave:
-    """Recorded too loud: raised by `gain` dB, cut off at full scale, lowered again; 0 dB changes nothing.
-
-    Args:
-        wave: (s), its largest sample being taken as full scale.
-        gain: dB.
-
-    Returns:
-        (s)
-    """
+    """Recorded too loud: the peak raised `gain` dB above full scale, cut off there, and lowered again."""
     samples = _samples(wave)
     ceiling = np.float32(np.abs(samples).max() * 10 ** (-gain / 20))
     return samples if gain <= 0 else samples.clip(-ceiling, ceiling)
 
 
 def played_faster(wave: ArrayLike, speed: float) -> Wave:
-    """A tape at the wrong speed: time, pitch and resonances all move together; 1 changes nothing.
-
-    Args:
-        wave: (s).
-        speed: 2 is twice as fast and an octave higher.
-
-    Returns:
-        (s / speed)
-    """
+    """A tape at the wrong speed, `(s / speed,)`: 2 is twice as fast and an octave higher, resonances too."""
     if speed <= 0:
         raise LabError(f"a tape cannot run at {speed} times its speed: give a number above 0.")
     return audio.resample(_samples(wave), SAMPLE_RATE, SAMPLE_RATE / speed)
 
 
 def stuck(wave: ArrayLike, times: int, start: float = 0.5, seconds: float = 0.2) -> Wave:
-    """A piece said again and again, as by a language model in a loop; 0 changes nothing.
-
-    Args:
-        wave: (s).
-        times: how often the piece is repeated.
-        start: where it begins, as a share of the sound.
-        seconds: how long it is.
-
-    Returns:
-        (s + times · seconds · 16000)
-    """
+    """A piece from a share `start` of the sound on, said `times` more times, as by a model in a loop."""
     samples = _samples(wave)
     first, length = int(start * len(samples)), int(seconds * SAMPLE_RATE)
     last = first + length
@@ -128,14 +83,11 @@ def bent(
     At the neutral settings it is the vocoder's own copy, not the wave.
 
     Args:
-        wave: (s).
+        wave: of which whole frames of 320 samples are used.
         vocoder: a trained one.
         semitones: by which all pitch is moved.
         melody: distance of F0 from its median, in octaves, times this: 0 is a drone, -1 upside down.
         voicing: added to the logits of voicing: -10 is a whisper, 10 a buzz.
-
-    Returns:
-        (s), whole frames of 320 only.
     """
     with torch.inference_mode():
         mel = features.log_mel(_samples(wave))

@@ -2,8 +2,7 @@
 
 A player is a frame of HTML of its own, so that its keys do not reach the notebook and nothing outside is
 needed: the sound is a 16-bit WAV file inside the page. Space plays and stops, left and right move a tenth of
-a second, Home returns to the beginning, M mutes, Tab goes to the next player; a click in the picture moves
-there.
+a second, Home returns to the start, M mutes, Tab goes to the next player, a click in the picture moves there.
 
 What is played is equally loud everywhere, so that no slider hurts an ear and no sound wins by its level;
 where the level is what is to be heard, `loudness=None` leaves it alone.
@@ -77,7 +76,7 @@ def compare(waves: Mapping[str, ArrayLike], text: str = "", loudness: float | No
     Args:
         waves: each sound `(s,)` at 16 kHz under its name.
         text: what all of them say; when each word is said is estimated from the letters and the pauses.
-        loudness: in dB of full scale at which they are played; None plays them as they are.
+        loudness: in dB of full scale at which they are played; None leaves their levels alone.
     """
     if not waves:
         raise LabError("there is no sound to compare: give at least one, under its name.")
@@ -106,26 +105,26 @@ def under(player: Player, picture: plots.Picture) -> Player:
 def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
     """Widgets above what `show` makes of their values, made anew whenever one of them is moved.
 
-    Unlike `ipywidgets.interact`, a mistake in the first answer is the cell's own error, and the answer is
-    an ordinary output: seen where no widgets are. When moves come faster than answers, the last one is
-    answered.
-
-    Args:
-        show: takes the widgets' values by name; gives what is displayed, a tuple one below the other.
-        choices: widgets by the name of the argument they set.
+    `show` takes the widgets' values by name; the parts of a tuple are displayed one below the other. Unlike
+    with `ipywidgets.interact`, a mistake in the first answer is the cell's own error, and the answer is an
+    ordinary output: seen where no widgets are. When moves come faster than answers, the last is answered.
     """
+    rows = list[ipywidgets.Widget]()
     for name, widget in choices.items():
         widget.description = widget.description or name.replace("_", " ")
         widget.style = {"description_width": "9rem"}
         widget.layout.width = "min(40rem, 100%)"
         if hasattr(widget, "continuous_update"):
             widget.continuous_update = False
+        if isinstance(widget, ipywidgets.Text):
+            widget = ipywidgets.HBox([widget, ipywidgets.Label("then Enter")])
+        rows.append(widget)
 
     def answer() -> tuple[Any, ...]:
         parts = show(**{name: widget.value for name, widget in choices.items()})
         return parts if isinstance(parts, tuple) else (parts,)
 
-    display(ipywidgets.VBox([_with_hint(widget) for widget in choices.values()]))
+    display(ipywidgets.VBox(rows))
     places = [display(part, display_id=True) for part in answer()]
 
     def update(_change: Any) -> None:
@@ -151,22 +150,8 @@ def controls(show: Callable[..., Any], **choices: ipywidgets.Widget) -> None:
         widget.observe(moved, names="value")
 
 
-def _with_hint(widget: ipywidgets.Widget) -> ipywidgets.Widget:
-    """A field for text says that Enter is needed."""
-    return (
-        ipywidgets.HBox([widget, ipywidgets.Label("then Enter")])
-        if isinstance(widget, ipywidgets.Text)
-        else widget
-    )
-
-
 def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
-    """A melody alone, words and voice gone: F0 `(f,)` in Hz as a soft tone `(s,)`, silent where it is 0.
-
-    Args:
-        f0: at 50 Hz.
-        level: amplitude of the tone.
-    """
+    """A melody alone, words and voice gone: F0 `(f,)` in Hz as a soft tone `(s,)`, silent where it is 0."""
     hertz = np.asarray(f0, dtype=np.float64)
     frames = np.arange(len(hertz) * HOP) / HOP
     voiced = hertz > 0
@@ -178,14 +163,8 @@ def hum(f0: ArrayLike, level: float = 0.15) -> NDArray[np.float32]:
 
 
 def word_times(text: str, energy: ArrayLike) -> list[tuple[str, float, float]]:
-    """When each word is said, about: letters share the frames that are not pauses evenly.
-
-    Args:
-        text: words with spaces between them.
-        energy: `(f,)` in dB.
-
-    Returns:
-        word, beginning and end in seconds.
+    """Words with the seconds where each begins and ends, about: letters share the frames that are not pauses
+    evenly, as the energy `(f,)` in dB tells.
     """
     words = text.split()
     sounding = np.flatnonzero(metrics.speech_frames(energy))

@@ -43,6 +43,7 @@ MEL_TICKS = (250, 500, 1000, 2000, 4000)
 COLOUR_MAP = "cividis"
 DPI = 96
 WIDTH = 10.0
+SPACE = "␣"
 MOST_POINTS = 2000
 """Points of a drawn waveform; each stands for the lowest and highest sample of its stretch."""
 
@@ -101,13 +102,7 @@ class Picture:
 
 
 def sheet(rows: int = 1, columns: int = 1, height: float = 3.0) -> tuple[Figure, NDArray[Any]]:
-    """A figure as wide as the page with empty axes `(rows, columns)`, always a grid.
-
-    Args:
-        rows: of axes.
-        columns: of axes.
-        height: of a row, in inches.
-    """
+    """A figure as wide as the page with a grid of empty axes `(rows, columns)`, each row `height` inches."""
     figure = Figure(figsize=(WIDTH, height * rows), dpi=DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -139,13 +134,9 @@ def mel(
     f0: ArrayLike | None = None,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> AxesImage:
-    """Draw a log-mel over seconds and Hz.
+    """Draw a log-mel `(f m)` over seconds and Hz, and F0 `(f,)` in Hz over it on a scale of its own.
 
-    Args:
-        log_mel: `(f m)` at 50 Hz.
-        ax: where.
-        f0: `(f,)` in Hz, drawn over it on a scale of its own.
-        limits: lowest and highest value of the colours, to compare pictures; the mel's own without them.
+    `limits` are the lowest and highest value of the colours, to compare pictures; the mel's own without them.
     """
     frames = np.asarray(log_mel, dtype=np.float32)
     seconds = len(frames) / FRAME_RATE
@@ -188,11 +179,7 @@ def fit_f0(axes: Sequence[Axes]) -> None:
 
 
 def legend(ax: Axes) -> None:
-    """Name what is drawn on a figure's axes in rows above them, where no curve is.
-
-    Args:
-        ax: any axes of a `sheet`; what several of them name alike is named once.
-    """
+    """Name what is drawn on all axes of a `sheet` in rows above them, where no curve is, each name once."""
     figure = ax.get_figure(root=True)
     assert figure is not None, "axes are on a figure"
     for old in list(figure.legends):
@@ -229,11 +216,7 @@ def speech(
 ) -> Figure:
     """A sound `(s,)` at 16 kHz as waveform and mel with F0, one above the other on one axis of time.
 
-    Args:
-        wave: the sound.
-        seconds: how long the axis is, to compare sounds; the sound's own length without it.
-        peak: how high the waveform's axis reaches, to compare sounds; the sound's own without it.
-        width: in inches.
+    To compare sounds, `seconds` is how long the axis is and `peak` how high the waveform's axis reaches.
     """
     samples = np.asarray(wave, dtype=np.float32)
     log_mel, f0, _ = features.extract(samples)
@@ -248,12 +231,7 @@ def speech(
 
 
 def tuning(rows: pd.DataFrame, title: str = "") -> Picture:
-    """What was measured while tuning: a panel a measure over steps; a cross where something looks hacked.
-
-    Args:
-        rows: of `tune.monitor`; measures that it lacks stay empty.
-        title: what the tuning is called.
-    """
+    """Rows of `tune.monitor`: a panel for each measure over steps; a cross where something looks hacked."""
     figure, panels = sheet(2, 4, height=2.5)
     suspect = rows[rows["signs"] > 0]
     for ax, (name, label) in zip(panels.flat, TUNING.items(), strict=True):
@@ -281,10 +259,6 @@ def _image(
     return ax.imshow(values, origin="lower", aspect="auto", interpolation="nearest", extent=extent, **look)
 
 
-def _visible(symbol: str) -> str:
-    return symbol if symbol.strip() else "␣"
-
-
 def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
     """F0 `(f,)` as a line with gaps."""
     hertz = np.asarray(f0, dtype=np.float64)
@@ -293,40 +267,29 @@ def _line(f0: ArrayLike, ax: Axes, **look: Any) -> None:
 
 
 def clock(symbols: Sequence[str], places: ArrayLike, n_tokens: int, ax: Axes) -> None:
-    """Draw where the symbols `(n,)` of a text stand on the language model's clock, above the speech tokens.
-
-    Args:
-        symbols: as they are written.
-        places: `(n,)` in speech tokens.
-        n_tokens: how many tokens are marked below.
-        ax: where.
-    """
+    """Draw where symbols `(n,)` stand on the language model's clock, in speech tokens, above the tokens."""
     previous, height = -np.inf, 0.5
     for symbol, place in zip(symbols, np.asarray(places, dtype=np.float64), strict=True):
         height = 0.5 if place - previous > 1 or height > 0.5 else 0.75
         previous = place
         ax.plot([place, place], [0.08, height], color=COLOURS[0], linewidth=1)
-        ax.text(place, height + 0.05, _visible(symbol), ha="center", color=COLOURS[0])
+        ax.text(place, height + 0.05, symbol.strip() or SPACE, ha="center", color=COLOURS[0])
     ax.plot(np.arange(n_tokens) + 2, np.zeros(n_tokens), "s", color=COLOURS[3], markersize=4)
     ax.set(xlabel="place on the clock, in speech tokens of 40 ms", ylim=(-0.3, 1.15))
     ax.set_yticks([0, 0.6], ["speech", "text"])
 
 
 def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayLike) -> None:
-    """Draw how strongly each speech token `(t, n)` looks at each symbol of the text.
+    """Draw how strongly, 0 to 1, each speech token looks at each symbol of the text `(t, n)`.
 
-    Args:
-        weights: 0 to 1.
-        symbols: the text's, as they are written; they stand on the vertical axis.
-        ax: where.
-        places: `(n,)` on the clock, in speech tokens: a line where each symbol is expected to sound.
+    A line says where each symbol is expected to sound: its places `(n,)` on the clock, in speech tokens.
     """
     looks = np.asarray(weights, dtype=np.float64)
     image = ax.imshow(looks.T, aspect="auto", cmap=COLOUR_MAP, interpolation="nearest", vmin=0)
     clock = np.asarray(places, dtype=np.float64) - 2
     outline = [Stroke(linewidth=3.5, foreground=INK), Normal()]
     ax.plot(clock, range(len(clock)), color="white", linewidth=1.5, path_effects=outline, label="the clock")
-    ax.set_yticks(range(len(symbols)), [_visible(symbol) for symbol in symbols], fontsize=9)
+    ax.set_yticks(range(len(symbols)), [symbol.strip() or SPACE for symbol in symbols], fontsize=9)
     ax.set(xlabel="speech token", ylabel="text, from top to bottom", xlim=(-0.5, len(looks) - 0.5))
     ax.legend(loc="lower left", labelcolor="white", frameon=False)
     ax.figure.colorbar(image, ax=ax, label="share of attention")
@@ -335,14 +298,9 @@ def reading(weights: ArrayLike, symbols: Sequence[str], ax: Axes, places: ArrayL
 def bins(
     values: ArrayLike, ax: Axes, label: str, limits: tuple[float, float], colours: str = COLOUR_MAP
 ) -> None:
-    """Draw something `(k, f)` that each frequency bin from 0 to 8 kHz has in each frame of 20 ms.
+    """Draw what each frequency bin from 0 to 8 kHz has in each frame of 20 ms `(k, f)`, such as levels in dB.
 
-    Args:
-        values: such as levels in dB, or phases.
-        ax: where.
-        label: what they are, with the unit.
-        limits: lowest and highest value of the colours.
-        colours: a cyclic map such as `twilight` for angles.
+    `label` says what it is, with the unit; angles need cyclic colours, such as `twilight`.
     """
     frames = np.asarray(values, dtype=np.float32)
     seconds = frames.shape[1] / FRAME_RATE

@@ -38,16 +38,8 @@ def notebooks(only: str = "") -> list[Path]:
 def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int = 2) -> dict[str, float]:
     """Run notebooks without a person and keep them, with their sounds, as notebooks and as pages.
 
-    After an error those that run are let end, and no other begins.
-
-    Args:
-        preset_name: at which size.
-        paths: which notebooks.
-        folder: where the executed ones go.
-        workers: notebooks at a time, which share the cores.
-
-    Returns:
-        seconds by notebook.
+    So many `workers` share the cores; the seconds of each notebook are returned. After an error those that
+    run are let end, and no other begins.
     """
     from nbconvert import HTMLExporter
 
@@ -57,24 +49,23 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     places = asyncio.Semaphore(workers)
 
     async def keep(path: Path) -> None:
-        began = time.monotonic()
-        book = await _executed(path, preset_name, cores)
-        seconds[path.stem] = time.monotonic() - began
-        nbformat.write(book, folder / path.name)
-        page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
-        (folder / path.name).with_suffix(".html").write_text(page, encoding="utf-8")
-        print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
-
-    async def keep_unless_broken(path: Path) -> None:
         async with places:
-            if not errors:
-                try:
-                    await keep(path)
-                except Exception as error:
-                    errors.append(error)
+            if errors:
+                return
+            began = time.monotonic()
+            try:
+                book = await _executed(path, preset_name, cores)
+                nbformat.write(book, folder / path.name)
+                page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
+                (folder / f"{path.stem}.html").write_text(page, encoding="utf-8")
+            except Exception as error:
+                errors.append(error)
+            else:
+                seconds[path.stem] = time.monotonic() - began
+                print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
 
     async def keep_all() -> None:
-        await asyncio.gather(*map(keep_unless_broken, paths))
+        await asyncio.gather(*map(keep, paths))
 
     asyncio.run(keep_all())
     for error in errors:
@@ -93,12 +84,9 @@ def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
 async def _executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
     """The same beside others, on so many cores."""
     book = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
-        book,
-        timeout=LONGEST,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=QUIET,
+        book, timeout=LONGEST, kernel_name="python3", resources=place, extra_arguments=QUIET
     )
     environment = os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(files.ROOT), os.environ.get("PYTHONPATH")]))
