@@ -166,7 +166,7 @@ def part(value: float, spread: float, direction: str, margin: float, n_seeds: in
     draws = value + spread * np.random.default_rng(0).standard_normal(DRAWS)
     seeds = tuple(range(n_seeds))
     measured = Measured(np.full((1, n_seeds), value), np.tile(draws.reshape(-1, 1, 1), n_seeds), seeds, N)
-    return Part(lambda x: float(x[0, 0]), (measured,), direction, margin)
+    return Part(lambda x: x[..., 0, 0], (measured,), direction, margin)
 
 
 def test_fewer_than_three_seeds_settle_nothing() -> None:

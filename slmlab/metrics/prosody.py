@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
@@ -187,8 +187,7 @@ def mel_distance(mel: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) 
     return float(np.abs(difference).mean() * DB_PER_NEPER)
 
 
-@dataclass(frozen=True)
-class Expressivity:
+class Expressivity(NamedTuple):
     """What makes one utterance lively, each on its own scale."""
 
     f0_spread: float
@@ -208,8 +207,7 @@ def expressivity(f0: ArrayLike, energy: ArrayLike) -> Expressivity:
 
 
 def expressivity_scores(
-    utterances: Sequence[Expressivity],
-    authentic: Sequence[Expressivity],
+    utterances: Sequence[Expressivity] | Floats, authentic: Sequence[Expressivity] | Floats
 ) -> Floats:
     """z: the mean of the four ingredients, each standardised on authentic dev speech.
 
@@ -217,7 +215,7 @@ def expressivity_scores(
     speech looks lively.
 
     Args:
-        utterances: to be scored.
+        utterances: to be scored; ingredients (n 4).
         authentic: the speech whose mean is 0 and whose standard deviation is 1.
 
     Returns:
@@ -225,12 +223,14 @@ def expressivity_scores(
     """
     if len(authentic) < 2:
         raise LabError(f"standardising needs 2 or more authentic utterances, found {len(authentic)}.")
-    scale = _table(authentic)
+    scale, ingredients = (
+        np.asarray(x, np.float64, order="C").reshape(-1, 4) for x in (authentic, utterances)
+    )
     if np.isnan(scale).sum(0).max() > len(scale) - 2:
         raise LabError(
             "an ingredient of expressivity is undefined in the authentic speech: use longer speech."
         )
-    z = (_table(utterances) - np.nanmean(scale, 0)) / np.nanstd(scale, 0).clip(min=1e-9)
+    z = (ingredients - np.nanmean(scale, 0)) / np.nanstd(scale, 0).clip(min=1e-9)
     return average(z, 1)
 
 
@@ -240,8 +240,3 @@ def _both_voiced(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -
     theirs = np.asarray(reference, dtype=np.float64)[path[:, 1]]
     both = (ours > 0) & (theirs > 0)
     return ours[both], theirs[both]
-
-
-def _table(utterances: Sequence[Expressivity]) -> Floats:
-    """(n 4)"""
-    return np.array([astuple(utterance) for utterance in utterances], dtype=np.float64).reshape(-1, 4)

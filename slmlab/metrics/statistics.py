@@ -122,19 +122,28 @@ def all_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return max(for_it), min(1.0, len(pairs) * min(against_it))
 
 
-def correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Pearson's correlation; NaN when one side does not vary, or has fewer than 2 values."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    return float(np.corrcoef(a, b)[0, 1]) if varies(a) and varies(b) else float("nan")
+def correlation(x: ArrayLike, y: ArrayLike) -> Any:
+    """Pearson's correlation along the last axis; NaN where a side does not vary, or has fewer than 2 values."""
+    both = np.stack(np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)), -2)
+    if both.shape[-1] < 2:
+        return np.full(both.shape[:-2], np.nan)[()]
+    centred = both - both.mean(-1, keepdims=True)
+    covariance = centred @ centred.swapaxes(-1, -2) * (1 / (both.shape[-1] - 1))
+    deviations = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = covariance[..., 0, 1] / deviations[..., 0] / deviations[..., 1]
+    return np.where(varies(both).all(-1), np.clip(r, -1, 1), np.nan)[()]
 
 
-def varies(x: ArrayLike) -> bool:
-    """Whether values differ by more than rounding does: the deviation of equal ones is seldom just 0."""
+def varies(x: ArrayLike) -> Any:
+    """Whether values along the last axis differ by more than rounding does: equal ones seldom deviate by 0."""
     values = np.asarray(x, dtype=np.float64)
-    return len(values) > 1 and bool(np.ptp(values) > 1e-12 * np.abs(values).max())
+    if values.shape[-1] < 2:
+        return np.zeros(values.shape[:-1], dtype=bool)[()]
+    return np.ptp(values, axis=-1) > 1e-12 * np.abs(values).max(-1)
 
 
-def average(x: ArrayLike, axis: int | None = None) -> Any:
+def average(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Any:
     """Mean of what is defined; NaN, without a warning, where nothing is."""
     values = np.asarray(x, dtype=np.float64)
     defined = np.isfinite(values)
@@ -142,6 +151,6 @@ def average(x: ArrayLike, axis: int | None = None) -> Any:
     return np.where(defined, values, 0).sum(axis) / np.where(count > 0, count, np.nan)
 
 
-def ranks_agree(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation; NaN when one side does not vary."""
-    return correlation(rankdata(np.asarray(x)), rankdata(np.asarray(y)))
+def ranks_agree(x: ArrayLike, y: ArrayLike) -> Any:
+    """Spearman's rank correlation along the last axis; NaN where one side does not vary."""
+    return correlation(*(rankdata(np.asarray(side), axis=-1) for side in (x, y)))

@@ -15,7 +15,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ PUBLISHED = [
 ]
 """Columns of a sentence that are published."""
 SECONDS = ["training_seconds", "tuning_seconds", "speaking_seconds"]
+SYSTEM = ["method", "part", "alpha"]
+"""Columns that say which system a row is of."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,16 @@ class Aligned:
     """The recordings of the same sentences, by language."""
     seconds: dict[str, float]
     """What speech and tokens took, by language, before any unit."""
+
+    @cached_property
+    def rows_of(self) -> dict[Any, pd.DataFrame]:
+        """The rows by method, part and α."""
+        return dict(list(self.rows.groupby(SYSTEM)))
+
+    @cached_property
+    def runs_of(self) -> dict[Any, pd.DataFrame]:
+        """The runs by method, part and α."""
+        return dict(list(self.runs.groupby(SYSTEM)))
 
 
 def plan(

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from slmlab import files, metrics
 from slmlab.errors import LabError
-from slmlab.metrics import Expressivity, expressivity_scores
+from slmlab.metrics import expressivity_scores
 from slmlab.metrics.statistics import (
     Estimate,
     all_of,
@@ -37,7 +37,8 @@ from slmlab.study.alignment import ALONE, ALPHA, ALPHAS, CANDIDATES, FOREIGN, ST
 from slmlab.study.scaling import DRAWS, ENTROPY, REAL, Results
 
 Floats = NDArray[np.float64]
-Function = Callable[..., float]
+Function = Callable[..., Any]
+"""Numbers (… k s) → (…): of all sentences at once, or of each draw."""
 Family = dict[str, dict[str, Any]]
 """Judged claims by id."""
 DECLARATIONS = files.ROOT / "data" / "claims.toml"
@@ -82,6 +83,7 @@ class Claim:
     """`needs listeners`: the paper asked people, this is a stand-in. `structural`: true by construction."""
 
 
+@cache
 def declared() -> tuple[Claim, ...]:
     """All claims, in the order of their file."""
     claims = tomllib.loads(DECLARATIONS.read_text(encoding="utf-8"))
@@ -113,7 +115,7 @@ class Part:
     """One inequality; a claim holds when all of its parts do. The first part is the one that is reported."""
 
     of: Function
-    """Arrays (k s) → number."""
+    """The number, of what is measured."""
     measured: tuple[Measured, ...]
     """What it is a function of."""
     direction: str
@@ -127,9 +129,9 @@ class Part:
     def estimate(self) -> Estimate:
         """The number with its draws."""
         n_draws = min(len(m.draws) for m in self.measured)
-        draws = [self.of(*(m.draws[d] for m in self.measured)) for d in range(n_draws)]
+        draws = self.of(*(m.draws[:n_draws] for m in self.measured))
         moved = self.limits == CORRELATION or any(m.lacking for m in self.measured)
-        return estimated(self.of(*(m.value for m in self.measured)), draws, moved, self.limits)
+        return estimated(float(self.of(*(m.value for m in self.measured))), draws, moved, self.limits)
 
     def by_seed(self) -> list[float]:
         """The number of each seed alone."""
@@ -177,20 +179,19 @@ class Arm:
             NoRows: there is no such seed, or too few recordings to standardise expressivity on.
         """
 
-        def marked(table: pd.DataFrame) -> pd.DataFrame:
-            parts = []
-            for point, (method, part, alpha) in enumerate(systems):
-                own = (table["method"] == method) & (table["part"] == part)
-                parts.append(table[own & np.isclose(table["alpha"], alpha)].assign(point=float(point)))
-            return pd.concat(parts, ignore_index=True)
-
-        runs = marked(results.runs)
-        shared = runs.groupby("seed")["point"].nunique() if len(runs) else pd.Series(dtype=int)
-        seeds = shared.index[shared == len(systems)]
-        if not len(seeds):
+        none = pd.DataFrame({"seed": []})
+        seeds = set.intersection(*(set(results.runs_of.get(system, none)["seed"]) for system in systems))
+        if not seeds:
             raise NoRows(f"No seed has rows of all of {', '.join(system.method for system in systems)}.")
+
+        def marked(table: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
+            rows = pd.concat(
+                [table[system].assign(point=float(point)) for point, system in enumerate(systems)]
+            )
+            return rows[rows["seed"].isin(seeds)]
+
+        rows, runs = marked(results.rows_of), marked(results.runs_of)
         recordings = results.recordings[results.recordings["language"] == runs["language"].iloc[0]]
-        rows, runs = (table[table["seed"].isin(seeds)] for table in (marked(results.rows), runs))
         try:
             return cls(rows, runs, recordings)
         except LabError as error:
@@ -269,10 +270,16 @@ def _alike(cells: pd.DataFrame) -> list[int]:
 def ratio(above: Floats, below: Floats, seeds: Sequence[int] = ()) -> Measured:
     """Sums over sentences (k s n) divided: of all, and of each draw; NaN where nothing is counted."""
     n = above.shape[-1]
-    times = np.stack([np.bincount(draw, minlength=n) for draw in draws_of(n, DRAWS)]).astype(np.float64)
+    times = _counts(n)
     with np.errstate(invalid="ignore"):
         drawn = [einsum(x, times, "k s n, d n -> d k s") for x in (above, below)]
         return Measured(above.sum(-1) / below.sum(-1), drawn[0] / drawn[1], tuple(seeds), n)
+
+
+@cache
+def _counts(n: int) -> Floats:
+    """(d n): how often each draw takes each sentence."""
+    return np.stack([np.bincount(draw, minlength=n) for draw in draws_of(n, DRAWS)]).astype(np.float64)
 
 
 def mean_of(x: Floats, counted: NDArray[np.bool_], seeds: Sequence[int]) -> Measured:
@@ -308,13 +315,10 @@ def summed(
 def with_scores(rows: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
     """Rows with `cer`, `clear` and expressivity `z`, standardised on the dev recordings."""
     names = ["f0_spread", "f0_range_semitones", "energy_std", "rate_variation"]
-
-    def ingredients(table: pd.DataFrame) -> list[Expressivity]:
-        return [Expressivity(*map(float, row)) for row in table[names].itertuples(index=False)]
-
     cer = rows["letter_errors"] / rows["letters"]
     clear = (cer <= metrics.CLEAR) & (rows["voiced"] >= VOICED)
-    z = expressivity_scores(ingredients(rows), ingredients(recordings[recordings["split"] == "dev"]))
+    dev = recordings[recordings["split"] == "dev"]
+    z = expressivity_scores(rows[names].to_numpy(np.float64), dev[names].to_numpy(np.float64))
     return rows.assign(cer=cer, clear=clear, z=z)
 
 
@@ -370,14 +374,19 @@ def _bits(codes: NDArray[np.int64]) -> float:
     return float(-(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum())
 
 
-def point_change(i: int, j: int | slice) -> Function:
-    """Numbers (k s) → point i less point j, mean over seeds."""
-    return lambda x: float(average(x[i]) - average(x[j]))
+def point_change(i: int, j: int) -> Function:
+    """Point i less point j, mean over seeds."""
+    return lambda x: average(x[..., i, :], -1) - average(x[..., j, :], -1)
 
 
-def mean(x: Floats) -> float:
-    """Numbers (1 s) → their mean over seeds."""
-    return float(average(x))
+def mean(x: Floats) -> Any:
+    """The mean over points and seeds."""
+    return average(x, (-2, -1))
+
+
+def flat(x: Floats) -> Floats:
+    """All runs in a row, seeds of a point together."""
+    return rearrange(x, "... k s -> ... (k s)")
 
 
 def _better_first(measured: Measured, ends: tuple[int, int]) -> list[int]:
@@ -397,19 +406,20 @@ def erosion_parts(results: Results, name: str) -> dict[str, list[Part]]:
     other = mixture_entropies(results.mixture, REAL[name], [0, best, 1], 1)
 
     def theory(x: Floats) -> Floats:
-        return np.interp(arm.alphas()[:, : x.shape[1]], grid, curve)
+        return np.interp(arm.alphas()[:, : x.shape[-1]], grid, curve)
 
-    def falls(x: Floats, y: Floats) -> float:
-        return half_fall(points, average(x, 1)) - half_fall(points, average(y, 1))
+    def falls(x: Floats, y: Floats) -> Any:
+        x, y = (np.apply_along_axis(partial(half_fall, points), -1, average(side, -1)) for side in (x, y))
+        return x - y
 
-    def rises(x: Floats) -> float:
-        return ranks_agree(np.repeat(points, x.shape[1]), x.ravel())
+    def rises(x: Floats) -> Any:
+        return ranks_agree(np.repeat(points, x.shape[-1]), flat(x))
 
-    def follows(x: Floats) -> float:
-        return correlation(x.ravel(), theory(x).ravel())
+    def follows(x: Floats) -> Any:
+        return correlation(flat(x), flat(theory(x)))
 
-    def often(x: Floats) -> float:
-        return float(average(x[points >= 0.8]) - average(x[half]))
+    def often(x: Floats) -> Any:
+        return mean(x[..., points >= 0.8, :]) - average(x[..., half, :], -1)
 
     repetition = [arm.mean(name) for name in ("repetition", "repetition_spoken")]
     flatter = arm.change("z", end, 0)
@@ -437,16 +447,14 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["h_window", "f0_std", "f0_range", "energy_std", "f0_correlation", "f0_rmse", "melody_entropy"]
     usable = rows[(rows["noise"] == 0) & (rows["voiced"] >= VOICED) & rows["h_window"].notna()]
-    tables = []
-    for (seed, sentence), group in usable.groupby(["seed", "sentence"]):
-        ordered = group.sort_values("h_window")
-        quarter = len(ordered) // 4
-        low, high = ordered.iloc[:quarter], ordered.iloc[::-1].iloc[:quarter]
-        matched = np.abs(low["word_errors"].to_numpy(int) - high["word_errors"].to_numpy(int)) <= 1
-        difference = (high[names].to_numpy(float) - low[names].to_numpy(float))[matched]
-        tables.append(pd.DataFrame(difference, columns=names).assign(seed=seed, sentence=sentence))
-    none = pd.DataFrame(columns=[*names, "seed", "sentence"], dtype=np.float64)
-    return pd.concat(tables, ignore_index=True) if tables else none
+    h = usable.groupby(["seed", "sentence"])["h_window"]
+    n, from_below = h.transform("size"), h.transform(lambda text: np.argsort(np.argsort(text.to_numpy())))
+    high, low = (
+        usable.assign(place=place)[place < n // 4].set_index(["seed", "sentence", "place"])
+        for place in (n - 1 - from_below, from_below)
+    )
+    difference = (high[["word_errors", *names]] - low[["word_errors", *names]]).sort_index()
+    return difference.loc[difference["word_errors"].abs() <= 1, names].reset_index()
 
 
 def entropy_parts(results: Results) -> dict[str, list[Part]]:
@@ -481,9 +489,9 @@ def noise_effects(rows: pd.DataFrame) -> pd.DataFrame:
     return (noisy[names] - plain[names]).dropna(how="all").assign(pairs=1.0).reset_index()
 
 
-def _correlation(by_h: Floats, by_f: Floats) -> float:
+def _correlation(by_h: Floats, by_f: Floats) -> Any:
     """r from two slopes, cov / var h and cov / var f: the root of their product, signed."""
-    return float(average(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f))))
+    return mean(np.sign(by_h) * np.sqrt(np.maximum(0, by_h * by_f)))
 
 
 def alignment_parts(results: Aligned, claim: Claim) -> list[Part]:
@@ -508,8 +516,9 @@ def _grows_with_alpha(results: Aligned, claim: Claim) -> list[Part]:
     systems = [System(method, alpha=alpha) for method in ("sft", "dgsa") for alpha in ALPHAS]
     h, n = Arm.of_systems(results, systems).entropy(), len(ALPHAS)
 
-    def rises(x: Floats) -> float:
-        return ranks_agree(np.repeat(np.array(ALPHAS) - ALPHA_STAR, x.shape[1]), (x[n:] - x[:n]).ravel())
+    def rises(x: Floats) -> Any:
+        alphas = np.repeat(np.array(ALPHAS) - ALPHA_STAR, x.shape[-1])
+        return ranks_agree(alphas, flat(x[..., n:, :] - x[..., :n, :]))
 
     return [Part(rises, (h,), "above", 0.0, CORRELATION)]
 
@@ -538,9 +547,9 @@ def _fastest_first(results: Aligned, claim: Claim) -> list[Part]:
     whole = over_rounds(results, 4)
     wer, late = whole.measure("wer"), len(whole.points) - 3
 
-    def slows(x: Floats) -> float:
-        w = average(x, 1)
-        return float((w[0] - w[2]) / 2 - (w[2] - w[-1]) / late)
+    def slows(x: Floats) -> Any:
+        w = average(x, -1)
+        return (w[..., 0] - w[..., 2]) / 2 - (w[..., 2] - w[..., -1]) / late
 
     return [Part(slows, (wer,), "above"), Part(point_change(-1, 0), (wer,), "below")]
 
@@ -592,8 +601,8 @@ def _with_temperature(results: Aligned, claim: Claim) -> list[Part]:
     h = set_entropies(results)[1]
     by_heat = replace(h, value=h.value[:-1], draws=h.draws[:, :-1])
 
-    def rises(x: Floats) -> float:
-        return float(average(np.array([ranks_agree(range(len(x)), x[:, s]) for s in range(x.shape[1])])))
+    def rises(x: Floats) -> Any:
+        return average(ranks_agree(np.arange(x.shape[-2]), rearrange(x, "... k s -> ... s k")), -1)
 
     up = [Part(rises, (measured,), "above", 0.0, CORRELATION) for measured in (wer, by_heat, loops)]
     return [*up, Part(rises, (passed,), "below", 0.0, CORRELATION)]
@@ -609,8 +618,9 @@ def _accepted(results: Aligned, claim: Claim) -> list[Part]:
     wer = by_text(last, "errors", "words", "temperature")
     good = by_text(last, "passed_errors", "passed_words")
 
-    def nearer(x: Floats, y: Floats) -> float:
-        return float(average(np.abs(y[0] - x[0])) - average(np.abs(y[0] - x[one])))
+    def nearer(x: Floats, y: Floats) -> Any:
+        lowest, usual = (average(np.abs(y[..., 0, :] - x[..., i, :]), -1) for i in (0, one))
+        return lowest - usual
 
     return [Part(point_change(accepted, one), (h,), "above"), Part(nearer, (wer, good), "below")]
 
