@@ -192,7 +192,7 @@ class Expressivity(NamedTuple):
 
     f0_spread: float
     """Semitones."""
-    f0_range: float
+    f0_range_semitones: float
     """5th to 95th percentile, in semitones."""
     energy_std: float
     """dB, over speech frames."""

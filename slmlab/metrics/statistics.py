@@ -123,8 +123,8 @@ def all_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def correlation(x: ArrayLike, y: ArrayLike) -> Any:
-    """Pearson's correlation along the last axis; NaN where a side does not vary, or has fewer than 2 values."""
-    both = np.stack(np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)), -2)
+    """Pearson's correlation along the last axis; NaN where a side does not vary or has one value."""
+    both = np.stack(np.broadcast_arrays(x, y), -2).astype(np.float64)
     if both.shape[-1] < 2:
         return np.full(both.shape[:-2], np.nan)[()]
     centred = both - both.mean(-1, keepdims=True)
@@ -136,7 +136,7 @@ def correlation(x: ArrayLike, y: ArrayLike) -> Any:
 
 
 def varies(x: ArrayLike) -> Any:
-    """Whether values along the last axis differ by more than rounding does: equal ones seldom deviate by 0."""
+    """Whether values along the last axis differ by more than rounding: equal ones seldom deviate by 0."""
     values = np.asarray(x, dtype=np.float64)
     if values.shape[-1] < 2:
         return np.zeros(values.shape[:-1], dtype=bool)[()]

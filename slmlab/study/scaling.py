@@ -489,11 +489,7 @@ class Prompts:
         mel, f0, energy = features.extract(wave)
         path = metrics.align(mel, self.recordings.mel(i))
         errors, words = count_words(text, heard, language)
-        recorded_f0, letters = (
-            self.recordings.f0(i),
-            len(find(language).counted_letters(text)),
-        )
-        lively = metrics.expressivity(f0, energy)
+        recorded_f0, letters = self.recordings.f0(i), len(find(language).counted_letters(text))
         embedding = self.chain.speaker(mel[None], torch.tensor([len(mel)]))[0]
         sims = [metrics.similarity(embedding, timbre[:-1]) for timbre in self.timbres]
         strangers = [sim for sim, who in zip(sims, self.speakers, strict=True) if who != self.speakers[i]]
@@ -513,10 +509,7 @@ class Prompts:
             "melody_entropy": metrics.melody_entropy(f0),
             "f0_std": metrics.f0_std(f0),
             "f0_range": metrics.f0_range(f0),
-            "f0_spread": lively.f0_spread,
-            "f0_range_semitones": lively.f0_range,
-            "energy_std": lively.energy_std,
-            "rate_variation": lively.rate_variation,
+            **metrics.expressivity(f0, energy)._asdict(),
             "voiced": metrics.voiced_share(f0, energy),
             "f0_correlation": metrics.f0_correlation(f0, recorded_f0, path),
             "f0_rmse": metrics.f0_rmse(f0, recorded_f0, path),

@@ -10,7 +10,7 @@ Axis legend: k points of an arm (or systems), s seeds, d draws.
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -337,7 +337,7 @@ def by_alpha(results: Aligned) -> Section:
     pairs = {alpha: [System("dgsa", alpha=alpha), System("sft", alpha=alpha)] for alpha in ALPHAS}
     lines = []
     for alpha, both in claims.arms(results, pairs).items():
-        h, changes = both.entropy(), [_change(both, name) for name in ("h", "wer", "z")]
+        h, changes = both.entropy(), [both.difference(name) for name in ("h", "wer", "z")]
         measured = [shown(h, place=1), shown(h), *map(shown, changes)]
         lines.append([f"{100 * alpha:.0f} %", *measured, str(len(both.seeds))])
     if len(lines) < 2:
@@ -435,20 +435,12 @@ def votes(results: Aligned) -> Section:
     lines = []
     for label, name in {"F0 spread, semitones": "f0_spread", "WER %": "wer", "H_p bits": "h"}.items():
         x = both.measure(name)
-        lines.append([label, shown(x, place=1), shown(x), shown(_change(both, name))])
+        lines.append([label, shown(x, place=1), shown(x), shown(both.difference(name))])
     text = (
         "Simulated listeners, programs and no people, prefer the livelier of two samples; their votes went "
         "through the store, the rules and the export of the listening page, and the model learned from them."
     )
     return Section("From votes to a model", text, ["", "Start", "After the votes", "Change"], lines)
-
-
-def _change(both: Arm, name: str) -> Measured:
-    """The first system less the second; prosody on sentences that are clear in both."""
-    if name in ("f0_spread", "z"):
-        return both.change(name, 0, 1)
-    x = both.measure(name)
-    return replace(x, value=x.value[:1] - x.value[1:], draws=x.draws[:, :1] - x.draws[:, 1:])
 
 
 def agreement(results: Aligned) -> Section:
