@@ -14,8 +14,8 @@ from slmlab.models.lm import LMConfig, SpeechLM, assemble, lm_loss, log_probs, p
 from slmlab.models.transformer import Block, rotate, rotation, side_by_side, unit_rms
 
 CONFIG = LMConfig(Alphabet(tuple("abcdefghi")), ("vi", "sw"), width=32, layers=2, heads=2, kv_heads=2, ffn=48)
-TEXTS, CODES, STYLES = [[1, 2, 3], [4, 5, 6, 7, 8]], [[0, 6560], [7, 7, 7, 1]], [[], [20, 30]]
-LANGUAGES = ["vi", "sw"]
+PROMPTS = [prompt_ids(CONFIG, [1, 2, 3], "vi"), prompt_ids(CONFIG, [4, 5, 6, 7, 8], "sw", [20, 30])]
+CODES = [[0, 6560], [7, 7, 7, 1]]
 
 
 def lively(config: LMConfig = CONFIG, spread: float = 0.3) -> SpeechLM:
@@ -30,7 +30,7 @@ def lively(config: LMConfig = CONFIG, spread: float = 0.3) -> SpeechLM:
 
 def test_a_sequence_is_laid_out_as_documented() -> None:
     """Ids: symbols 0-9, vi 10, sw 11, <style> 12, <speech> 13, <end> 14, codes from 15 on."""
-    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    batch = assemble(CONFIG, PROMPTS, CODES)
     assert batch.ids.tolist() == [
         [10, 1, 2, 3, 13, 15, 6575, 0, 0, 0, 0, 0, 0, 0],
         [11, 12, 35, 45, 4, 5, 6, 7, 8, 13, 22, 22, 22, 16],
@@ -50,7 +50,7 @@ def test_unknown_languages_and_endless_sequences_are_refused() -> None:
         prompt_ids(CONFIG, [1], "lo")
     short = dataclasses.replace(CONFIG, max_positions=8)
     with pytest.raises(LabError, match="14 positions, more than the 8"):
-        assemble(short, TEXTS, CODES, LANGUAGES, STYLES)
+        assemble(short, PROMPTS, CODES)
 
 
 def test_a_code_is_the_sum_of_its_digits_its_halves_and_itself() -> None:
@@ -73,7 +73,7 @@ def test_the_clock_of_speech_runs_beside_the_text() -> None:
     model.pace[:] = 0
     model.pace[0, [1, 2, 3]] = torch.tensor([2, 0.5, 1])
     model.pace[1, [4, 5, 6, 7, 8]] = 1.0
-    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    batch = assemble(CONFIG, PROMPTS, CODES)
     first, second = model.positions(batch.ids).tolist()
     assert first[:7] == [0, 1, 3, 3.5, 1, 2, 3]
     assert second == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8]
@@ -94,18 +94,16 @@ def test_pace_is_found_again_from_lengths_alone() -> None:
 
 def test_padding_and_neighbours_change_nothing() -> None:
     model = lively()
-    both = model(assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES).ids)
+    both = model(assemble(CONFIG, PROMPTS, CODES).ids)
     for i in range(2):
-        alone = model(
-            assemble(CONFIG, TEXTS[i : i + 1], CODES[i : i + 1], LANGUAGES[i : i + 1], STYLES[i : i + 1]).ids
-        )
+        alone = model(assemble(CONFIG, PROMPTS[i : i + 1], CODES[i : i + 1]).ids)
         torch.testing.assert_close(both[i, : alone.shape[1]], alone[0])
 
 
 @torch.no_grad()
 def test_nothing_is_seen_before_it_is_read() -> None:
     model = lively()
-    ids = assemble(CONFIG, TEXTS[:1], [[5, 6, 7, 8]], ["vi"], [[]]).ids
+    ids = assemble(CONFIG, PROMPTS[:1], [[5, 6, 7, 8]]).ids
     changed = ids.clone()
     changed[0, 7] += 1
     before, after = model(ids)[0], model(changed)[0]
@@ -124,7 +122,7 @@ def test_log_probabilities_and_gradients_equal_the_long_way(
 ) -> None:
     monkeypatch.setattr("slmlab.models.lm.CHUNK", chunk)
     model = lively()
-    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    batch = assemble(CONFIG, PROMPTS, CODES)
     weights = torch.linspace(-1, 2, len(batch.targets)).double()
     gradients = []
     for way in (
@@ -139,7 +137,7 @@ def test_log_probabilities_and_gradients_equal_the_long_way(
 
 def test_rows_add_up_their_own_targets() -> None:
     model = lively()
-    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    batch = assemble(CONFIG, PROMPTS, CODES)
     each = target_log_probs(model, batch)
     torch.testing.assert_close(log_probs(model, batch), torch.stack([each[:3].sum(), each[3:].sum()]))
 
@@ -148,7 +146,7 @@ def test_rows_add_up_their_own_targets() -> None:
 def test_a_new_model_knows_nothing() -> None:
     """Its blocks are silent, so that all ids are nearly as likely."""
     torch.manual_seed(0)
-    loss, _ = lm_loss(SpeechLM(CONFIG), assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES))
+    loss, _ = lm_loss(SpeechLM(CONFIG), assemble(CONFIG, PROMPTS, CODES))
     assert float(loss) == pytest.approx(math.log(CONFIG.vocabulary), abs=0.2)
 
 
@@ -156,7 +154,7 @@ def test_it_learns_two_sentences_by_heart_and_every_part_takes_part() -> None:
     torch.manual_seed(0)
     model = SpeechLM(CONFIG)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch = assemble(CONFIG, TEXTS, CODES, LANGUAGES, STYLES)
+    batch = assemble(CONFIG, PROMPTS, CODES)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(40):
         optimiser.zero_grad()

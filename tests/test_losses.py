@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slmlab.models.lm import LMConfig, SpeechLM, assemble, log_probs
+from slmlab.models.lm import LMConfig, SpeechLM, assemble, log_probs, prompt_ids
 from slmlab.preference import losses
 from slmlab.training.presets import ALPHABET
 
@@ -142,13 +142,8 @@ def test_trl_agrees_on_label_smoothing(drawn: tuple[tuple[Tensor, ...], Tensor])
 
 def pair_of_utterances() -> tuple[SpeechLM, Any]:
     torch.manual_seed(0)
-    batch = assemble(
-        CONFIG,
-        [[1, 2, 3], [4, 5]] * 2,
-        [[7, 8], [9], [20, 30, 40], [50, 60]],
-        ["vi", "sw"] * 2,
-        [[], [3]] * 2,
-    )
+    prompts = [prompt_ids(CONFIG, [1, 2, 3], "vi"), prompt_ids(CONFIG, [4, 5], "sw", [3])] * 2
+    batch = assemble(CONFIG, prompts, [[7, 8], [9], [20, 30, 40], [50, 60]])
     return SpeechLM(CONFIG).double(), batch
 
 
@@ -165,5 +160,5 @@ def test_speech_and_end_are_scored_and_neither_text_nor_padding() -> None:
 
 def test_alone_or_in_a_batch_an_utterance_has_the_same_log_probability() -> None:
     model, batch = pair_of_utterances()
-    alone = assemble(CONFIG, [[4, 5]], [[50, 60]], ["sw"], [[3]])
+    alone = assemble(CONFIG, [prompt_ids(CONFIG, [4, 5], "sw", [3])], [[50, 60]])
     torch.testing.assert_close(log_probs(model, alone)[0], log_probs(model, batch)[3])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slmlab.errors import LabError
 from slmlab.language.text import Alphabet
-from slmlab.models.lm import LMConfig, SpeechLM, assemble
+from slmlab.models.lm import LMConfig, SpeechLM, assemble, prompt_ids
 
 SHARED = LMConfig(
     Alphabet(tuple("abcdefghijklmnopqrs")), ("vi", "sw"), width=48, layers=3, heads=4, kv_heads=2, ffn=80
@@ -34,7 +34,7 @@ def sequences(config: LMConfig) -> list[Tensor]:
         [[], [1, 2, 3], []],
     )
     rows = zip(texts, codes, styles, strict=True)
-    return [assemble(config, [t], [c], ["sw"], [s]).ids for t, c, s in rows]
+    return [assemble(config, [prompt_ids(config, t, "sw", s)], [c]).ids for t, c, s in rows]
 
 
 @pytest.mark.parametrize("config", [SHARED, dataclasses.replace(SHARED, kv_heads=4)])

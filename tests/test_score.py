@@ -27,7 +27,7 @@ class Echo:
     """A chain that gives a recording's number back, and remembers how much it was asked for at a time."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[list[str], list[int]]] = []
+        self.asked: list[tuple[list[str], list[int]]] = []
 
     def timbre(self, wave: torch.Tensor) -> torch.Tensor:
         """`(c,)`."""
@@ -39,7 +39,7 @@ class Echo:
 
     def say(self, texts: list[str], language: str, timbres: torch.Tensor, *how: object) -> list[object]:
         """Silence."""
-        self.batches.append((texts, list(how[2])))  # type: ignore[call-overload]
+        self.asked.append((texts, list(how[2])))  # type: ignore[call-overload]
         return [SimpleNamespace(wave=torch.zeros(1)) for _ in texts]
 
 
@@ -52,10 +52,9 @@ def test_a_voice_is_the_first_other_recording_s_and_a_manner_the_last_other_s() 
     assert {len(style) for style in styles} == {STYLE_TOKENS}
 
 
-def test_a_test_is_said_in_batches_with_a_seed_a_sentence(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(score, "BATCH", 2)
+def test_a_test_is_said_with_a_seed_a_sentence(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(score, "score_sounds", lambda *asked: list(asked))
     chain = Echo()
     asked = score.speak_test(chain, "sw", Recordings(), 9)  # type: ignore[arg-type]
-    assert chain.batches == [(["w", "x"], [0, 1]), (["y", "z"], [2, 3]), (["v"], [4])]
+    assert chain.asked == [(["w", "x", "y", "z", "v"], [0, 1, 2, 3, 4])]
     assert (asked[1], len(asked[4])) == ("chain", 5)  # type: ignore[misc, arg-type]

@@ -50,14 +50,8 @@ def augment(mel: Tensor, frames: Tensor, how: Augmentation) -> tuple[Tensor, Ten
 def stretch(mel: Tensor, frames: Tensor, tract: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
     """Each utterance with its own vocal tract and its own pace, by linear interpolation.
 
-    Args:
-        mel: `(b f m)`.
-        frames: `(b,)`, lengths.
-        tract: `(b,)`, factors; above 1 the tract is shorter and every frequency higher.
-        speed: `(b,)`, factors; above 1 the speech is quicker.
-
-    Returns:
-        `(b f' m)` and the new lengths `(b,)`, f' the greatest of them.
+    Of log-mels `(b f m)` with lengths `(b,)`: frequencies are multiplied by the factors `tract` `(b,)`, pace
+    by `speed` `(b,)`. The longest of the new lengths is f' of the new `(b f' m)`.
     """
     (_, f, m), device = mel.shape, mel.device
     new = (frames / speed).round().long().clamp_min(1)
@@ -73,26 +67,15 @@ def stretch(mel: Tensor, frames: Tensor, tract: Tensor, speed: Tensor) -> tuple[
 
 
 def add_noise(mel: Tensor, mask: Tensor, share: float, level: tuple[float, float]) -> Tensor:
-    """A steady noise of random level and tilt under a random share of the utterances.
+    """A steady noise of random level and tilt under a share of the utterances `(b f m)`: powers are added.
 
-    Args:
-        mel: `(b f m)`.
-        mask: `(b f 1)`, 1 at real frames.
-        share: how many utterances get noise.
-        level: least and greatest level against the utterance's peak, nats.
-
-    Returns:
-        `(b f m)`: the two powers added.
+    The mask `(b f 1)` is 1 at real frames; `level` is against the utterance's peak, in nats.
     """
     b, _, m = mel.shape
     low, high = level
     drawn, tilt, chosen = torch.rand(3, b, 1, 1, device=mel.device)
-    noise = (
-        peak(mel, mask)
-        + low
-        + (high - low) * drawn
-        + 1.5 * tilt * torch.linspace(1, -1, m, device=mel.device)
-    )
+    slope = 1.5 * tilt * torch.linspace(1, -1, m, device=mel.device)
+    noise = peak(mel, mask) + low + (high - low) * drawn + slope
     noisy = torch.logaddexp(2 * mel, 2 * (noise + 0.5 * torch.randn_like(mel))) / 2
     return torch.where(chosen < share, noisy, mel)
 

@@ -93,12 +93,9 @@ class ConvNeXt(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor, mask: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """Padding never reaches real frames: the convolution sees zeros there.
+        """`(b f d)` → `(b f d)`; what the mask `(b f 1)` hides never reaches real frames.
 
-        Args:
-            x: `(b f d)`.
-            mask: `(b f 1)`, 1 at real frames.
-            modulation: `(b 1 3d)`, a scale, a shift and a gate drawn from a condition (time, timbre).
+        `modulation` `(b 1 3d)` is a scale, a shift and a gate drawn from a condition (time, timbre).
         """
         h = self.norm(self.depthwise(x * mask))
         if modulation is None:
@@ -145,11 +142,7 @@ class AttentiveBlock(nn.Module):
 def ctc_loss(log_probs: Tensor, frames: Tensor, text: Tensor, symbols: Tensor) -> Tensor:
     """Connectionist temporal classification (Graves et al. 2006), nats a symbol; what cannot fit is 0.
 
-    Args:
-        log_probs: `(b f v)`, blank 0.
-        frames: `(b,)` real frames.
-        text: `(b n)` ids.
-        symbols: `(b,)` real symbols.
+    `log_probs` are `(b f v)`, blank 0, of `frames` `(b,)`; `text` `(b n)` are ids, of which `symbols` `(b,)`.
     """
     along = rearrange(log_probs, "b f v -> f b v").float()
     total = functional.ctc_loss(along, text, frames, symbols, reduction="sum", zero_infinity=True)

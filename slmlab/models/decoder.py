@@ -96,12 +96,8 @@ class FlowDecoder(nn.Module):
     ) -> Tensor:
         """The path's end `(b f m)` as guessed at `x` `(b f m)` and `time` `(b,)`, in standardised mel.
 
-        Args:
-            codes: `(b t d)`, from `embed_codes`.
-            prior: `(b f m)` the tokenizer's mel, standardised.
-            timbre: `(b c)`.
-            frames: `(b,)` real frames.
-            given: `(b,)` 1 where the conditions are given, 0 where all are withheld.
+        `codes` `(b t d)` are from `embed_codes`, `prior` `(b f m)` is the tokenizer's mel, standardised; with
+        timbre `(b c)` and lengths `(b,)`. Where `given` `(b,)` is 0, not 1, all conditions are withheld.
         """
         mask = frame_mask(frames, x.shape[1])
         given = rearrange(given, "b -> b 1 1")

@@ -44,8 +44,6 @@ from slmlab.models.blocks import (
 )
 from slmlab.sound.mel import mel_peaks
 
-BLANK = 0
-
 
 @dataclass(frozen=True)
 class AttentiveConfig:
@@ -99,10 +97,9 @@ def lift_floor(mel: Tensor, mask: Tensor) -> Tensor:
 class Melody(nn.Module):
     """Pitch against the utterance's mean, read from log-mel by a comb of cosines as in a cepstrum.
 
-    Nothing is learned.
-    Below 1 kHz the bins of the Slaney scale lie evenly, 37 Hz apart, and harmonics are a cosine along them.
-    On the corpus's voiced frames the likeliest tooth lies within a semitone of F0 in 94 of 100 (noisy dev
-    speech).
+    Nothing is learned. Below 1 kHz the bins of the Slaney scale lie evenly, 37 Hz apart, and harmonics are a
+    cosine along them. On the corpus's voiced frames the likeliest tooth lies within a semitone of F0 in 94 of
+    100 (noisy dev speech).
     """
 
     comb: Tensor
@@ -196,20 +193,6 @@ class ConvolutionalBlock(nn.Module):
         return x + self.down(functional.silu(self.up(y)))
 
 
-class Outwards(nn.Module):
-    """Steps to the log-probabilities of their two frames."""
-
-    def __init__(self, width: int, alphabet_size: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 2 * alphabet_size)
-
-    def forward(self, x: Tensor, length: int) -> Tensor:
-        """`(b t d)` to `(b f v)`, the first `length` frames."""
-        logits = rearrange(self.head(self.norm(x)), "b t (two v) -> b (t two) v", two=2)
-        return logits[:, :length].log_softmax(-1)
-
-
 class Judge(nn.Module):
     """What both judges share: melody and mel become steps, blocks mix them, and letters come out."""
 
@@ -220,7 +203,8 @@ class Judge(nn.Module):
         self.config = config
         self.melody = Melody()
         self.stem, self.blocks = stem, nn.ModuleList(blocks)
-        self.out = Outwards(config.width, len(config.alphabet))
+        head = nn.Linear(config.width, 2 * len(config.alphabet))
+        self.out = nn.ModuleDict({"norm": nn.LayerNorm(config.width), "head": head})
 
     def forward(self, mel: Tensor, frames: Tensor) -> Tensor:
         """Log-mel `(b f m)`, lengths `(b,)` to log-probabilities `(b f v)`, without meaning after the end."""
@@ -229,7 +213,8 @@ class Judge(nn.Module):
         x = self.stem(mel, self.melody(mel, mask), mask)
         for block in self.blocks:
             x = block(x, mask[:, ::2])
-        return self.out(x, mel.shape[1])
+        logits = rearrange(self.out["head"](self.out["norm"](x)), "b t (two v) -> b (t two) v", two=2)
+        return logits[:, : mel.shape[1]].log_softmax(-1)
 
     @torch.no_grad()
     def adopt(self, language: str) -> Self:
@@ -269,9 +254,8 @@ class ConvolutionalJudge(Judge):
 def judge_loss(model: Judge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """CTC (Graves et al. 2006) in nats a symbol, on speech changed as the model's config says.
 
-    Args:
-        model: either judge.
-        batch: `mel` (b f m), `frames` (b,), `text` (b n) ids, `symbols` (b,) of each text.
+    The batch holds `mel` (b f m), `frames` (b,), `text` (b n) ids and `symbols` (b,), the length of each
+    text.
     """
     mel, frames = augment(batch["mel"], batch["frames"], model.config.augmentation)
     loss = ctc_loss(model(mel, frames), frames, batch["text"], batch["symbols"])

@@ -149,12 +149,10 @@ class SpeechLM(nn.Module):
         return torch.cat([self.embed_symbols, _sums((low, high)) + self.embed_codes])
 
     def hidden(self, ids: Tensor, table: Tensor, places: Tensor | None = None) -> Tensor:
-        """What the model knows after each id, `(b t d)`, or at some of the flattened `(b t)` only, `(n d)`.
+        """What the model knows after each of `ids` `(b t)`, `(b t d)`, with the embeddings of `table`.
 
-        Args:
-            ids: `(b t)`, padded at the right: causal attention never looks there.
-            table: from `table`.
-            places: `(n)`; the last block's second half is computed there only.
+        With `places` `(n)` of the flattened `(b t)`, `(n d)`: the last block's second half is computed there
+        only. Causal attention never looks at padding, at the right.
         """
         c = self.config
         turn = rotation(self.positions(ids), c.width // c.heads, c.rope_theta)
@@ -201,16 +199,10 @@ class SpeechLM(nn.Module):
         languages: Sequence[str],
         ridge: float = 3.0,
     ) -> None:
-        """Learn how long symbols sound in the languages of a corpus: before training, once.
+        """Learn, once before training, how long symbols sound: alphabet ids and speech tokens of utterances.
 
         Least squares from the symbols of each utterance to its length, held to the language's mean by `ridge`
         imagined tokens of each symbol; a symbol that would sound for less than nothing is silent.
-
-        Args:
-            texts: alphabet ids of each utterance.
-            lengths: its speech tokens.
-            languages: its language, one of the config's.
-            ridge: how many.
         """
         size = self.config.alphabet_size
         for language in set(languages):
@@ -298,16 +290,9 @@ class _TargetLogProbs(torch.autograd.Function):
 
 
 def prompt_ids(config: LMConfig, text: Sequence[int], language: str, style: Sequence[int] = ()) -> list[int]:
-    """Ids up to <speech>: language tag, style tokens if there are any, text.
+    """Ids up to <speech>: language tag, speech tokens of a style if there are any, alphabet ids of a text.
 
-    Args:
-        config: of the model that reads it.
-        text: alphabet ids.
-        language: one of the config's.
-        style: speech tokens, 0 to n_codes - 1, of an utterance in whose manner to speak.
-
-    Raises:
-        LabError: the model has no such language.
+    LabError if the model has no such language.
     """
     if language not in config.languages:
         known = ", ".join(config.languages)
@@ -316,28 +301,13 @@ def prompt_ids(config: LMConfig, text: Sequence[int], language: str, style: Sequ
     return [config.alphabet_size + config.languages.index(language), *manner, *text, config.speech]
 
 
-def assemble(
-    config: LMConfig,
-    texts: Sequence[Sequence[int]],
-    codes: Sequence[Sequence[int]],
-    languages: Sequence[str],
-    styles: Sequence[Sequence[int]],
-) -> Batch:
-    """Sequences as at the top of this file, right-padded; an empty style leaves <style> out.
+def assemble(config: LMConfig, prompts: Sequence[Sequence[int]], codes: Sequence[Sequence[int]]) -> Batch:
+    """Sequences as at the top of this file, right-padded, of `prompt_ids` and their speech tokens.
 
-    Args:
-        config: of the model that learns from them.
-        texts: alphabet ids of each utterance.
-        codes: its speech tokens, 0 to n_codes - 1.
-        languages: its language, one of the config's.
-        styles: speech tokens of another utterance in whose manner it is said, or none.
-
-    Raises:
-        LabError: a language the model does not have, or a sequence too long for it.
+    LabError if one is too long for the model.
     """
-    heads = [prompt_ids(config, *row) for row in zip(texts, languages, styles, strict=True)]
     said = [[config.first_code + code for code in row] for row in codes]
-    rows = [head + row for head, row in zip(heads, said, strict=True)]
+    rows = [[*prompt, *row] for prompt, row in zip(prompts, said, strict=True)]
     width = max(map(len, rows))
     if width > config.max_positions:
         raise LabError(
@@ -346,8 +316,8 @@ def assemble(
         )
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     places = [
-        torch.arange(len(head) - 1, len(row)) + i * width
-        for i, (head, row) in enumerate(zip(heads, rows, strict=True))
+        torch.arange(len(prompt) - 1, len(row)) + i * width
+        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
     ]
     targets = [target for row in said for target in (*row, config.end)]
     return Batch(ids, torch.cat(places), torch.tensor(targets))

@@ -90,9 +90,7 @@ def with_margin(cosines: Tensor, speaker: Tensor, margin: float, scale: float) -
 def speaker_loss(model: SpeakerEncoder, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """AAM-softmax over voices and their stretched doubles, on the beginnings of crops, changed.
 
-    Args:
-        model: the encoder.
-        batch: `mel` (b f m), `frames` (b,), `speaker` (b,): crops that begin anywhere in an utterance.
+    The batch holds `mel` (b f m), `frames` (b,), `speaker` (b,): crops that begin anywhere in an utterance.
     """
     config, frames = model.config, batch["frames"]
     tracts = torch.tensor(config.tracts, device=frames.device)

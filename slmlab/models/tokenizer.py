@@ -41,6 +41,10 @@ FRAMES_PER_TOKEN = 2
 N_PROSODY = 3
 SEMITONES_UNIT = 4.0
 HEADS, KERNEL, EXPANSION = 4, 7, 3  # of the encoder's blocks
+WEIGHTS = {
+    "ctc": 3, "early ctc": 2, "melody": 4, "voicing": 0.5, "energy": 0.5, "mel": 3, "voice": 0.1,
+}  # fmt: skip
+"""Of the parts of the loss."""
 NOISE = Augmentation()  # what is laid under the input, but not under the wanted mel
 
 
@@ -83,18 +87,6 @@ def prosody_features(f0: Tensor, energy: Tensor) -> Tensor:
     melody = torch.where(voiced, melody.clamp(-4, 4), 0.0)
     level = (energy - energy.quantile(0.9)).clamp(min=-50) / 10
     return torch.stack([melody, voiced.float(), level], dim=-1)
-
-
-class _Reverse(torch.autograd.Function):
-    """Identity forwards, sign-changed gradient backwards (Ganin et al. 2016)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return -gradient
 
 
 class SpeechTokenizer(nn.Module):
@@ -184,10 +176,10 @@ class SpeechTokenizer(nn.Module):
     def guess_speaker(self, digits: Tensor, frames: Tensor) -> Tensor:
         """The adversary's `(b, speakers)` logits from means and products of an utterance's digits `(b t j)`.
 
-        Its gradient arrives at the codes with its sign changed.
+        Its gradient arrives at the codes with its sign changed (Ganin et al. 2016).
         """
         mask = token_mask(digits, frames)
-        digits = _Reverse.apply(digits) * mask
+        digits = (2 * digits.detach() - digits) * mask  # as they are, but with the gradient reversed
         n = reduce(mask, "b t 1 -> b 1", "sum")
         mean = reduce(digits, "b t j -> b j", "sum") / n
         products = einsum(digits, digits, "b t i, b t j -> b i j") / rearrange(n, "b 1 -> b 1 1")
@@ -226,7 +218,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Recognition, melody, voicing, energy, mel, its being understood, adversary: a sum of fixed weights.
+    """Recognition, melody, voicing, energy, mel, its being understood, adversary: summed by `WEIGHTS`.
 
     Recognition is asked of the codes, and of the encoder before them too (intermediate CTC, Lee and Watanabe
     2021): a gradient that need not pass the rounding; the same loss of the codes takes a quarter fewer steps.
@@ -245,32 +237,28 @@ def tokenizer_loss(model: SpeechTokenizer, batch: dict[str, Tensor]) -> tuple[Te
     def disguised(said: Tensor) -> Tensor:
         return add_noise(warp(said, factors), mask, NOISE.noise, NOISE.level)
 
+    def misread(log_probs: Tensor) -> Tensor:
+        return ctc_loss(log_probs, frames, batch["text"], batch["symbols"])
+
     h, early = model.understand(disguised(mel), prosody, frames)
     digits = fsq.quantise(model.to_code(h))
     reading, rebuilt = model.decode(digits, batch["timbre"], frames)
-    ctc = ctc_loss(reading.log_probs, frames, batch["text"], batch["symbols"])
-    early_ctc = ctc_loss(early, frames, batch["text"], batch["symbols"])
-    voiced = prosody[..., 1:2]
+    voiced, voicing = prosody[..., 1:2], reading.prosody[..., 1:2]
     missed = (reading.prosody - prosody).abs()
-    melody, level = masked_loss(missed[..., :1], voiced * mask), masked_loss(missed[..., 2:], mask)
-    voicing = functional.binary_cross_entropy_with_logits(reading.prosody[..., 1:2], voiced, mask)
     shown = mask * rearrange(batch["clean"], "b -> b 1 1")
-    spectrum = masked_loss((standardise(rebuilt) - standardise(mel)).abs(), shown)
-    adversary = functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"])
-    loss = 3 * ctc + 2 * early_ctc + 4 * melody + 0.5 * voicing + 0.5 * level + 3 * spectrum + 0.1 * adversary
+    parts = {
+        "ctc": misread(reading.log_probs),
+        "early ctc": misread(early),
+        "melody": masked_loss(missed[..., :1], voiced * mask),
+        "voicing": functional.binary_cross_entropy_with_logits(voicing, voiced, mask),
+        "energy": masked_loss(missed[..., 2:], mask),
+        "mel": masked_loss((standardise(rebuilt) - standardise(mel)).abs(), shown),
+        "voice": functional.cross_entropy(model.guess_speaker(digits, frames), batch["speaker"]),
+    }
+    loss: Any = sum(WEIGHTS[name] * part for name, part in parts.items())
     if batch["ear"] > 0:
         with frozen(model):
             again, read = model.understand(disguised(rebuilt), prosody, frames)
         unlike = masked_loss((again - h.detach()).abs(), mask[:, ::FRAMES_PER_TOKEN])
-        misread = ctc_loss(read, frames, batch["text"], batch["symbols"])
-        loss = loss + 2 * batch["ear"] * (unlike + misread)
-    parts = {
-        "ctc": ctc,
-        "early ctc": early_ctc,
-        "melody": melody,
-        "voicing": voicing,
-        "energy": level,
-        "mel": spectrum,
-        "voice": adversary,
-    }
+        loss = loss + 2 * batch["ear"] * (unlike + misread(read))
     return loss, {name: value.item() for name, value in parts.items()}

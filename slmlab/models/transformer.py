@@ -139,12 +139,8 @@ class Block(nn.Module):
         """Give q and k biases whose product is greatest where a key stands `ahead` of the query.
 
         The bias of each pair of numbers is one vector of length `strength`, in q turned ahead of k by as much
-        as RoPE turns in that distance, so that all pairs agree at that distance, and only there.
-
-        Args:
-            ahead: distances in positions, taken by one head after the other, again from the start if need be.
-            strength: scores at the best place are `strength² · sqrt(e) / 2`.
-            theta: base of the rotary positions.
+        as RoPE with base `theta` turns in that distance: all pairs agree there, and only there, where scores
+        are `strength² · sqrt(e) / 2`. One head after the other takes its distance, in positions, of `ahead`.
         """
         for head, distance in zip(range(self.heads), cycle(ahead)):
             turn = rotation(torch.tensor(distance), self.head_width, theta) * strength

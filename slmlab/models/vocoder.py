@@ -111,11 +111,11 @@ class PitchReader(nn.Module):
             at_harmonics = mel_interpolation(einsum(grid.exp2(), multiples, "g, h -> g h"))
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer("at_harmonics", at_harmonics, persistent=False)
-        width, points = config.pitch_width, config.pitch_bins
+        points, shape = config.pitch_bins, (config.pitch_width, config.pitch_layers, config.kernel, 3)
         self.match = nn.Sequential(
             nn.Linear(2 * config.harmonics, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1)
         )
-        self.trunk = Trunk(config.n_mels + points, points + 1, width, config.pitch_layers, config.kernel, 3)
+        self.trunk = Trunk(config.n_mels + points, points + 1, *shape)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """`(b f m)` → scores of each F0 `(b f g)` and of being voiced `(b f)`, both as logits."""
@@ -149,37 +149,24 @@ class Vocoder(nn.Module):
         self.config = config
         self.pitch = PitchReader(config)
         self.per_frame = HOP // config.step
-        self.gains = Trunk(
-            config.n_mels + 2,
-            self.per_frame * 3 * config.n_mels,
-            config.width,
-            config.layers,
-            config.kernel,
-            config.expansion,
-        )
+        shape = config.width, config.layers, config.kernel, config.expansion
+        self.gains = Trunk(config.n_mels + 2, self.per_frame * 3 * config.n_mels, *shape)
         nn.init.normal_(self.gains.head.weight, std=1e-3)
         nn.init.zeros_(self.gains.head.bias)
         with torch.device("cpu"):  # constants have values also where weights have none (`meta`)
             rayleigh = math.sqrt(math.pi / 4 * torch.hann_window(N_FFT).square().sum())
-            constants = {
-                "envelope": (mel_filters().sum(1) * rayleigh).log(),
-                "to_bins": mel_interpolation(frequencies(config.window)),
-                "to_fine_bins": mel_interpolation(frequencies(N_FFT)),
-            }
-        for name, constant in constants.items():
-            self.register_buffer(name, constant, persistent=False)
+            envelope = (mel_filters().sum(1) * rayleigh).log()
+            to_bins, to_fine_bins = (mel_interpolation(frequencies(n)) for n in (config.window, N_FFT))
+        self.register_buffer("envelope", envelope, persistent=False)
+        self.register_buffer("to_bins", to_bins, persistent=False)
+        self.register_buffer("to_fine_bins", to_fine_bins, persistent=False)
 
     def forward(self, mel: Tensor, smoothing: int = 1) -> Tensor:
-        """Speak a log-mel spectrogram; in `eval` the same mel gives the same wave, alone or in any batch.
+        """Speak log-mels `(b f m)`: `(b s)`; in `eval` a mel gives the same wave alone or in any batch.
 
-        Args:
-            mel: `(b f m)`, natural logarithm of magnitude mel.
-            smoothing: mel bins, an odd number, over which the closing of the loop is averaged. 1 keeps every
-                detail of a recording's mel. A network's mel has washed-out harmonics, which the loop would
-                turn into hoarseness: 5 keeps its envelope alone and leaves harmonics to the pulses.
-
-        Returns:
-            `(b s)` with s = 320 f, 16 kHz.
+        `smoothing` is an odd number of mel bins over which the closing of the loop is averaged. 1 keeps every
+        detail of a recording's mel. A network's mel has washed-out harmonics, which the loop would turn into
+        hoarseness: 5 keeps its envelope alone and leaves harmonics to the pulses.
         """
         scores, voicing = self.pitch(mel)
         return self.synthesise(mel, self.pitch.f0(scores), voicing, smoothing=smoothing)[0]
@@ -187,17 +174,10 @@ class Vocoder(nn.Module):
     def synthesise(
         self, mel: Tensor, f0: Tensor, voicing: Tensor, draws: int = 1, smoothing: int = 1
     ) -> Tensor:
-        """Shape pulses and noise as the mel says.
+        """Shape pulses and noise as the mel `(b f m)` says: `(draws b s)`, each with its own noise and start.
 
-        Args:
-            mel: `(b f m)`.
-            f0: `(b f)` in Hz, above 0 everywhere.
-            voicing: `(b f)`, logits; where they are low the pulses fall silent.
-            draws: how many times, each with its own noise and start of the pulses.
-            smoothing: see `forward`.
-
-        Returns:
-            `(draws b s)`
+        `f0` `(b f)` is in Hz, above 0 everywhere; where the logits `voicing` `(b f)` are low the pulses fall
+        silent.
         """
         hints = torch.stack((f0.log2() - 7, torch.tanh(voicing / 4)), -1)
         gains = self.gains(torch.cat((standardise(mel), hints), -1)).float()
@@ -248,14 +228,8 @@ class Vocoder(nn.Module):
 def vocoder_loss(model: Vocoder, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """How far what is spoken for a segment is from what was recorded, and how wrong its F0 is.
 
-    The pulses follow the given F0 where there is one: harmonics meet the target's from the first step.
-
-    Args:
-        model: the vocoder, in training mode.
-        batch: `mel` `(b f m)`, `wave` `(b s)` with s = 320 f, `f0` `(b f)` in Hz, 0 where unvoiced.
-
-    Returns:
-        The sum, and its parts: `spectrum`, `pitch`, `voicing`.
+    The pulses follow the given F0 where there is one: harmonics meet the target's from the first step. The
+    batch holds `mel` `(b f m)`, `wave` `(b s)`, and `f0` `(b f)` in Hz, 0 where unvoiced.
     """
     mel, wave, f0 = batch["mel"], batch["wave"], batch["f0"]
     scores, voicing = model.pitch(mel)
@@ -271,31 +245,18 @@ def vocoder_loss(model: Vocoder, batch: Mapping[str, Tensor]) -> tuple[Tensor, d
 
 
 def energy_distance(first: Tensor, second: Tensor, recorded: Tensor) -> Tensor:
-    """How far two draws are from the recording, less how far they are from each other, halved.
+    """How far two draws of speech `(b s)` are from the recording, less their own distance, halved.
 
     In expectation it is smallest where draws are distributed as recordings are: noise is let be noise.
-
-    Args:
-        first: `(b s)`.
-        second: `(b s)`, the same speech drawn again.
-        recorded: `(b s)`.
-
-    Returns:
-        A scalar.
     """
     x, y, z = spectra(recorded), spectra(first), spectra(second)
     return (distance(y, x, x) + distance(z, x, x) - distance(y, z, x)) / 2
 
 
 def spectral_distance(spoken: Tensor, recorded: Tensor) -> Tensor:
-    """Multi-resolution STFT distance of Yamamoto et al. (2020, arXiv:1910.11480).
+    """Multi-resolution STFT distance of Yamamoto et al. (2020, arXiv:1910.11480) between waves `(b s)`.
 
-    Args:
-        spoken: `(b s)`.
-        recorded: `(b s)`.
-
-    Returns:
-        A scalar, the mean over the four sizes of `‖X - Y‖ / ‖X‖ + mean |ln X - ln Y|`.
+    It is the mean over the four sizes of `‖X - Y‖ / ‖X‖ + mean |ln X - ln Y|`.
     """
     x = spectra(recorded)
     return distance(spectra(spoken), x, x)
@@ -317,15 +278,9 @@ def distance(ones: list[Tensor], others: list[Tensor], scales: list[Tensor]) -> 
 
 
 def pitch_loss(scores: Tensor, f0: Tensor, grid: Tensor) -> Tensor:
-    """Cross-entropy with a bell one grid step wide around the true F0, over voiced frames.
+    """Cross-entropy of `scores` `(b f g)` with a bell one grid step wide around the true F0, where voiced.
 
-    Args:
-        scores: `(b f g)`, logits.
-        f0: `(b f)` in Hz, 0 where unvoiced.
-        grid: `(g)`, log2 of Hz.
-
-    Returns:
-        A scalar; 0 if no frame is voiced.
+    `f0` `(b f)` is in Hz, 0 where unvoiced, `grid` `(g)` in log2 of Hz; 0 if no frame is voiced.
     """
     voiced = (f0 > 0).float()
     distance = rearrange(f0.clamp(min=1).log2(), "b f -> b f 1") - grid
@@ -338,14 +293,8 @@ def pulse_train(f0: Tensor, start: Tensor) -> Tensor:
     """Band-limited pulses: the cosines of all harmonics, as dense in power as white noise of variance 1.
 
     Their sum has a closed form, Dirichlet's kernel `(sin((2 n + 1) π φ) / sin(π φ) - 1) / 2`; the harmonic
-    that is just coming in below half the sample rate is added with the share by which it is in.
-
-    Args:
-        f0: `(b f)` in Hz, above 0.
-        start: `(b)`, phase before the first sample, in periods.
-
-    Returns:
-        `(b s)` with s = 320 f.
+    that is just coming in below half the sample rate is added with the share by which it is in. F0 `(b f)` in
+    Hz, above 0, and the phase before the first sample `(b)`, in periods, give `(b s)`.
     """
     hertz = glide(f0.double().log2(), HOP).exp2()
     phase = ((hertz / SAMPLE_RATE).cumsum(1) + rearrange(start, "b -> b 1")).remainder(1).float()

@@ -30,7 +30,7 @@ from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.models.lm import STYLE_TOKENS, SpeechLM
 from slmlab.preference.jury import Jury, seed_of
-from slmlab.preference.tune import PreferenceConfig, claim, fingerprint, once, tune
+from slmlab.preference.tune import PreferenceConfig, claim, fingerprint, in_chunks, tune
 from slmlab.speech.sampling import SamplingConfig, speak
 
 CHUNK = 64  # recordings whose samples are made together: what a kill may cost
@@ -109,37 +109,27 @@ def variant(method: str, config: DGSAConfig) -> DGSAConfig:
 def align(
     model: SpeechLM, recordings: Sequence[Recording], config: DGSAConfig, folder: Path, jury: Jury
 ) -> SpeechLM:
-    """The model aligned; its pairs stay in `folder/pairs.parquet`, its log in `folder/dpo`.
+    """The model aligned by recordings, in the jury's language, of texts that may be trained on.
 
-    Args:
-        model: SFT on the mixture; it stays as it is, the frozen reference.
-        recordings: real speech of texts that may be trained on, in the jury's language.
-        config: how.
-        folder: where the run lives; a killed one goes on there.
-        jury: accepts recordings, and watches the model on dev.
-
-    Raises:
-        LabError: no pair can be made, or the folder is another run's.
+    The given one, SFT on the mixture, stays as it is, the frozen reference. The jury accepts recordings, and
+    watches on dev. Pairs stay in `folder/pairs.parquet`, the log in `folder/dpo`; a killed run goes on there.
+    LabError: no pair can be made, or the folder is another run's.
     """
     claim(folder, [config, jury.language, [*recordings], fingerprint(model)])
     if not any(config.weights()):
         tqdm.write(f"{folder.name}: at alpha {config.alpha} both sets weigh 0: DGSA is SFT, nothing to do")
         return model
-    styles = [style_of(recordings, i, config) for i in range(len(recordings))]
-    rows: list[dict[str, Any]] = []
-    for start in tqdm(range(0, len(recordings), CHUNK), desc="samples", unit="chunk", disable=None):
-        chunk = range(start, min(start + CHUNK, len(recordings)))
-        make = functools.partial(_samples, model, recordings, styles, chunk, config, jury)
-        rows += once(folder / "samples" / f"{start:06}.jsonl", make)
+    make = functools.partial(_samples, model, recordings, config, jury)
+    rows = in_chunks(folder / "samples", len(recordings), CHUNK, make)
     pairs = weigh(list(_pairs(jury.language, recordings, rows)), *config.weights())
     if not pairs:
         whose = "its speaker" if config.same_speaker else "another speaker"
-        both = sum(row["accepted"] and bool(row["style"]) for row in rows)
+        fits = [(row["accepted"], bool(row["style"])) for row in rows]
+        accepted, styled, both = sum(a for a, _ in fits), sum(s for _, s in fits), sum(map(all, fits))
         raise LabError(
-            f"DGSA has no pair: of {len(rows)} recordings the judge accepted "
-            f"{sum(row['accepted'] for row in rows)} (it must hear less than {config.max_wer:.0%} word "
-            f"errors), and {sum(map(bool, styles))} have another recording of {whose} to take a style from; "
-            f"{both} have both. Record every speaker twice or more, and check the transcripts."
+            f"DGSA has no pair: of {len(rows)} recordings the judge accepted {accepted} (it must hear less "
+            f"than {config.max_wer:.0%} word errors), and {styled} have another recording of {whose} to take "
+            f"a style from; {both} have both. Record every speaker twice or more, and check the transcripts."
         )
     table.write(pairs, folder / "pairs.parquet")
     return tune(model, pairs, config.tune, folder / "dpo", jury)
@@ -157,48 +147,36 @@ def style_of(recordings: Sequence[Recording], i: int, config: DGSAConfig) -> lis
 
 
 def _samples(
-    model: SpeechLM,
-    recordings: Sequence[Recording],
-    styles: Sequence[list[int]],
-    chunk: Sequence[int],
-    config: DGSAConfig,
-    jury: Jury,
+    model: SpeechLM, recordings: Sequence[Recording], config: DGSAConfig, jury: Jury, chunk: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Which recordings the judge accepts, and what the model says to the texts of those with a style."""
-    hearings = jury.judge([recordings[i].tokens for i in chunk])
-    rows: dict[int, dict[str, Any]] = {}
-    for i, hearing in zip(chunk, hearings, strict=True):
+    rows: list[dict[str, Any]] = []
+    for i, hearing in zip(chunk, jury.judge([recordings[i].tokens for i in chunk]), strict=True):
         accepted = metrics.wer(recordings[i].text, hearing.text, jury.language) < config.max_wer
-        rows[i] = {"id": i, "accepted": accepted, "style": styles[i], "lively": [], "plain": []}
-    taken = [i for i, row in rows.items() if row["accepted"] and row["style"]]
-    texts = [recordings[i].text for i in taken]
-    for mode, (name, manners) in enumerate({"lively": [styles[i] for i in taken], "plain": []}.items()):
-        seeds = [seed_of(config.seed, i, mode) for i in taken]
-        codes = speak(model, jury.language, texts, config.sampling, seeds, manners)
-        for i, row in zip(taken, codes, strict=True):
-            rows[i][name] = row
-    return list(rows.values())
+        style = style_of(recordings, i, config)
+        rows.append({"id": i, "accepted": accepted, "style": style, "lively": [], "plain": []})
+    taken = [row for row in rows if row["accepted"] and row["style"]]
+    texts = [recordings[row["id"]].text for row in taken]
+    for mode, (name, styles) in enumerate({"lively": [row["style"] for row in taken], "plain": []}.items()):
+        seeds = [seed_of(config.seed, row["id"], mode) for row in taken]
+        codes = speak(model, jury.language, texts, config.sampling, seeds, styles)
+        for row, said in zip(taken, codes, strict=True):
+            row[name] = said
+    return rows
 
 
 def _pairs(language: str, recordings: Sequence[Recording], rows: Sequence[dict[str, Any]]) -> Iterator[Pair]:
     """Both preference sets."""
     for row in rows:
         real = recordings[row["id"]]
-        for group, loser, style in (
-            ("stability", tuple(row["lively"]), tuple(row["style"])),
-            ("expressivity", tuple(row["plain"]), ()),
-        ):
+        for group, mode, style in (("stability", "lively", row["style"]), ("expressivity", "plain", ())):
+            name, loser = f"{group}-{row['id']}", tuple(row[mode])
             if loser and loser != real.tokens:
-                yield Pair(
-                    f"{group}-{row['id']}", language, real.text, real.tokens, loser, "real", style, group
-                )
+                yield Pair(name, language, real.text, real.tokens, loser, "real", tuple(style), group)
 
 
 def weigh(pairs: Sequence[Pair], stability: float, expressivity: float) -> list[Pair]:
-    """Pairs with the weights that make a plain mean over them λ_s · L(T_stab) + λ_e · L(T_expr).
-
-    A set of weight 0 is dropped.
-    """
+    """Weighted so that their mean is λ_s · L(T_stab) + λ_e · L(T_expr); a set of weight 0 is dropped."""
     shares = {"stability": stability, "expressivity": expressivity}
     left = [pair for pair in pairs if shares[pair.group] > 0]
     sizes = {name: sum(pair.group == name for pair in left) for name in shares}

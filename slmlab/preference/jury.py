@@ -22,7 +22,7 @@ from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
 from slmlab.models.tokenizer import SEMITONES_UNIT
 from slmlab.speech.chain import Chain
-from slmlab.speech.sampling import SamplingConfig, speak
+from slmlab.speech.sampling import SamplingConfig, expected_tokens, in_batches, speak
 from slmlab.training.loop import to_device
 
 Codes = Sequence[Sequence[int]]
@@ -47,22 +47,18 @@ class CodeJudge:
     def __init__(
         self, chain: Chain, timbre: Tensor, which: str = "a", language: str = "", batch: int = 64
     ) -> None:
-        """`timbre` `(c)` is the voice in which tokens are read, `which` judge reads, the one of `language` if
-        that was adopted, `batch` at a time.
-        """
+        """Tokens are read in the voice `timbre` `(c)`, by a judge, of a `language` adopted its own."""
         self.chain, self.timbre, self.batch = chain, timbre, batch
         self.recogniser = chain.judge(which, language)
 
     @torch.inference_mode()
     def __call__(self, codes: Codes) -> list[Hearing]:
         """Hearings of utterances, in their order; of one without tokens, silence."""
-        hearings = [Hearing("")] * len(codes)
-        order = sorted((i for i, row in enumerate(codes) if len(row)), key=lambda i: len(codes[i]))
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
-            for i, hearing in zip(rows, self._hear([codes[i] for i in rows]), strict=True):
-                hearings[i] = hearing
-        return hearings
+        said = [row for row in codes if len(row)]
+        heard = iter(
+            in_batches([*map(len, said)], self.batch, lambda rows: self._hear([said[i] for i in rows]))
+        )
+        return [next(heard) if len(row) else Hearing("") for row in codes]
 
     def _hear(self, codes: Codes) -> list[Hearing]:
         """Hearings of one batch."""
@@ -85,8 +81,7 @@ def _spread(prosody: Tensor) -> float:
 
 def expected_lengths(model: SpeechLM, language: str, texts: Sequence[str]) -> list[float]:
     """Tokens, at least 1, that each text is expected to make by the model's own pace."""
-    prompts = [torch.tensor([model.prompt(text, language)]) for text in texts]
-    return [max(1.0, float(model.expected_tokens(prompt.to(model.pace.device)))) for prompt in prompts]
+    return [max(1.0, n) for n in expected_tokens(model, [model.prompt(text, language) for text in texts])]
 
 
 @dataclass(frozen=True)
@@ -108,14 +103,12 @@ class Jury:
 def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float]:
     """What a model says to the dev texts, in figures.
 
-    Returns:
-        `wer`, `cer`; `entropy` (H_p in bits, of half as many tokens as are expected, whatever the length);
-        `repetition`; `length` over the length expected; `missed_end`, the share that ran into its limit;
-        `f0_spread` in semitones, over utterances that are
-        clear (CER at most `metrics.CLEAR`): broken speech looks lively; `drift`, the mean of
-        log π − log π_ref over what π said, in nats a token. Of samples at temperature 1 from all tokens this
-        would estimate their KL divergence; of what the jury's sampling lets through it is no such estimate
-        and can be near 0, or below, though much was learned.
+    They are `wer`, `cer`; `entropy` (H_p in bits, of half as many tokens as are expected, whatever the
+    length); `repetition`; `length` over the length expected; `missed_end`, the share that ran into its limit;
+    `f0_spread` in semitones, over utterances that are clear (CER at most `metrics.CLEAR`): broken speech
+    looks lively; `drift`, the mean of log π − log π_ref over what π said, in nats a token. Of samples at
+    temperature 1 from all tokens this would estimate their KL divergence; of what the jury's sampling lets
+    through it is no such estimate and can be near 0, or below, though much was learned.
     """
     texts = jury.texts
     codes = speak(model, jury.language, texts, jury.sampling, range(len(texts)))
@@ -123,11 +116,8 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
     heard = [hearing.text for hearing in hearings]
     expected = expected_lengths(reference, jury.language, texts)
     lengths = [len(row) for row in codes]
-    spreads = [
-        hearing.f0_spread
-        for text, hearing in zip(texts, hearings, strict=True)
-        if metrics.cer(text, hearing.text, jury.language) <= metrics.CLEAR
-    ]
+    clear = [metrics.cer(*pair, jury.language) <= metrics.CLEAR for pair in zip(texts, heard, strict=True)]
+    spreads = [hearing.f0_spread for hearing, is_clear in zip(hearings, clear, strict=True) if is_clear]
     entropies = metrics.equal_count_entropies(codes, max(1, int(sum(expected) / 2)), 20, seed=0)
     return {
         "wer": metrics.corpus_wer(texts, heard, jury.language),
@@ -150,9 +140,8 @@ def _mean(values: Iterable[float]) -> float:
 @torch.no_grad()
 def _drift(model: SpeechLM, reference: SpeechLM, jury: Jury, codes: Codes) -> float:
     """Nats a token by which a model finds its own words likelier than the reference does."""
-    symbols = [model.config.alphabet.encode(text, jury.language) for text in jury.texts]
-    languages, plain = [jury.language] * len(codes), [()] * len(codes)
-    batch = to_device(assemble(model.config, symbols, codes, languages, plain), model.pace.device)
+    prompts = [model.prompt(text, jury.language) for text in jury.texts]
+    batch = to_device(assemble(model.config, prompts, codes), model.pace.device)
     gain = log_probs(model, batch) - log_probs(reference.to(model.pace.device), batch)
     return float(gain.sum() / len(batch.targets))
 

@@ -15,11 +15,7 @@ from torch.nn import functional
 def margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor) -> Tensor:
     """Δ = log[π(y+|x) / π_ref(y+|x)] − log[π(y−|x) / π_ref(y−|x)], `(b)` (Geng et al. 2026, §4).
 
-    Args:
-        chosen: `(b)` log π(y+|x) of the policy.
-        rejected: `(b)` log π(y−|x) of the policy.
-        reference_chosen: `(b)` log π_ref(y+|x), frozen.
-        reference_rejected: `(b)` log π_ref(y−|x), frozen.
+    `chosen` and `rejected` are log π of the policy, the others log π_ref, frozen, `(b)` each.
     """
     return (chosen - reference_chosen.detach()) - (rejected - reference_rejected.detach())
 
@@ -27,12 +23,8 @@ def margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference
 def dpo(margins: Tensor, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
     """−(1 − ε) log σ(β Δ) − ε log σ(−β Δ), `(b)`: ln 2 as long as policy and reference agree.
 
-    Rafailov et al. 2023, Eq. 7; with smoothing Mitchell 2023, Eq. 3 ("conservative DPO").
-
-    Args:
-        margins: `(b)` Δ.
-        beta: how soon a margin counts as won; small lets the policy stray further.
-        label_smoothing: ε, the share of labels thought to be the wrong way round.
+    Rafailov et al. 2023, Eq. 7; with smoothing ε, the share of labels thought to be the wrong way round,
+    Mitchell 2023, Eq. 3. `margins` are Δ `(b)`; a small `beta` lets the policy stray further.
     """
     won, lost = functional.logsigmoid(beta * margins), functional.logsigmoid(-beta * margins)
     return -(1 - label_smoothing) * won - label_smoothing * lost
@@ -41,10 +33,8 @@ def dpo(margins: Tensor, beta: float = 0.1, label_smoothing: float = 0.0) -> Ten
 def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:
     """(Δ − 1 / (2 β))², `(b)`: a margin is wanted, not an ever larger one (Azar et al. 2024, Eq. 17).
 
-    Args:
-        margins: `(b)` Δ, here of log-probabilities *a token*, as TRL and IPO's authors take them: the square
-            would otherwise grow with an utterance's length.
-        beta: τ of the paper.
+    `margins` are Δ `(b)`, here of log-probabilities *a token*, as TRL and IPO's authors take them: the square
+    would otherwise grow with an utterance's length. `beta` is τ of the paper.
     """
     return (margins - 1 / (2 * beta)).square()
 
@@ -52,9 +42,7 @@ def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:
 def sft(chosen: Tensor, tokens: Tensor) -> Tensor:
     """−log π(y+|x) a token over all pairs together, a scalar: keeps the chosen likely while margins grow.
 
-    Args:
-        chosen: `(b)` log π(y+|x) of the policy.
-        tokens: `(b)` tokens of each, ends included.
+    `chosen` are log π(y+|x) of the policy `(b)`, `tokens` the tokens of each, ends included, `(b)`.
     """
     return -chosen.sum() / tokens.sum()
 

@@ -91,14 +91,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Material:
-    """What a method learns from; each takes its own part."""
+    """What a method learns from: texts for TDSC and its like, real speech for DGSA and its like, or votes."""
 
     texts: Sequence[str] = ()
-    """TDSC and its like: texts to be said anew."""
     recordings: Sequence[Recording] = ()
-    """DGSA and its like: real speech."""
     pairs: Sequence[Pair] = ()
-    """Votes."""
 
 
 def _train(steps: int, lr: float, every: int) -> TrainConfig:
@@ -142,8 +139,7 @@ class Run:
     seed: int = 0
     """Decides everything left to chance."""
     language: str = ""
-    """`vi` for DGSA and its like, else `sw`, unless given; votes do not say theirs, so that it has to be
-    given."""
+    """`vi` for DGSA and its like, else `sw`, unless given; it must be for votes, which say none."""
     start: Path | None = None
     """The checkpoint to begin from, such as the study's; without it the chain's own language model."""
     alpha: float | None = None
@@ -158,7 +154,7 @@ class Run:
     def check(self) -> None:
         """LabError if this cannot be done."""
         method, votes, real, people = self.method, self.votes, self.recordings, self.method == PEOPLE
-        only = f"{', '.join(dgsa.VARIANTS)} do."
+        only, other = f"{', '.join(dgsa.VARIANTS)} do.", method not in dgsa.VARIANTS
         faults = {
             f"there is no method {method!r} at preset {self.preset!r}: methods are {', '.join(METHODS)}, "
             f"presets {', '.join(SCALES)}.": method not in METHODS or self.preset not in SCALES,
@@ -168,8 +164,8 @@ class Run:
             "a table of votes does not say in which language: give it with --language.": people
             and not self.language,
             f"method {method} takes no clips: they are what votes are about.": self.clips and not people,
-            f"method {method} takes no recordings: {only}": real and method not in dgsa.VARIANTS,
-            f"method {method} takes no alpha: {only}": self.alpha is not None and method not in dgsa.VARIANTS,
+            f"method {method} takes no recordings: {only}": real and other,
+            f"method {method} takes no alpha: {only}": self.alpha is not None and other,
             f"{real} is no corpus: make one of your recordings with `slmlab import`.": real
             and not (real / MANIFEST).exists(),
         }
@@ -214,20 +210,14 @@ def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]
 def apply(
     run: Run, model: SpeechLM, material: Material, scale: Scale, folder: Path, jury: Jury
 ) -> tuple[SpeechLM, dict[str, float]]:
-    """The model after a run's method, and its dev figures; the given one stays as it is.
+    """The model after a run's method, and its dev figures; the given one stays, the frozen reference.
 
-    Args:
-        run: its method, seed and alpha.
-        model: where it begins, the frozen reference.
-        material: what it learns from.
-        scale: how long and how fast.
-        folder: where it works; a killed run goes on there.
-        jury: filters, and watches on dev.
+    The jury filters, and watches on dev; a killed run goes on in its folder.
     """
-    method, seed = run.method, run.seed
-    dpo = scale.dgsa if method in dgsa.VARIANTS else scale.dpo
+    method, seed, real = run.method, run.seed, run.method in dgsa.VARIANTS
+    dpo = scale.dgsa if real else scale.dpo
     dpo = replace(dpo, train=replace(dpo.train, seed=seed))
-    if method in dgsa.VARIANTS:
+    if real:
         alpha = DGSAConfig.alpha if run.alpha is None else run.alpha
         settings = DGSAConfig(dpo, alpha, same_speaker=scale.same_speaker, max_wer=scale.max_wer, seed=seed)
         tuned = dgsa.align(model, material.recordings, dgsa.variant(method, settings), folder, jury)
@@ -243,9 +233,8 @@ def apply(
 def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | None = None) -> Jury:
     """Judge A, in one of the chain's voices, with as many dev sentences, at which a model is watched."""
     judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "a", language)
-    return Jury(
-        language, judge, tuple(sentences(language, "dev", n_dev, TEXT_SEED)), sampling or SamplingConfig()
-    )
+    texts = tuple(sentences(language, "dev", n_dev, TEXT_SEED))
+    return Jury(language, judge, texts, sampling or SamplingConfig())
 
 
 def summary(folder: Path) -> str:
@@ -290,10 +279,8 @@ def _recordings(chain: Chain, folder: Path, language: str) -> list[Recording]:
 def authentic(rows: pd.DataFrame) -> list[Recording]:
     """The authentic ones, or their stand-in, of utterances with `kind`, `text`, `voice` and `codes`."""
     real = rows[rows["kind"].isin(["authentic", RECORDED])]
-    return [
-        Recording(text, tuple(map(int, codes)), voice)
-        for text, codes, voice in zip(real["text"], real["codes"], real["voice"], strict=True)
-    ]
+    columns = zip(real["text"], real["codes"], real["voice"], strict=True)
+    return [Recording(text, tuple(map(int, codes)), voice) for text, codes, voice in columns]
 
 
 def _encoder(chain: Chain, clips: Path) -> Encode:

@@ -26,7 +26,16 @@ from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.preference.jury import Jury, expected_lengths, measure, seed_of
-from slmlab.preference.tune import PreferenceConfig, claim, fine_tune, fingerprint, once, rows_of, tune
+from slmlab.preference.tune import (
+    PreferenceConfig,
+    claim,
+    fine_tune,
+    fingerprint,
+    in_chunks,
+    once,
+    rows_of,
+    tune,
+)
 from slmlab.speech.sampling import SamplingConfig, speak
 from slmlab.training import checkpoints
 from slmlab.training.checkpoints import Card
@@ -162,17 +171,11 @@ def decide(candidates: Sequence[Candidate], config: TDSCConfig) -> list[Candidat
 
 
 def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury) -> SpeechLM:
-    """The model after all rounds; `rounds` and `ledger` read what they left in the folder.
+    """The model after all rounds, on texts of the jury's language alone; the given one stays as it is.
 
-    Args:
-        model: where to begin; it stays as it is.
-        texts: to draw each round's from, in the jury's language; no speech of them is needed.
-        config: how.
-        folder: where the run lives; a killed one goes on inside its round.
-        jury: hears every candidate, and watches the model on dev.
-
-    Raises:
-        LabError: fewer texts than a round has, or a folder of another run.
+    The jury hears every candidate, and watches on dev. `rounds` and `ledger` read what is left in the folder,
+    where a killed run goes on inside its round. LabError: fewer texts than a round has, or a folder of
+    another run.
     """
     if len(texts) < config.prompts:
         raise LabError(f"a round of TDSC has {config.prompts} texts, found {len(texts)}: give more texts.")
@@ -189,11 +192,11 @@ def _round(
 ) -> list[dict[str, float]]:
     """Let a model try and learn from its tries: its figures; the tuned one is `model` in the folder."""
     order = np.random.default_rng((config.seed, number)).permutation(len(texts))[: config.prompts]
-    rows: list[dict[str, Any]] = []
-    for start in tqdm(range(0, len(order), CHUNK), desc=folder.name, unit="chunk", disable=None):
-        places = {place: texts[order[place]] for place in range(len(order))[start : start + CHUNK]}
-        make = functools.partial(_candidates, model, number, places, config, jury)
-        rows += once(folder / CANDIDATES / f"{start:06}.jsonl", make)
+
+    def make(chunk: range) -> list[dict[str, Any]]:
+        return _candidates(model, number, {place: texts[order[place]] for place in chunk}, config, jury)
+
+    rows = in_chunks(folder / CANDIDATES, len(order), CHUNK, make)
     candidates = [Candidate(**row | {"tokens": tuple(row["tokens"])}) for row in rows]
     tuned = _learn(model, candidates, config, folder, jury)
     checkpoints.save(folder / "model", tuned, Card(tuned.config))
@@ -243,9 +246,7 @@ def _learn(
     """SFT on the accepted, then DPO on winners and losers; where there are none, that is left out."""
     good = [c for c in candidates if c.fate in (PASSED if config.learn_from == "accepted" else PASSED[:1])]
     if not good:
-        tqdm.write(
-            f"{folder.name}: the judge rejected all {len(candidates)} candidates; nothing is learned here"
-        )
+        tqdm.write(f"{folder.name}: the judge rejected all {len(candidates)} candidates; nothing is learned")
         return model
     texts, codes = [c.text for c in good], [c.tokens for c in good]
     model = fine_tune(model, jury.language, texts, codes, config.sft, config.batch, folder / "sft")
@@ -282,22 +283,17 @@ def _rows(folder: Path, pattern: str) -> pd.DataFrame:
 
 
 def by_temperature(candidates: pd.DataFrame) -> pd.DataFrame:
-    """Table 9: a row a temperature, with WER, H_p, repetition, pass rate and share of what was accepted.
-
-    H_p is taken at equal token counts.
+    """Table 9: a row a temperature, with WER, H_p (at equal token counts), repetition, pass rate and share of
+    what was accepted.
     """
     groups = candidates.assign(passed=candidates["fate"].isin(PASSED)).groupby("temperature")
-    total = max(1, int(candidates["fate"].isin(PASSED).sum()))
-    bits = metrics.matched_entropies([list(rows["tokens"]) for _, rows in groups])
+    passed, tokens = groups["passed"].sum(), groups["tokens"].agg(list)
     return pd.DataFrame(
         {
-            temperature: {
-                "wer": metrics.corpus_wer(list(rows["text"]), list(rows["heard"])),
-                "entropy": entropy,
-                "repetition": rows["repetition"].mean(),
-                "pass_rate": rows["passed"].mean(),
-                "share": rows["passed"].sum() / total,
-            }
-            for (temperature, rows), entropy in zip(groups, bits, strict=True)
+            "wer": {t: metrics.corpus_wer([*rows["text"]], [*rows["heard"]]) for t, rows in groups},
+            "entropy": dict(zip(tokens.index, metrics.matched_entropies([*tokens]), strict=True)),
+            "repetition": groups["repetition"].mean(),
+            "pass_rate": groups["passed"].mean(),
+            "share": passed / max(1, passed.sum()),
         }
-    ).T.rename_axis("temperature")
+    ).rename_axis("temperature")

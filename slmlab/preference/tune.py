@@ -32,6 +32,7 @@ from slmlab.language.text import for_scoring
 from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
 from slmlab.preference import losses
 from slmlab.preference.jury import Jury, Limits, measure, signs
+from slmlab.speech.sampling import in_batches
 from slmlab.training import checkpoints
 from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
@@ -119,49 +120,44 @@ class PairBatches:
 
     def __init__(self, reference: SpeechLM, pairs: Sequence[Pair], batch: int, seed: int) -> None:
         self.model, self.pairs = reference, pairs
-        sizes = [
-            2
-            * (
-                len(reference.prompt(pair.prompt, pair.language))
-                + 2
-                + max(len(pair.chosen_tokens), len(pair.rejected_tokens))
-            )
-            for pair in pairs
-        ]
+        prompts = [len(reference.prompt(pair.prompt, pair.language)) for pair in pairs]
+        longer = [max(len(pair.chosen_tokens), len(pair.rejected_tokens)) for pair in pairs]
+        sizes = [2 * (n + 2 + tokens) for n, tokens in zip(prompts, longer, strict=True)]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
-        self.reference = torch.zeros(len(pairs), 2)
+        self.reference = torch.stack(in_batches(sizes, max(1, batch // max(sizes)), self._read))
         """`(b s)` log-probabilities."""
-        per = max(1, batch // max(sizes))
-        order = sorted(range(len(pairs)), key=lambda i: sizes[i])
-        for start in range(0, len(order), per):
-            rows = order[start : start + per]
-            self.reference[rows] = self._read(rows)
 
     @torch.no_grad()
-    def _read(self, rows: Sequence[int]) -> Tensor:
-        """`(b s)` log-probabilities of some pairs by the reference."""
+    def _read(self, rows: Sequence[int]) -> Sequence[Tensor]:
+        """`(s)` log-probabilities of each of some pairs by the reference."""
         device = pick_device()
-        sequences = to_device(self.of(rows).sequences, device)
+        sequences = to_device(self._sequences(rows), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             sides = log_probs(self.model.to(device), sequences)
-        return rearrange(sides.cpu(), "(s b) -> b s", s=2)
+        return rearrange(sides.cpu(), "(s b) -> b s", s=2).unbind()
 
     def __call__(self, step: int) -> PairBatch:
         """The batch of a step."""
         return self.of(self.rows(step))
 
     def of(self, rows: Sequence[int]) -> PairBatch:
-        """Some pairs as a batch; both sides of a pair have the same prompt."""
-        pairs = [self.pairs[i] for i in rows]
-        sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
-        texts = [self.model.config.alphabet.encode(pair.prompt, pair.language) for pair in pairs]
-        languages, styles = [pair.language for pair in pairs], [pair.style for pair in pairs]
+        """Some pairs as a batch."""
         return PairBatch(
-            assemble(self.model.config, texts * 2, sides, languages * 2, styles * 2),
+            self._sequences(rows),
             rearrange(self.reference[list(rows)], "b s -> (s b)"),
-            torch.tensor([len(side) + 1 for side in sides]),
-            torch.tensor([pair.weight for pair in pairs]),
+            torch.tensor([len(side) + 1 for side in self._sides(rows)]),
+            torch.tensor([self.pairs[i].weight for i in rows]),
         )
+
+    def _sides(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """Speech tokens of the chosen sides of pairs, and then of the rejected."""
+        return [self.pairs[i].chosen_tokens for i in rows] + [self.pairs[i].rejected_tokens for i in rows]
+
+    def _sequences(self, rows: Sequence[int]) -> Batch:
+        """Both sides of pairs, after the same prompt."""
+        pairs = [self.pairs[i] for i in rows]
+        prompts = [self.model.prompt(pair.prompt, pair.language, pair.style) for pair in pairs]
+        return assemble(self.model.config, prompts * 2, self._sides(rows))
 
 
 def held_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -184,15 +180,9 @@ def tune(
 ) -> SpeechLM:
     """A model that has learned from pairs; the given one stays as it is, the frozen reference.
 
-    Args:
-        model: where to begin.
-        pairs: checked here; with a jury, those of every tenth text are looked at only.
-        config: how.
-        folder: where the run's state, log and best checkpoint live; a killed run goes on there.
-        jury: measures what the model says; without one the last checkpoint is taken.
-
-    Raises:
-        LabError: pairs that cannot be learned from, a loss that is not finite, or a folder of another run.
+    A jury measures what the model says, and then pairs of every tenth text are looked at only; without one
+    the last checkpoint is taken. State, log and best checkpoint live in the folder, where a killed run goes
+    on. LabError: pairs that cannot be learned from, a loss that is not finite, or a folder of another run.
     """
     folder = Path(folder)
     check(pairs, folder.name)
@@ -232,8 +222,7 @@ class _Monitor:
             batch = to_device(self.pairs.of(range(len(self.pairs.pairs))), policy.pace.device)
             loss, seen = preference_loss(policy, batch, self.config)
             figures |= {name: float(value) for name, value in (seen | {"loss": loss}).items()}
-        suspicions = signs(figures, self.start, self.config.limits)
-        if suspicions:
+        if suspicions := signs(figures, self.start, self.config.limits):
             tqdm.write(f"{name_of(self.folder)}: {'; '.join(suspicions)}")
         rank = [-len(suspicions), self.config.score(figures)]
         best = self.folder / BEST
@@ -247,23 +236,20 @@ class _Monitor:
         return row
 
     def take_best(self, policy: SpeechLM) -> None:
-        """Give a policy the weights of the best checkpoint; a message if that looks hacked, or scores below
-        the start.
-        """
+        """Give a policy the best weights; a message if they look hacked, or score below the start."""
         tensors, card = checkpoints.read(self.folder / BEST)
         checkpoints.put(policy, tensors, self.folder / BEST)
         fewest, score = card["rank"]
+        name, what = name_of(self.folder), "more word errors"
         if fewest < 0:
-            tqdm.write(
-                f"{name_of(self.folder)}: every checkpoint looks hacked; the one kept has the fewest signs"
-            )
+            tqdm.write(f"{name}: every checkpoint looks hacked; the one kept has the fewest signs")
         elif score < self.config.score(self.start):
-            what = "a flatter melody" if self.config.choose == "melody" else "more word errors"
-            tqdm.write(f"{name_of(self.folder)}: even the checkpoint kept has {what} on dev than the start")
+            what = "a flatter melody" if self.config.choose == "melody" else what
+            tqdm.write(f"{name}: even the checkpoint kept has {what} on dev than the start")
 
 
 def name_of(folder: Path) -> str:
-    """What a tuning is called in pictures and messages: its folder and the one it lies in."""
+    """What work is called in pictures and messages: its folder and the one it lies in."""
     return "/".join(folder.parts[-2:])
 
 
@@ -286,22 +272,18 @@ def fine_tune(
     batch: int,
     folder: str | Path,
 ) -> SpeechLM:
-    """A model that has also learned to say `codes` to `texts`; the given one stays as it is.
+    """A model that has also learned to say `codes` to `texts`, in batches of at most `batch` padded tokens.
 
-    Args:
-        batch: most tokens of a padded batch.
-        folder: where the run lives; a killed run goes on there.
+    The given one stays as it is; a killed run goes on in its folder.
     """
     claim(Path(folder), [config, batch, language, [*texts], [*codes], fingerprint(model)])
-    symbols = [model.config.alphabet.encode(text, language) for text in texts]
-    sizes = [len(text) + len(row) + 4 for text, row in zip(symbols, codes, strict=True)]
+    prompts = [model.prompt(text, language) for text in texts]
+    sizes = [len(prompt) + len(row) + 2 for prompt, row in zip(prompts, codes, strict=True)]
     rows = frame_batches(sizes, max(batch, *sizes), config.seed)
 
     def batches(step: int) -> Batch:
         at = rows(step)
-        plain: list[Any] = [()] * len(at)
-        texts, said = [symbols[i] for i in at], [codes[i] for i in at]
-        return assemble(model.config, texts, said, [language] * len(at), plain)
+        return assemble(model.config, [prompts[i] for i in at], [codes[i] for i in at])
 
     tuned: SpeechLM = train(copy.deepcopy(model), lm_loss, batches, config, folder)
     return tuned.to(model.pace.device)
@@ -321,6 +303,17 @@ def once(file: Path, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[di
         lines = [json.dumps(row, ensure_ascii=False, default=files.plain) for row in make()]
         files.replace_text(file, "".join(line + "\n" for line in lines))
     return rows_of(file)
+
+
+def in_chunks(
+    folder: Path, n: int, size: int, make: Callable[[range], Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Rows that are made of places 0 to n, a file for every `size` of them: what a kill may cost."""
+    rows: list[dict[str, Any]] = []
+    for start in tqdm(range(0, n, size), desc=name_of(folder), unit="chunk", disable=None):
+        chunk = range(start, min(start + size, n))
+        rows += once(folder / f"{start:06}.jsonl", functools.partial(make, chunk))
+    return rows
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:

@@ -54,17 +54,9 @@ class SoundInfo:
 
 
 def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, SoundInfo]:
-    """Read a sound file as 16 kHz mono.
+    """Read a WAV, FLAC, MP3 or OGG file of any rate as a mono wave (s), 16 kHz, in [-1, 1]; and what it was.
 
-    Args:
-        path: a WAV, FLAC, MP3 or OGG file of any sample rate, depth and number of channels.
-        max_seconds: refuse longer files, before they are decoded.
-
-    Returns:
-        the wave (s) float32 in [-1, 1], and what the file was.
-
-    Raises:
-        LabError: the file is missing, empty, cut off, not a sound, too long, silent or holds NaN or infinity.
+    LabError if it is missing, empty, cut off, not a sound, longer than `max_seconds`, silent or not finite.
     """
     with _opened(Path(path)) as file:
         samples = _samples(file, Path(path), max_seconds)
@@ -83,21 +75,15 @@ def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, Soun
 
 
 def write(path: str | Path, wave: ArrayLike, generated: bool = True) -> None:
-    """Write a 16-bit mono WAV file at 16 kHz, whole or not at all; samples beyond ±1 are clipped.
+    """Write a wave (s) as a 16-bit mono WAV file at 16 kHz, whole or not at all; beyond ±1 it is clipped.
 
-    Args:
-        path: the file; its folder is made if need be.
-        wave: (s) in [-1, 1].
-        generated: put the mark of generated speech into the file's comment; False for people's recordings.
-
-    Raises:
-        LabError: the wave is empty, not one-dimensional or not finite, or the file cannot be written.
+    The file's comment has the mark of generated speech unless `generated` is False: people's recordings.
     """
     samples = np.asarray(wave, dtype=np.float32)
-    if samples.ndim != 1 or samples.size == 0:
-        raise LabError(f"cannot write {path}: a wave is one row of samples, found shape {samples.shape}.")
-    if not np.isfinite(samples).all():
-        raise LabError(f"cannot write {path}: the wave holds values that are not numbers: make it again.")
+    finite = bool(np.isfinite(samples).all())
+    if samples.ndim != 1 or samples.size == 0 or not finite:
+        found = f"shape {samples.shape}{'' if finite else ' with NaN or infinity'}"
+        raise LabError(f"cannot write {path}: a wave is one row of finite samples, found {found}.")
     with files.whole(Path(path)) as part:
         part.write_bytes(wav(samples, generated))
 
@@ -129,14 +115,7 @@ def is_generated(path: str | Path) -> bool:
 
 
 def resample(wave: ArrayLike, from_rate: float, to_rate: float = SAMPLE_RATE) -> Wave:
-    """Change the sample rate, band-limited (soxr, high quality).
-
-    Args:
-        wave: (s) at `from_rate` Hz.
-
-    Returns:
-        the wave (s · to_rate / from_rate) float32 at `to_rate` Hz.
-    """
+    """A wave (s) at `from_rate` Hz to one at `to_rate` Hz, band-limited (soxr, high quality)."""
     samples = np.asarray(wave, dtype=np.float32)
     if from_rate == to_rate:
         return samples

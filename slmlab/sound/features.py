@@ -17,15 +17,10 @@ from slmlab.sound.mel import HOP
 
 
 def log_mel(wave: Tensor | NDArray[np.float32]) -> Tensor:
-    """Natural logarithm of the magnitude mel spectrogram; differentiable, on the wave's own device.
+    """Natural logarithm of the magnitude mel spectrum of waves (b s) or (s), 16 kHz: (b f m), f = s // 320.
 
-    Slaney mel scale and norm, 80 bins to 8 kHz, Hann window of 1024, centred with zeros around the sound.
-
-    Args:
-        wave: (b s) or (s), 16 kHz.
-
-    Returns:
-        (b f m) with f = s // 320; b is 1 for a single wave. Never below ln(1e-5).
+    Slaney mel scale and norm, 80 bins to 8 kHz, Hann window of 1024, centred with zeros around the sound;
+    never below ln(1e-5); differentiable, on the wave's own device.
     """
     return mel.log_mel(_spectrum(_waves(wave)))
 
@@ -43,14 +38,7 @@ def f0(wave: Tensor | NDArray[np.float32]) -> Tensor:
 
 @torch.no_grad()
 def extract(wave: Tensor | NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
-    """Everything about one utterance at the price of one STFT.
-
-    Args:
-        wave: (s), 16 kHz.
-
-    Returns:
-        log-mel (f m), F0 (f) in Hz, energy (f) in dB.
-    """
+    """Log-mel (f m), F0 (f) in Hz and energy (f) in dB of a wave (s), 16 kHz, at the price of one STFT."""
     waves = _one_wave(wave)
     if not torch.isfinite(waves).all():
         raise LabError(

@@ -28,15 +28,7 @@ QUIET = 35.0  # frames this many dB below the loudest count as silence
 
 
 def f0(spectrum: Tensor, energy: Tensor) -> Tensor:
-    """Fundamental frequency of one sound in Hz, 0 where unvoiced.
-
-    Args:
-        spectrum: `(k f)`, complex.
-        energy: `(f)` in dB.
-
-    Returns:
-        `(f)`
-    """
+    """Fundamental frequency in Hz, 0 if unvoiced: complex spectrum `(k f)`, energy `(f)` in dB, to `(f)`."""
     grid, basis = _autocorrelation_basis(spectrum.device)
     power = spectrum.abs() ** 2
     total = einsum((basis != 0).any(1).float(), power, "k, k f -> f")
@@ -51,14 +43,7 @@ def f0(spectrum: Tensor, energy: Tensor) -> Tensor:
 
 
 def semitones(f0: Tensor) -> Tensor:
-    """The melody without the speaker's register: 12 log2(F0 / its median over the voiced frames).
-
-    Args:
-        f0: `(f)` in Hz, 0 where unvoiced.
-
-    Returns:
-        `(f)` in semitones, NaN where unvoiced.
-    """
+    """F0 `(f)` in Hz, 0 where unvoiced, to semitones from its median over voiced frames, NaN elsewhere."""
     pitch = torch.where(f0 > 0, 12 * torch.log2(f0.clamp(min=1e-3)), torch.nan)
     return pitch - pitch.nanquantile(0.5)
 

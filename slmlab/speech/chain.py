@@ -24,8 +24,9 @@ from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_fea
 from slmlab.models.vocoder import Vocoder
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
-from slmlab.speech.sampling import SamplingConfig, speak
+from slmlab.speech.sampling import SamplingConfig, in_batches, speak
 from slmlab.training import checkpoints, shelf
+from slmlab.training.checkpoints import SUFFIX
 from slmlab.training.shelf import KINDS, VOICES
 
 NOISE = 0.1  # of the decoder's training noise; see `Chain.to_mels`
@@ -45,20 +46,13 @@ class Speech:
     """25 a second."""
 
 
-def _exists(path: Path) -> bool:
-    """Whether a checkpoint of this name is there."""
-    return path.with_name(path.name + checkpoints.SUFFIX).exists()
-
-
 def _terms(network: nn.Module) -> dict[str, int]:
     """Numbers that the parts of a chain must agree on, as far as one of them has them."""
     config: Any = network.config
     if isinstance(config, SpeakerConfig):
         return {"timbre_width": config.width_out + 1}
-    if isinstance(config, LMConfig):
-        return {"dims": config.code_dims}
-    shared = ("timbre_width", "dims")
-    return {name: getattr(config, name) for name in shared if hasattr(config, name)}
+    names = {"timbre_width": "timbre_width", "dims": "code_dims" if isinstance(config, LMConfig) else "dims"}
+    return {term: getattr(config, name) for term, name in names.items() if hasattr(config, name)}
 
 
 class Chain:
@@ -67,12 +61,11 @@ class Chain:
     def __init__(self, folder: Path, lm: Path | None = None, adopted: Path | None = None) -> None:
         """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json.
 
-        Args:
-            folder: of the checkpoints.
-            lm: a language model to speak with in place of those, such as one that was tuned.
-            adopted: a folder of further lm.<language> and judge_<a or b>.<language>, which were taught later.
+        `lm` speaks in place of those, such as a tuned one; `adopted` is a folder of further lm.<language> and
+        judge_<a or b>.<language>, which were taught later.
         """
-        self.folder, self.own_lm, self.adopted = folder, lm, adopted
+        self.folder, self.own_lm = folder, lm
+        self._folders = [adopted, folder] if adopted else [folder]
         tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
         self._tokenizer_sha256 = card.sha256
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
@@ -83,7 +76,7 @@ class Chain:
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
             kind, _, language = name.partition(".")
-            place = self.own_lm if kind == "lm" and self.own_lm else self._place(name)
+            place = self.own_lm if kind == "lm" and self.own_lm else self._place(name) or self.folder / name
             network, card = checkpoints.load(place, *KINDS[kind])
             if card.facts.get("language", language) != language:
                 raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
@@ -100,10 +93,10 @@ class Chain:
             self._networks[name] = network
         return self._networks[name]
 
-    def _place(self, name: str) -> Path:
-        """Where a network lies: among those adopted, or in the chain's own folder."""
-        later = self.adopted / name if self.adopted else None
-        return later if later and _exists(later) else self.folder / name
+    def _place(self, name: str) -> Path | None:
+        """Where a network lies: among those adopted, or in the chain's own folder; None: nowhere."""
+        places = [folder / name for folder in self._folders]
+        return next((place for place in places if place.with_name(name + SUFFIX).exists()), None)
 
     @property
     def tokenizer(self) -> SpeechTokenizer:
@@ -128,8 +121,8 @@ class Chain:
     @property
     def languages(self) -> list[str]:
         """Languages that a checkpoint exists for."""
-        folders = [self.folder, *([self.adopted] if self.adopted else [])]
-        names = {path.name.split(".")[1] for folder in folders for path in folder.glob("lm.*.safetensors")}
+        files = [file for folder in self._folders for file in folder.glob(f"lm.*{SUFFIX}")]
+        names = {file.name.split(".")[1] for file in files}
         return sorted(names - {"backbone"})
 
     def lm(self, language: str) -> SpeechLM:
@@ -144,7 +137,7 @@ class Chain:
     def judge(self, which: str, language: str = "") -> Judge:
         """Judge `a`, who filters, or `b`, who scores: of a language that was adopted, the judge taught it."""
         own = f"judge_{which}.{language}"
-        return cast(Judge, self._network(own if _exists(self._place(own)) else f"judge_{which}"))
+        return cast(Judge, self._network(own if self._place(own) else f"judge_{which}"))
 
     def named_timbre(self, name: str) -> Tensor:
         """`(c,)` of a voice that came with the checkpoints."""
@@ -183,14 +176,11 @@ class Chain:
         Noise is drawn at `NOISE` times its size in training, as Matcha-TTS does (Mehta et al. 2024): at full
         size, or with guidance, the small decoder's details are its own and judges misread words.
         """
-        mels: list[Tensor] = [torch.empty(0)] * len(codes)
-        order = sorted(range(len(codes)), key=lambda i: len(codes[i]))
-        for start in range(0, len(order), DECODED):
-            places = order[start : start + DECODED]
-            spoken = self._decode([codes[i] for i in places], timbres[places], [seeds[i] for i in places])
-            for i, mel in zip(places, spoken, strict=True):
-                mels[i] = mel
-        return mels
+
+        def decode(rows: list[int]) -> list[Tensor]:
+            return self._decode([codes[i] for i in rows], timbres[rows], [seeds[i] for i in rows])
+
+        return in_batches([len(row) for row in codes], DECODED, decode)
 
     def _decode(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
         """`to_mels` of utterances that are decoded as one batch."""
@@ -244,9 +234,7 @@ class Chain:
         styles: Sequence[Sequence[int]] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> list[Speech]:
-        """Speak texts, each in its voice `(b c)` and manner (up to 40 style tokens each; none is the plain
-        manner).
-        """
+        """Speak texts, each in its voice `(b c)` and manner: up to 40 style tokens, or none for plain."""
         lm = self.lm(language)
         seeds = seeds or list(range(len(texts)))
         codes = speak(lm, language, texts, sampling or SamplingConfig(), seeds, styles or ())
@@ -266,16 +254,12 @@ class Chain:
         """What a judge understands of a log-mel `(f m)`."""
         frames = torch.tensor([len(mel)])
         judge = self.judge(which, language)
-        log_probs = judge(rearrange(mel, "f m -> 1 f m"), frames)
-        return transcribe(log_probs, frames, judge.config.alphabet)[0]
+        return transcribe(judge(rearrange(mel, "f m -> 1 f m"), frames), frames, judge.config.alphabet)[0]
 
 
 def open_chain(preset_name: str, folder: Path | None = None, lm: Path | None = None) -> Chain:
     """The chain of a preset with all the languages it was taught: made here, shipped, or trained now.
 
-    Args:
-        preset_name: which.
-        folder: of checkpoints in place of those at hand.
-        lm: a language model to speak with, such as one that was tuned.
+    `folder`, of checkpoints, and `lm` stand in place of those at hand.
     """
     return Chain(folder or shelf.checkpoint_folder(preset_name), lm, shelf.adopted_folder(preset_name))

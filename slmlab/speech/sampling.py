@@ -9,15 +9,16 @@ right end of the memory: all rows write their next token to the same slot, and o
 short prompt are masked.
 
 Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k ids still in the draw, d width,
-h heads (q, or k and v together), e numbers of a head, p pairs (e = 2 p), w window of past tokens.
+h heads, e numbers of a head, p pairs (e = 2 p), w window of past tokens.
 """
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,9 +29,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.errors import LabError
-from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
+from slmlab.models.lm import STYLE_TOKENS, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
 
+T = TypeVar("T")
 _THREADS = Lock()  # torch's number of threads is the whole process's
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
 REST = 0.8  # when no more than this share of a batch still speaks, the others leave it
@@ -59,6 +61,14 @@ class SamplingConfig:
     batch: int = 64
     """Most utterances that are drawn side by side."""
 
+    def __post_init__(self) -> None:
+        draws = self.temperature > 0 and 0 < self.top_p <= 1 and self.top_k >= 0 and self.window >= 0
+        if not draws or not 0 <= self.shortest <= self.longest or self.batch < 1:
+            raise LabError(
+                f"Sampling cannot take {self}: temperature must be above 0, top_p above 0 and at most 1, "
+                "top_k and window at least 0, 0 <= shortest <= longest, batch at least 1."
+            )
+
     def least(self, expected: float) -> int:
         """Tokens before which speech cannot end, of a text that is expected to make so many."""
         return round(self.shortest * expected)
@@ -66,20 +76,6 @@ class SamplingConfig:
     def most(self, expected: float) -> int:
         """Tokens at which it ends at the latest."""
         return max(1, round(self.longest * expected))
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise LabError(
-                f"Sampling cannot take temperature={self.temperature}, top_p={self.top_p}, "
-                f"top_k={self.top_k}: "
-                "temperature must be above 0, top_p above 0 and at most 1, top_k at least 0."
-            )
-        if not 0 <= self.shortest <= self.longest or self.batch < 1 or self.window < 0:
-            raise LabError(
-                f"Sampling cannot take shortest={self.shortest}, longest={self.longest}, batch={self.batch}, "
-                f"window={self.window}: expected 0 <= shortest <= longest, batch at least 1, window at "
-                f"least 0."
-            )
 
 
 def uniforms(seeds: Sequence[int], steps: int) -> NDArray[np.float64]:
@@ -101,9 +97,7 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def candidates(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Ids `(b k)`, likeliest first, that may be drawn from `logits` `(b v)`, and their probabilities, others
-    0.
-    """
+    """Ids `(b k)` that may be drawn from `logits` `(b v)`, likeliest first; probabilities, of others 0."""
     k = config.top_k or logits.shape[-1]
     values, ids = torch.topk(logits, min(k, logits.shape[-1]))
     probabilities = torch.softmax(values / config.temperature, -1)
@@ -135,37 +129,19 @@ def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) 
 
 
 class _Weights:
-    """A model's weights laid out for reading one token a row at a time."""
+    """A model and its weights, laid out for reading one token a row at a time."""
 
     def __init__(self, model: SpeechLM) -> None:
-        self.source = [parameter.detach().clone() for parameter in model.parameters()]
-        """The parameters that these were made from."""
-        self.table = model.table()
-        """`(v d)`, all ids."""
+        self.model, self.table = model, model.table()
         output = (self.table[model.config.end :] * model.norm.weight).t()
         self.output = [piece.contiguous() for piece in output.chunk(PIECES, 1)]
         """`(d v)` in pieces of v, from <end> on, the last norm's gain folded in."""
         self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
-        self.columns = [
-            FusedBlock(*(matrix.mT if matrix.ndim == 2 else matrix for matrix in b)) for b in self.blocks
-        ]
-        """The same, transposed: what one token a row is multiplied by."""
 
-    def are_of(self, model: SpeechLM) -> bool:
-        """Whether the model still has the very numbers, in the same place, that these were made from."""
-        pairs = zip(self.source, model.parameters(), strict=True)
-        return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)
-
-
-_cache: WeakKeyDictionary[SpeechLM, _Weights] = WeakKeyDictionary()
-
-
-def _weights(model: SpeechLM) -> _Weights:
-    """Laid out once, and again when training has changed a number: comparing takes a tenth of the time."""
-    weights = _cache.get(model)
-    if weights is None or not weights.are_of(model):
-        weights = _cache[model] = _Weights(model)
-    return weights
+    def logits(self, x: Tensor) -> Tensor:
+        """`(b v)`: what follows, by the last block's `(b d)`."""
+        x = unit_rms(x)
+        return torch.cat([x @ piece for piece in self.output], 1)
 
 
 def _long_rows(matrix: Tensor) -> Tensor:
@@ -174,32 +150,12 @@ def _long_rows(matrix: Tensor) -> Tensor:
     return matrix.t().contiguous().t() if tall else matrix.contiguous()
 
 
-class _Buffers:
-    """Where one step of `b` rows writes its results; their views are made once, not at every step."""
-
-    def __init__(self, config: LMConfig, b: int, like: Tensor) -> None:
-        h, kv, e = config.heads, config.kv_heads, config.width // config.heads
-        self.qkv = like.new_empty(b, (h + 2 * kv) * e)
-        self.turning = torch.view_as_complex(self.qkv[:, : (h + kv) * e].unflatten(1, (h + kv, e // 2, 2)))
-        """`(b h p)`: q and k as pairs."""
-        self.q = self.qkv[:, : h * e].unflatten(1, (kv, h // kv, e))
-        """`(b kv h/kv e)`: heads that share keys are so many queries of one head."""
-        self.kv = self.qkv[:, h * e :].unflatten(1, (2, kv, e)).transpose(0, 1)
-        """`(2 b kv e)`: what is remembered."""
-        self.gate_up = like.new_empty(b, 2 * config.ffn)
-        self.gate, self.up = self.gate_up.chunk(2, 1)
-        self.logits = like.new_empty(b, config.vocabulary - config.end)
-        self.pieces = self.logits.chunk(PIECES, 1)
-
-
 class _Reader:
     """A model that remembers keys and values of all that it has read; `logits` `(b v)` are what follows."""
 
-    def __init__(
-        self, model: SpeechLM, weights: _Weights, prompts: Sequence[Sequence[int]], room: int
-    ) -> None:
-        """Read prompts, after which `room` tokens can be read; equal prompts are read once."""
-        self.model, self.weights, c = model, weights, model.config
+    def __init__(self, weights: _Weights, prompts: Sequence[Sequence[int]], room: int) -> None:
+        """Read prompts, equal ones once; then `room` tokens can be read."""
+        self.weights, c = weights, weights.model.config
         device, e = weights.table.device, c.width // c.heads
         different = list(dict.fromkeys(map(tuple, prompts)))
         sources = [different.index(tuple(prompt)) for prompt in prompts]
@@ -212,52 +168,51 @@ class _Reader:
         mask = torch.where(empty, -torch.inf, 0.0).to(weights.table)
         self.mask = mask if bool(empty.any()) else None
         ids = pad_sequence([torch.tensor(prompt) for prompt in different], batch_first=True).to(device)
-        turns = rotation(model.positions(ids), e, c.rope_theta)
+        turns = rotation(weights.model.positions(ids), e, c.rope_theta)
         last = turns[sources, lengths[sources] - 1]
         ahead = rotation(torch.arange(1, 1 + room, device=device), e, c.rope_theta)
         self.turns = rearrange(last, "b p -> b 1 p") * ahead
         """`(b room p)`: rotations of what follows the prompts."""
         self.logits = self._read_prompts(ids, lengths, turns, sources)
-        self.buffers = _Buffers(c, len(prompts), self.logits)
 
     def _read_prompts(self, ids: Tensor, lengths: Tensor, turns: Tensor, sources: Sequence[int]) -> Tensor:
         """Fill the memory of each row from the prompt that `sources` names; logits `(b v)` after it."""
         x = functional.embedding(ids, self.weights.table)
         ends = (torch.arange(len(ids)), lengths - 1)
-        for i, (block, fused) in enumerate(zip(self.model.blocks, self.weights.blocks, strict=True)):
+        blocks = zip(self.weights.model.blocks, self.weights.blocks, self.memory, strict=True)
+        for i, (block, fused, memory) in enumerate(blocks, start=1):
             q, k, v = block.queries_keys_values(x, turns, fused)
             for row, source in enumerate(sources):
                 n = int(lengths[source])
-                self.memory[i, 0, row, :, self.start - n : self.start] = k[source, :, :n]
-                self.memory[i, 1, row, :, self.start - n : self.start] = v[source, :, :n]
+                memory[0, row, :, self.start - n : self.start] = k[source, :, :n]
+                memory[1, row, :, self.start - n : self.start] = v[source, :, :n]
             attended = block.attention(q, k, v)
-            if i == len(self.memory) - 1:  # of the last block, only what predicts is needed
+            if i == len(self.memory):  # of the last block, only what predicts is needed
                 x, attended = x[ends], attended[ends]
             x = block.finish(x, attended, fused)
-        x = unit_rms(x)
-        return torch.cat([x @ piece for piece in self.weights.output], 1)[sources]
+        return self.weights.logits(x)[sources]
 
     def read(self, ids: Tensor) -> None:
         """Read one more id a row, `(b)`.
 
         Plain views stand in for einops here, whose microseconds would be a tenth of the step.
         """
-        at, slot, self.filled = self.buffers, self.filled, self.filled + 1
+        c, slot, self.filled = self.weights.model.config, self.filled, self.filled + 1
         turn = self.turns[:, slot - self.start, None]
         mask = None if self.mask is None else self.mask[..., : self.filled]
         x = functional.embedding(ids, self.weights.table)
-        for columns, memory in zip(self.weights.columns, self.memory[..., : self.filled, :], strict=True):
-            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=at.qkv)
-            at.turning.mul_(turn)
-            memory.select(3, slot).copy_(at.kv)
-            attended = functional.scaled_dot_product_attention(at.q, memory[0], memory[1], attn_mask=mask)
-            x = torch.addmm(x, attended.reshape(x.shape), columns.out)
-            torch.mm(unit_rms(x), columns.gate_up, out=at.gate_up)
-            x = torch.addmm(x, functional.silu(at.gate).mul_(at.up), columns.down)
-        x = unit_rms(x)
-        for piece, logits in zip(self.weights.output, at.pieces, strict=True):
-            torch.mm(x, piece, out=logits)
-        self.logits = at.logits
+        for fused, memory in zip(self.weights.blocks, self.memory[..., : self.filled, :], strict=True):
+            qkv = torch.addmm(fused.qkv_bias, unit_rms(x), fused.qkv.mT)
+            heads = qkv.unflatten(1, (-1, c.width // c.heads))
+            turning, v = heads.split([c.heads + c.kv_heads, c.kv_heads], 1)
+            torch.view_as_complex(turning.unflatten(2, (-1, 2))).mul_(turn)
+            memory[0, :, :, slot], memory[1, :, :, slot] = turning[:, c.heads :], v
+            q = turning[:, : c.heads].unflatten(1, (c.kv_heads, -1))  # heads that share keys are its queries
+            attended = functional.scaled_dot_product_attention(q, memory[0], memory[1], attn_mask=mask)
+            x = torch.addmm(x, attended.reshape(x.shape), fused.out.mT)
+            gate, up = torch.mm(unit_rms(x), fused.gate_up.mT).chunk(2, 1)
+            x = torch.addmm(x, functional.silu(gate).mul_(up), fused.down.mT)
+        self.logits = self.weights.logits(x)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in ascending order: they move up, and no second memory is needed."""
@@ -267,52 +222,35 @@ class _Reader:
         self.memory = self.memory[:, :, : len(rows)]
         self.turns, self.logits = self.turns[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
-        self.buffers = _Buffers(self.model.config, len(rows), self.logits)
-
-
-@dataclass(frozen=True)
-class _Utterance:
-    """What is to be said: a prompt, the seed of its random numbers, and how many tokens it may have."""
-
-    prompt: Sequence[int]
-    seed: int
-    least: int
-    most: int
 
 
 @torch.inference_mode()
 def generate(
     model: SpeechLM, prompts: Sequence[Sequence[int]], config: SamplingConfig, seeds: Sequence[int]
 ) -> list[list[int]]:
-    """Speech codes, 0 to n_codes - 1, for each prompt.
+    """Speech codes, 0 to n_codes - 1, for each prompt of `SpeechLM.prompt`.
 
-    Args:
-        model: on any device.
-        prompts: from `SpeechLM.prompt`.
-        config: how freely.
-        seeds: one for each prompt; equal prompts with equal seeds draw the same numbers. The number of cores
-            that share the prompts decides the shapes of products and so their last bits, which a close draw
-            can turn on: draw on one thread, as the studies do, what must be the same everywhere.
+    Equal prompts with equal seeds draw the same numbers. The number of cores that share the prompts decides
+    the shapes of products and so their last bits, which a close draw can turn on: draw on one thread, as the
+    studies do, what must be the same everywhere.
     """
     if len(seeds) != len(prompts):
         raise LabError(f"Sampling has {len(prompts)} prompts and {len(seeds)} seeds: give one seed for each.")
-    expected = [float(model.expected_tokens(torch.tensor([row]).to(model.pace.device))) for row in prompts]
-    utterances = [
-        _Utterance(prompt, seed, config.least(n), config.most(n))
-        for prompt, seed, n in zip(prompts, seeds, expected, strict=True)
-    ]
-    weights = _weights(model)
+    expected, weights = expected_tokens(model, prompts), _Weights(model)
+
+    def drawn(rows: list[int]) -> list[list[int]]:
+        chosen = ([values[i] for i in rows] for values in (prompts, seeds, expected))
+        return _batch(weights, *chosen, config)
+
     cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1
     size = min(config.batch, max(FEW, math.ceil(len(prompts) / cores)))
-    order = sorted(range(len(prompts)), key=lambda i: (expected[i], len(prompts[i])))
-    batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
-    drawn = _side_by_side(
-        lambda rows: _batch(model, weights, [utterances[i] for i in rows], config), batches, cores
-    )
-    codes = {
-        i: row for rows, batch in zip(batches, drawn, strict=True) for i, row in zip(rows, batch, strict=True)
-    }
-    return [codes[i] for i in range(len(prompts))]
+    lengths = list(zip(expected, map(len, prompts), strict=True))
+    return in_batches(lengths, size, drawn, functools.partial(_side_by_side, cores))
+
+
+def expected_tokens(model: SpeechLM, prompts: Sequence[Sequence[int]]) -> list[float]:
+    """Speech tokens that the text of each prompt is expected to make, by the model's own pace."""
+    return [float(model.expected_tokens(torch.tensor([row]).to(model.pace.device))) for row in prompts]
 
 
 def speak(
@@ -334,39 +272,61 @@ def speak(
     return generate(model, prompts, config, seeds)
 
 
+def in_batches(
+    lengths: Sequence[Any],
+    size: int,
+    compute: Callable[[list[int]], Sequence[T]],
+    run: Callable[..., Iterable[Sequence[T]]] = map,
+) -> list[T]:
+    """A result for each row, in their order, from `compute`, which takes up to `size` rows of like lengths.
+
+    The longest come first; `run` maps `compute` over the batches.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
+    results: dict[int, T] = {}
+    for rows, batch in zip(batches, run(compute, batches), strict=True):
+        results |= zip(rows, batch, strict=True)
+    return [results[i] for i in range(len(lengths))]
+
+
 def _side_by_side(
-    draw_batch: Callable[[list[int]], list[list[int]]], batches: Sequence[list[int]], cores: int
+    cores: int, compute: Callable[[list[int]], list[list[int]]], batches: Sequence[list[int]]
 ) -> list[list[list[int]]]:
     """Batches in as many threads, one core each: small products gain little from being split."""
     workers = min(cores, len(batches))
     if workers < 2:
-        return [draw_batch(rows) for rows in batches]
+        return [compute(rows) for rows in batches]
     with _THREADS:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(draw_batch, batches))
+                return list(pool.map(compute, batches))
         finally:
             torch.set_num_threads(threads)
 
 
 @torch.inference_mode()  # which other threads do not inherit
 def _batch(
-    model: SpeechLM, weights: _Weights, utterances: Sequence[_Utterance], config: SamplingConfig
+    weights: _Weights,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    expected: Sequence[float],
+    config: SamplingConfig,
 ) -> list[list[int]]:
-    """Codes of utterances drawn side by side, each of a length within its bounds."""
+    """Codes of prompts drawn side by side, each of a length within its bounds."""
     device, window = weights.table.device, config.window
     least, most = (
-        torch.tensor([getattr(u, name) for u in utterances], device=device) for name in ("least", "most")
+        torch.tensor([bound(n) for n in expected], device=device) for bound in (config.least, config.most)
     )
     limit, shortest = int(most.max()), int(least.max())
-    reader = _Reader(model, weights, [u.prompt for u in utterances], limit)
-    streams = torch.from_numpy(uniforms([u.seed for u in utterances], limit)).to(device)
-    ids = torch.full((len(utterances), window + limit), -1, device=device)
+    reader = _Reader(weights, prompts, limit)
+    streams = torch.from_numpy(uniforms(seeds, limit)).to(device)
+    ids = torch.full((len(prompts), window + limit), -1, device=device)
     """Drawn ids, counted from <end>, which is 0; the first `window` of each row stand for the past."""
     speaking = torch.ones_like(least, dtype=torch.bool)
-    rows = torch.arange(len(utterances), device=device)  # which are still in the batch
+    rows = torch.arange(len(prompts), device=device)  # which are still in the batch
     for step in range(limit):
         if step < shortest:
             reader.logits[:, 0].masked_fill_(least[rows] > step, -torch.inf)
@@ -379,6 +339,6 @@ def _batch(
         if len(stay) <= REST * len(rows):
             reader.keep(stay)
             rows, chosen = rows[stay], chosen[stay]
-        reader.read(chosen + model.config.end)
-    spoken = [row[window : window + u.most] for row, u in zip(ids.tolist(), utterances, strict=True)]
+        reader.read(chosen + weights.model.config.end)
+    spoken = [row[window : window + n] for row, n in zip(ids.tolist(), most.tolist(), strict=True)]
     return [[i - 1 for i in (row[: row.index(0)] if 0 in row else row)] for row in spoken]

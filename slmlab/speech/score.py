@@ -18,7 +18,6 @@ from slmlab.speech.chain import Chain
 
 ENTROPY_WINDOW = 25
 """Tokens, a second of speech, over which the entropy of a single sound is taken."""
-BATCH = 32  # sentences said side by side
 
 
 @dataclass(frozen=True)
@@ -52,31 +51,27 @@ def score_sounds(
 ) -> list[Row]:
     """Rows for waves `(s,)` that say `texts` in the voices `(b c)`."""
     transcripts = chain.hear(waves, "b", language)
-    rows = []
-    for text, words, wave, timbre in zip(texts, transcripts, waves, timbres, strict=True):
-        _, f0, _ = features.extract(wave)
-        rows.append(
-            Row(
-                system=system,
-                language=language,
-                text=text,
-                heard=words,
-                cer=metrics.cer(text, words, language),
-                wer=metrics.wer(text, words, language),
-                seconds=len(wave) / SAMPLE_RATE,
-                f0_spread=metrics.f0_spread(f0),
-                repetition=metrics.repetition_rate(chain.encode(wave)),
-                sim=metrics.similarity(chain.timbre(wave)[:-1], timbre[:-1]),
-            )
+    return [
+        Row(
+            system=system,
+            language=language,
+            text=text,
+            heard=words,
+            cer=metrics.cer(text, words, language),
+            wer=metrics.wer(text, words, language),
+            seconds=len(wave) / SAMPLE_RATE,
+            f0_spread=metrics.f0_spread(features.extract(wave)[1]),
+            repetition=metrics.repetition_rate(chain.encode(wave)),
+            sim=metrics.similarity(chain.timbre(wave)[:-1], timbre[:-1]),
         )
-    return rows
+        for text, words, wave, timbre in zip(texts, transcripts, waves, timbres, strict=True)
+    ]
 
 
 def corpus_rates(rows: Sequence[Row]) -> dict[str, float]:
     """CER and WER over all rows of one language, long sentences weighing more."""
-    texts, transcripts, language = [r.text for r in rows], [r.heard for r in rows], rows[0].language
-    rates = {"cer": metrics.corpus_cer, "wer": metrics.corpus_wer}
-    return {name: rate(texts, transcripts, language) for name, rate in rates.items()}
+    said = [row.text for row in rows], [row.heard for row in rows], rows[0].language
+    return {"cer": metrics.corpus_cer(*said), "wer": metrics.corpus_wer(*said)}
 
 
 def reference_timbres(chain: Chain, recordings: Corpus, n: int) -> Tensor:
@@ -108,12 +103,7 @@ def speak_test(
     n = min(n, len(recordings))
     texts = list(recordings.rows["spoken"])[:n]
     timbres = reference_timbres(chain, recordings, n)
-    waves: list[Tensor] = []
-    for start in range(0, n, BATCH):
-        rows = slice(start, min(n, start + BATCH))
-        manner = styles[rows] if styles else None
-        batch = chain.say(texts[rows], language, timbres[rows], None, manner, range(n)[rows])
-        waves += [speech.wave for speech in batch]
+    waves = [speech.wave for speech in chain.say(texts, language, timbres, None, styles, range(n))]
     return score_sounds(chain, "chain" if styles is None else "chain, style", language, texts, waves, timbres)
 
 

@@ -28,7 +28,7 @@ from slmlab.language import languages
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, Judge, judge_loss
-from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss
+from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, tokenizer_loss
 from slmlab.models.vocoder import Vocoder, vocoder_loss
@@ -253,13 +253,8 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
         draw = np.random.default_rng((part.train.seed, step))
         chosen = rows(step)
         styles = [style(i, draw) if draw.random() < 0.5 else [] for i in chosen]
-        return assemble(
-            config,
-            [texts[i] for i in chosen],
-            [codes[i].tolist() for i in chosen],
-            [languages[i] for i in chosen],
-            styles,
-        )
+        prompts = [prompt_ids(config, texts[i], languages[i], z) for i, z in zip(chosen, styles, strict=True)]
+        return assemble(config, prompts, [codes[i].tolist() for i in chosen])
 
     return batches
 

@@ -125,7 +125,7 @@ def sample_batch(config: LMConfig, tokens: int, seed: int = 0) -> Batch:
     rows = max(1, tokens // 113)
     texts = [some(32, 36, config.alphabet_size) for _ in range(rows)]
     codes = [some(60, 76, config.n_codes) for _ in range(rows)]
-    return assemble(config, texts, codes, [config.languages[0]] * rows, [[]] * rows)
+    return assemble(config, [prompt_ids(config, text, config.languages[0]) for text in texts], codes)
 
 
 def useful_flops(config: LMConfig, batch: Batch) -> float:
@@ -291,10 +291,8 @@ def race_on(part: Part, data: Utterances, codes: Sequence[Tensor]) -> Race:
     train, dev = ([i for i in range(len(data)) if (i % 20 == 0) is is_dev] for is_dev in (False, True))
 
     def made(rows: Sequence[int]) -> Batch:
-        said = [codes[i].tolist() for i in rows]
-        return assemble(
-            part.config, [texts[i] for i in rows], said, [languages[i] for i in rows], [[]] * len(rows)
-        )
+        prompts = [prompt_ids(part.config, texts[i], languages[i]) for i in rows]
+        return assemble(part.config, prompts, [codes[i].tolist() for i in rows])
 
     def prepare(model: SpeechLM) -> None:
         model.fit_pace(
