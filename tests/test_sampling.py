@@ -18,6 +18,7 @@ from slmlab.speech.sampling import (
     candidates,
     draw,
     generate,
+    in_batches,
     pick,
     uniforms,
 )
@@ -219,3 +220,16 @@ def test_impossible_settings_are_refused() -> None:
     model = lively()
     with pytest.raises(LabError, match="5 prompts and 1 seeds"):
         generate(model, prompts(model), SamplingConfig(), [0])
+
+
+def test_batches_hold_rows_of_like_lengths_and_results_come_in_order() -> None:
+    """Five rows by twos: the longest is left over, and comes first."""
+    asked: list[list[int]] = []
+
+    def compute(rows: list[int]) -> list[int]:
+        asked.append(rows)
+        return [10 * i for i in rows]
+
+    assert in_batches([3, 1, 2, 5, 4], 2, compute) == [0, 10, 20, 30, 40]
+    assert asked == [[3], [0, 4], [1, 2]]
+    assert in_batches([], 2, compute) == []

@@ -98,14 +98,14 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences with their targets, right-padded: under causal attention padding at the end needs no mask."""
+    """Sequences `ids` `(b t)`, 0 after the end: under causal attention padding there needs no mask.
+
+    At `places` `(n)`, indices into the flattened `(b t)`, speech is predicted: the ids `targets` `(n)`.
+    """
 
     ids: Tensor
-    """`(b t)`, 0 after a sequence's end."""
     places: Tensor
-    """`(n)` indices into the flattened `(b t)`: where speech is predicted."""
     targets: Tensor
-    """`(n)` ids they should predict."""
 
 
 class SpeechLM(nn.Module):

@@ -86,16 +86,11 @@ def side_by_side(rows: Tensor, head_width: int) -> Tensor:
 class FusedBlock(NamedTuple):
     """A block's weights as they are computed with; see the top of this file."""
 
-    qkv: Tensor
-    """`((h + 2 kv) e, d)`"""
-    qkv_bias: Tensor
-    """`((h + 2 kv) e)`"""
-    out: Tensor
-    """`(d, h e)`"""
-    gate_up: Tensor
-    """`(2 ffn, d)`"""
-    down: Tensor
-    """`(d, ffn)`"""
+    qkv: Tensor  # ((h + 2 kv) e, d)
+    qkv_bias: Tensor  # ((h + 2 kv) e)
+    out: Tensor  # (d, h e)
+    gate_up: Tensor  # (2 ffn, d)
+    down: Tensor  # (d, ffn)
 
 
 class Attention(nn.Module):

@@ -53,14 +53,11 @@ preferences without the SFT term beside them, and that term alone), as settings;
 
 @dataclass(frozen=True)
 class Recording:
-    """Real speech of a text."""
+    """Real speech: its transcript, right or wrong, its speech tokens, and who speaks."""
 
     text: str
-    """Its transcript, right or wrong."""
     tokens: tuple[int, ...]
-    """What the tokenizer makes of it."""
     voice: str
-    """Who speaks."""
 
 
 @dataclass(frozen=True)

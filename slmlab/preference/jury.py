@@ -30,12 +30,13 @@ Codes = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Hearing:
-    """What was heard in one utterance."""
+    """What was heard in one utterance: words, and the standard deviation of its melody in semitones.
+
+    Melody is read from the tokens; NaN: unvoiced, or not read.
+    """
 
     text: str
-    """Its words."""
     f0_spread: float = math.nan
-    """Standard deviation of its melody in semitones, as read from the tokens; NaN: unvoiced, or not read."""
 
 
 Judge = Callable[[Codes], list[Hearing]]

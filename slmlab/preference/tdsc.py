@@ -121,30 +121,24 @@ class TDSCConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One try at a text: a row of the ledger."""
+    """One try at a text: a row of the ledger.
+
+    `place` tells which text of the round, `seed` from where it can be drawn again. `wer` and `repetition` are
+    rates, the latter 0 for what is too short to repeat; `length` is over that expected for the text. `fate`
+    is `winner`, `accepted`, `loser`, or why it was thrown away: `words`, `repetition`, `length`.
+    """
 
     round: int
-    """From 0."""
     place: int
-    """Which text of the round."""
     text: str
-    """What should be said."""
     temperature: float
-    """At which it was drawn."""
     seed: int
-    """From which it can be drawn again."""
     tokens: tuple[int, ...]
-    """What was said."""
     heard: str
-    """What the judge heard."""
     wer: float
-    """Its word error rate."""
     repetition: float
-    """Its repetition rate, 0 for what is too short to repeat."""
     length: float
-    """Its length over that expected for the text."""
     fate: str = ""
-    """`winner`, `accepted`, `loser`, or why it was thrown away: `words`, `repetition`, `length`."""
 
 
 def decide(candidates: Sequence[Candidate], config: TDSCConfig) -> list[Candidate]:

@@ -85,16 +85,15 @@ class PreferenceConfig:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs as a network reads them."""
+    """Pairs as a network reads them: s·b utterances, and `weights` `(b)`, how much each pair counts.
+
+    `reference` `(s·b)` are log-probabilities of the frozen reference, `tokens` `(s·b)` count speech and end.
+    """
 
     sequences: Batch
-    """Of the s·b utterances."""
     reference: Tensor
-    """`(s·b)` log-probabilities of the frozen reference."""
     tokens: Tensor
-    """`(s·b)` speech tokens and end of each."""
     weights: Tensor
-    """`(b)` how much each pair counts."""
 
 
 def preference_loss(
@@ -124,14 +123,15 @@ class PairBatches:
         longer = [max(len(pair.chosen_tokens), len(pair.rejected_tokens)) for pair in pairs]
         sizes = [2 * (n + 2 + tokens) for n, tokens in zip(prompts, longer, strict=True)]
         self.rows = frame_batches(sizes, max([batch, *sizes]), seed)
-        self.reference = torch.stack(in_batches(sizes, max(1, batch // max(sizes)), self._read))
+        self.reference = torch.zeros(len(pairs), 2)
         """`(b s)` log-probabilities."""
+        self.reference = torch.stack(in_batches(sizes, max(1, batch // max(sizes)), self._read))
 
     @torch.no_grad()
     def _read(self, rows: Sequence[int]) -> Sequence[Tensor]:
         """`(s)` log-probabilities of each of some pairs by the reference."""
         device = pick_device()
-        sequences = to_device(self._sequences(rows), device)
+        sequences = to_device(self.of(rows).sequences, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             sides = log_probs(self.model.to(device), sequences)
         return rearrange(sides.cpu(), "(s b) -> b s", s=2).unbind()
@@ -141,23 +141,16 @@ class PairBatches:
         return self.of(self.rows(step))
 
     def of(self, rows: Sequence[int]) -> PairBatch:
-        """Some pairs as a batch."""
-        return PairBatch(
-            self._sequences(rows),
-            rearrange(self.reference[list(rows)], "b s -> (s b)"),
-            torch.tensor([len(side) + 1 for side in self._sides(rows)]),
-            torch.tensor([self.pairs[i].weight for i in rows]),
-        )
-
-    def _sides(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """Speech tokens of the chosen sides of pairs, and then of the rejected."""
-        return [self.pairs[i].chosen_tokens for i in rows] + [self.pairs[i].rejected_tokens for i in rows]
-
-    def _sequences(self, rows: Sequence[int]) -> Batch:
-        """Both sides of pairs, after the same prompt."""
+        """Some pairs as a batch; both sides of a pair have the same prompt."""
         pairs = [self.pairs[i] for i in rows]
+        sides = [pair.chosen_tokens for pair in pairs] + [pair.rejected_tokens for pair in pairs]
         prompts = [self.model.prompt(pair.prompt, pair.language, pair.style) for pair in pairs]
-        return assemble(self.model.config, prompts * 2, self._sides(rows))
+        return PairBatch(
+            assemble(self.model.config, prompts * 2, sides),
+            rearrange(self.reference[list(rows)], "b s -> (s b)"),
+            torch.tensor([len(side) + 1 for side in sides]),
+            torch.tensor([pair.weight for pair in pairs]),
+        )
 
 
 def held_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -201,20 +194,20 @@ def tune(
     return policy.to(model.pace.device)
 
 
+@dataclass
 class _Monitor:
     """Measures a policy, says what looks like reward hacking, and keeps the best checkpoint so far."""
 
-    def __init__(
-        self,
-        reference: SpeechLM,
-        pairs: PairBatches | None,
-        config: PreferenceConfig,
-        folder: Path,
-        jury: Jury,
-    ) -> None:
-        self.reference, self.pairs, self.config = reference, pairs, config
-        self.folder, self.jury = folder, jury
-        self.start = once(folder / START, lambda: [measure(reference, reference, jury)])[0]
+    reference: SpeechLM
+    pairs: PairBatches | None
+    config: PreferenceConfig
+    folder: Path
+    jury: Jury
+
+    def __post_init__(self) -> None:
+        (self.start,) = once(
+            self.folder / START, lambda: [measure(self.reference, self.reference, self.jury)]
+        )
 
     def __call__(self, policy: SpeechLM) -> Mapping[str, float]:
         figures = measure(policy, self.reference, self.jury)

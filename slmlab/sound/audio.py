@@ -35,22 +35,21 @@ Wave = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SoundInfo:
-    """What a sound file was before it became 16 kHz mono."""
+    """What a sound file was before it became 16 kHz mono.
+
+    `encoding` is container and sample format, such as `WAV PCM_24`; `peak` the largest absolute sample: float
+    files may exceed 1 and are then scaled down to 1; `clipped` the share of samples at full scale, above
+    about 0.001 the recording was too loud; `generated` whether it carries this package's mark of generated
+    speech.
+    """
 
     sample_rate: int
-    """Samples a second in the file."""
     channels: int
-    """Channels in the file; they are averaged."""
     encoding: str
-    """Container and sample format, such as `WAV PCM_24`."""
     seconds: float
-    """Length of the sound."""
     peak: float
-    """Largest absolute sample in the file; float files may exceed 1 and are then scaled down to 1."""
     clipped: float
-    """Share of samples at full scale, 0 to 1; above about 0.001 the recording was too loud."""
     generated: bool
-    """True if the file carries this package's mark of generated speech."""
 
 
 def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, SoundInfo]:

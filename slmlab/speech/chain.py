@@ -36,14 +36,11 @@ SMOOTHING = 5  # mel bins over which the vocoder trusts the mel of a network; se
 
 @dataclass(frozen=True)
 class Speech:
-    """What the chain said."""
+    """What the chain said: `(s,)` at 16 kHz, the decoder's log-mel `(f m)`, and codes, 25 a second."""
 
     wave: Tensor
-    """`(s,)` at 16 kHz."""
     mel: Tensor
-    """`(f m)` log-mel from the decoder."""
     codes: list[int]
-    """25 a second."""
 
 
 def _terms(network: nn.Module) -> dict[str, int]:
@@ -160,10 +157,8 @@ class Chain:
         mel, f0, energy = features.extract(wave)
         n = len(mel) // 2 * 2
         if n == 0:
-            raise LabError(
-                f"the sound lasts {len(wave) / SAMPLE_RATE:.2f} s, shorter than one token: give at least "
-                f"0.1 s"
-            )
+            seconds = len(wave) / SAMPLE_RATE
+            raise LabError(f"the sound lasts {seconds:.2f} s, shorter than one token: give at least 0.1 s")
         prosody = prosody_features(f0[:n], energy[:n])
         digits = self.tokenizer.encode(mel[None, :n], prosody[None], torch.tensor([n]))
         codes: list[int] = digits_to_codes(digits)[0].tolist()
@@ -204,17 +199,15 @@ class Chain:
         """
         mels = rearrange(mel, "f m -> 1 f m")
         if timbre is None or not codes:
-            wave: Tensor = self.vocoder(mels, smoothing=SMOOTHING)[0]
-        else:
-            wave = self.vocoder.synthesise(mels, *self.melody(codes, timbre), smoothing=SMOOTHING)[0][0]
-        return wave.clamp(-1, 1)
+            return self.vocoder(mels, smoothing=SMOOTHING)[0].clamp(-1, 1)
+        melody = self.melody(codes, timbre)
+        return self.vocoder.synthesise(mels, *melody, smoothing=SMOOTHING)[0, 0].clamp(-1, 1)
 
     def to_sounds(
         self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]
     ) -> list[Tensor]:
         """Codes in the voices `(b c)` to sounds `(s,)`."""
-        mels = self.to_mels(codes, timbres, seeds)
-        return [self.to_wave(*each) for each in zip(mels, codes, timbres, strict=True)]
+        return [*map(self.to_wave, self.to_mels(codes, timbres, seeds), codes, timbres)]
 
     @torch.inference_mode()
     def melody(self, codes: Sequence[int], timbre: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,14 +228,11 @@ class Chain:
         seeds: Sequence[int] | None = None,
     ) -> list[Speech]:
         """Speak texts, each in its voice `(b c)` and manner: up to 40 style tokens, or none for plain."""
-        lm = self.lm(language)
-        seeds = seeds or list(range(len(texts)))
+        lm, seeds = self.lm(language), seeds or range(len(texts))
         codes = speak(lm, language, texts, sampling or SamplingConfig(), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
-        return [
-            Speech(self.to_wave(mel, row, timbre), mel, row)
-            for mel, row, timbre in zip(mels, codes, timbres, strict=True)
-        ]
+        each = zip(mels, codes, timbres, strict=True)
+        return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]
 
     @torch.inference_mode()
     def hear(self, waves: Sequence[Tensor], which: str = "b", language: str = "") -> list[str]:

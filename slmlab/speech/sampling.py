@@ -239,7 +239,7 @@ def generate(
     expected, weights = expected_tokens(model, prompts), _Weights(model)
 
     def drawn(rows: list[int]) -> list[list[int]]:
-        chosen = ([values[i] for i in rows] for values in (prompts, seeds, expected))
+        chosen = [prompts[i] for i in rows], [seeds[i] for i in rows], [expected[i] for i in rows]
         return _batch(weights, *chosen, config)
 
     cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1

@@ -22,28 +22,22 @@ ENTROPY_WINDOW = 25
 
 @dataclass(frozen=True)
 class Row:
-    """One sentence as one system said it."""
+    """One sentence as one system said it, and what judge B `heard`.
+
+    `cer` and `wer` are error rates, `f0_spread` is the standard deviation of F0 in semitones, `repetition`
+    Eq. 25 over the speech tokens, `sim` the cosine to the embedding of the voice it was to be said in.
+    """
 
     system: str
-    """Who spoke."""
     language: str
-    """Of the sentence."""
     text: str
-    """What was to be said."""
     heard: str
-    """What judge B understood."""
     cer: float
-    """Character error rate."""
     wer: float
-    """Word error rate."""
     seconds: float
-    """How long it took to say."""
     f0_spread: float
-    """Standard deviation of F0 in semitones."""
     repetition: float
-    """Eq. 25 over the speech tokens."""
     sim: float
-    """Cosine to the embedding of the voice it was to be said in."""
 
 
 def score_sounds(
