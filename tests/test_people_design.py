@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from slmlab.errors import LabError
+from slmlab.files import from_plain
 from slmlab.people import design
 from slmlab.people.design import DISTORTED, REFERENCE_SECONDS, REFERENCES, ListeningTest
 from slmlab.sound import SAMPLE_RATE, audio
@@ -42,7 +43,7 @@ def test_pairs_are_all_pairs_of_systems_at_every_shared_sentence(systems: Path, 
     assert made.systems == ("sys0", "sys1", "sys2")
     first = next(c for c in made.clips if c.system == "sys0" and c.sentence == "000")
     assert (first.tokens, first.seed, first.text) == ((3, 1, 2), 7, "Words of 0.")
-    assert ListeningTest.of(json.loads(json.dumps(asdict(made)))) == made
+    assert from_plain(ListeningTest, json.loads(json.dumps(asdict(made))), "the test") == made
 
 
 def test_clips_are_equally_loud_and_the_originals_stay(systems: Path, tmp_path: Path) -> None:

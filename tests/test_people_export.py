@@ -10,7 +10,7 @@ import pytest
 from slmlab.corpus import pairs
 from slmlab.errors import LabError
 from slmlab.people import export, ranking, simulated, views
-from slmlab.people import store as events
+from slmlab.people.design import LEFT, SKIP
 from slmlab.people.store import Store, Vote
 
 TASTE = {"a": 1.5, "b": 0.0, "c": -1.5}
@@ -126,8 +126,8 @@ def test_people_keep_their_numbers_from_one_export_to_the_next(tmp_path: Path) -
     ana = store.open_session("Ana")
     export.write(store, tmp_path)
     export.take_in(tmp_path / "events.jsonl", other)
-    store.vote(store.open_session("Bayo"), 0, 0, Vote(events.LEFT))
-    store.vote(ana, 0, 0, Vote(events.LEFT))
+    store.vote(store.open_session("Bayo"), 0, 0, Vote(LEFT))
+    store.vote(ana, 0, 0, Vote(LEFT))
     export.write(store, tmp_path)
     export.take_in(tmp_path / "events.jsonl", other)
     assert export.annotators(store) == {"Ana": "L01", "Bayo": "L02"}
@@ -147,7 +147,7 @@ def test_ratings_are_exported_beside_pairs_and_people_keep_their_numbers(tmp_pat
         "simulated L01": ["nmos"],
         "simulated L02": ["pair"],
     }
-    assert set(votes.loc[votes["task"] == "nmos", "decision"]) <= set("12345") | {events.SKIP}
+    assert set(votes.loc[votes["task"] == "nmos", "decision"]) <= set("12345") | {SKIP}
     assert set(votes.loc[votes["task"] == "nmos", "system"]) >= {"a", "b"}
     assert set(export.preferences(store)["annotator"]) == {"simulated L02"}, "the same number in every file"
 
@@ -156,7 +156,7 @@ def test_without_tokens_a_sound_is_named_by_its_hash(tmp_path: Path) -> None:
     store = Store(tmp_path / "votes.db")
     store.set_test(simulated.paper_test(2, 3, 0))
     token = store.open_session("Ana")
-    store.vote(token, 0, 0, Vote(events.LEFT))
+    store.vote(token, 0, 0, Vote(LEFT))
     row = export.preferences(store).iloc[0]
     assert row["chosen"].startswith("sha256:")
     assert list(row["chosen_tokens"]) == []

@@ -34,9 +34,14 @@ QUIETEST_LUFS = -33.0
 PEAK = 0.97
 GAP = " · "  # between the parts of a pair's id
 
-TASKS = ("pair", "nmos", "smos")
 LEFT, RIGHT, TIE, BOTH_BAD, SKIP = "A", "B", "tie", "both_bad", "skip"
 SCORES = ("1", "2", "3", "4", "5")
+ANSWERS = {
+    "pair": (LEFT, RIGHT, TIE, BOTH_BAD, SKIP),
+    "nmos": (*SCORES, SKIP),
+    "smos": (*SCORES, SKIP),
+}
+"""What may be answered in each task."""
 TAGS = ("words wrong", "melody", "speed", "noise", "another voice", "cut off")
 
 
@@ -153,31 +158,16 @@ class ListeningTest:
         """Those compared, in order of name."""
         return tuple(sorted({c.system for c in self.clips} - {REFERENCES, DISTORTED}))
 
-    @staticmethod
-    def of(fields: Mapping[str, Any]) -> "ListeningTest":
-        """A test whose fields were JSON."""
-        clips = tuple(Clip(**{**row, "tokens": tuple(row["tokens"])}) for row in fields["clips"])
-        pairs, gold = (tuple(ClipPair(**row) for row in fields[name]) for name in ("pairs", "gold"))
-        words, tags = (tuple(fields[name]) for name in ("words", "tags"))
-        typed = {"clips": clips, "pairs": pairs, "gold": gold, "words": words, "tags": tags}
-        return ListeningTest(**{**fields, **typed, "rules": Rules(**fields["rules"])})
-
 
 def from_systems(
     systems: str | Path | Sequence[str | Path], folder: str | Path, title: str = ""
 ) -> ListeningTest:
     """A test of every pair of systems at every sentence that both of them say.
 
-    Args:
-        systems: a folder whose subfolders are the systems, or their folders. Sounds of the same name say the
-            same sentence; `<name>.txt` beside one holds its words, `<name>.json` its `tokens` and `seed`.
-            A subfolder `references` holds, per sentence, a recording of the voice to be met.
-        folder: where the sounds go: `clips/` is made in it.
-        title: shown on the page; the folder's name if empty.
-
-    Raises:
-        LabError: no two systems share a sentence, or a sound or what lies beside it cannot be read; nothing
-            is written then.
+    `systems` is a folder whose subfolders are the systems, or their folders. Sounds of the same name say the
+    same sentence; `<name>.txt` beside one holds its words, `<name>.json` its `tokens` and `seed`. A subfolder
+    `references` holds, per sentence, a recording of the voice to be met. `clips/` is made in `folder`, or
+    nothing and a LabError: no two systems share a sentence, or something cannot be read.
     """
     folders = _system_folders(systems)
     clips = [
@@ -186,14 +176,13 @@ def from_systems(
         for path in sorted(place.iterdir())
         if path.suffix.lower() in SOUNDS
     ]
-    by_sentence: dict[str, list[Clip]] = {}
-    for clip in clips:
-        if clip.system != REFERENCES:
-            by_sentence.setdefault(clip.sentence, []).append(clip)
+    compared = sorted(
+        (clip for clip in clips if clip.system != REFERENCES), key=lambda clip: (clip.sentence, clip.system)
+    )
     pairs = [
         ClipPair(f"{sentence}{GAP}{one.system}{GAP}{other.system}", one.name, other.name)
-        for sentence, versions in sorted(by_sentence.items())
-        for one, other in itertools.combinations(sorted(versions, key=lambda clip: clip.system), 2)
+        for sentence, versions in itertools.groupby(compared, key=lambda clip: clip.sentence)
+        for one, other in itertools.combinations(versions, 2)
     ]
     if not pairs:
         names = ", ".join(str(place) for place in folders) or str(systems)
@@ -208,15 +197,13 @@ def from_pairs(path: str | Path, folder: str | Path) -> ListeningTest:
     """A test of the pairs in a CSV or TSV file.
 
     Its columns: `first` and `second` (sound files, relative to the file), `first_system`, `second_system`,
-    and if wanted `sentence`, `text` and `answer` (`first` or `second`, for gold pairs).
-
-    Raises:
-        LabError: the file is no table in UTF-8, a line lacks something, or a sound or what lies beside it
-            cannot be read; nothing is written then.
+    and if wanted `sentence`, `text` and `answer` (`first` or `second`, for gold pairs). What cannot be read
+    is a LabError, and nothing is written.
     """
     path = Path(path)
     lines = io.StringIO(read_text(path), newline="")
     table = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+    needed = ("first", "second", "first_system", "second_system")
     try:
         rows = [(table.line_num, row) for row in table]
     except csv.Error as error:
@@ -226,7 +213,6 @@ def from_pairs(path: str | Path, folder: str | Path) -> ListeningTest:
     clips: dict[tuple[str, str], Clip] = {}
     pairs = []
     for i, row in rows:
-        needed = ("first", "second", "first_system", "second_system")
         if missing := [name for name in needed if not row.get(name)]:
             raise LabError(
                 f"{path}, line {i} lacks {', '.join(missing)}: expected columns {', '.join(needed)}"
@@ -275,9 +261,8 @@ def _system_folders(systems: str | Path | Sequence[str | Path]) -> list[Path]:
             raise LabError(f"{root} is no folder: give one whose subfolders are the systems")
         return sorted(place for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
     folders = [Path(place) for place in systems]
-    for place in folders:
-        if not place.is_dir():
-            raise LabError(f"{place} is no folder: give the folder of one system's sounds")
+    if missing := [place for place in folders if not place.is_dir()]:
+        raise LabError(f"{missing[0]} is no folder: give the folder of one system's sounds")
     if len({place.name for place in folders}) < len(folders):
         raise LabError(f"two systems have one name ({', '.join(p.name for p in folders)}): rename a folder")
     return folders
@@ -287,7 +272,9 @@ def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) ->
     """Read, equalise and copy every sound; ruin some for gold pairs unless gold pairs are given."""
     if (folder / "clips").exists():
         raise LabError(f"{folder} holds clips of another listening test: choose another folder")
-    waves = [_read(clip) for clip in clips]
+    waves = [audio.read(clip.source, MAX_SECONDS)[0] for clip in clips]
+    cut = int(REFERENCE_SECONDS * SAMPLE_RATE)
+    waves = [w[:cut] if clip.system == REFERENCES else w for clip, w in zip(clips, waves, strict=True)]
     gold = [pair for pair in pairs if pair.answer]
     pairs = [pair for pair in pairs if not pair.answer]
     if not gold:
@@ -296,13 +283,11 @@ def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) ->
         base = people or [i for i, clip in enumerate(clips) if clip.name in compared]
         rng = np.random.default_rng([ListeningTest.seed, 1])
         sample = rng.permutation(base)[: ListeningTest.n_gold + ListeningTest.n_practice]
-        ruins = [replace(clips[i], name=_opaque(), system=DISTORTED, seed=-1, tokens=()) for i in sample]
-        gold = [
-            ClipPair(f"gold{GAP}{n}", clips[i].name, ruin.name, answer=clips[i].name)
-            for n, (i, ruin) in enumerate(zip(sample, ruins, strict=True))
-        ]
-        waves += [distort(waves[i], int(i)) for i in sample]
-        clips = clips + ruins
+        for n, i in enumerate(sample):
+            clean, ruin = clips[i], replace(clips[i], name=_opaque(), system=DISTORTED, seed=-1, tokens=())
+            gold.append(ClipPair(f"gold{GAP}{n}", clean.name, ruin.name, answer=clean.name))
+            waves.append(distort(waves[i], int(i)))
+            clips = [*clips, ruin]
     clips = _equalise(clips, waves, folder / "clips")
     references = {clip.sentence: clip.name for clip in clips if clip.system == REFERENCES}
     n_main = min(ListeningTest.n_main, len(pairs))
@@ -319,11 +304,6 @@ def _clip(path: Path, system: str, sentence: str, text: str = "") -> Clip:
 
 def _opaque() -> str:
     return secrets.token_hex(12)
-
-
-def _read(clip: Clip) -> Wave:
-    wave, _ = audio.read(clip.source, MAX_SECONDS)
-    return wave[: int(REFERENCE_SECONDS * SAMPLE_RATE)] if clip.system == REFERENCES else wave
 
 
 def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> list[Clip]:
@@ -355,12 +335,13 @@ def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> lis
 
 def _sidecar(path: Path) -> dict[str, Any]:
     """The object in a JSON file beside a sound, its seed and tokens checked; nothing without the file."""
+    expected = "expected an object with tokens, seed, text"
     try:
         sidecar = json.loads(read_text(path)) if path.is_file() else {}
     except json.JSONDecodeError as error:
-        raise LabError(f"{path} is not JSON ({error}): expected an object with tokens, seed, text") from None
+        raise LabError(f"{path} is not JSON ({error}): {expected}") from None
     if not isinstance(sidecar, dict):
-        raise LabError(f"{path} holds a {type(sidecar).__name__}: expected an object with tokens, seed, text")
+        raise LabError(f"{path} holds a {type(sidecar).__name__}: {expected}")
     seed, tokens = sidecar.get("seed", -1), sidecar.get("tokens", [])
     if not _is_whole(seed):
         raise LabError(f"{path}: the seed is {str(seed)[:40]!r}, expected a whole number")

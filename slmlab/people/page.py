@@ -13,7 +13,8 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import gradio as gr
 
 from slmlab.errors import LabError
 from slmlab.people import export, recordings, views
-from slmlab.people.design import BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TASKS, TIE, ListeningTest
+from slmlab.people.design import ANSWERS, BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest
 from slmlab.people.store import FILE, Session, Store, Vote, clean, make_test, open_test, session_of
 
 HERE = Path(__file__).parent
@@ -87,21 +88,12 @@ class Desk:
         """Append a vote, or take the last one back, as page.js reports; the next trial and empty fields."""
         token, message = self.own(token, request), ""
         try:
-            fields = _fields(report)
-            at = fields["trial"], fields["attempt"]
-            vote = Vote(
-                decision=str(fields.get("decision")),
-                tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
-                note=str(note or ""),
-                heard=fields.get("heard") is True,
-                override=fields.get("override") is True,
-                plays=tuple(fields.get("plays") or ()),
-                ms=fields.get("ms", -1),
-            )
+            trial, attempt, vote = _reported(report)
             if vote.decision == UNDO:
-                self.store.undo(token, *at)
+                self.store.undo(token, trial, attempt)
             else:
-                self.store.vote(token, *at, vote)
+                words = tuple(map(str, tags)) if isinstance(tags, list) else ()
+                self.store.vote(token, trial, attempt, replace(vote, tags=words, note=str(note or "")))
         except LabError as error:
             message = str(error)
         try:
@@ -129,51 +121,41 @@ class Desk:
         return views.trial_page(self.store, self.store.place(token), message)
 
 
-def _fields(report: Any) -> dict[str, Any]:
-    """What page.js reported, as an object with whole numbers trial, attempt, ms and plays."""
+def _reported(report: Any) -> tuple[int, int, Vote]:
+    """Trial, attempt and vote, without tags and note, that page.js reported."""
     try:
         fields = json.loads(report)
-        numbers = [fields["trial"], fields["attempt"], fields.get("ms", -1), *(fields.get("plays") or ())]
-        if not all(type(n) is int and abs(n) < 2**31 for n in numbers):
+        heard, override = (fields.get(name) is True for name in ("heard", "override"))
+        trial, attempt, ms = fields["trial"], fields["attempt"], fields.get("ms", -1)
+        plays = tuple(fields.get("plays") or ())
+        if not all(type(n) is int and abs(n) < 2**31 for n in (trial, attempt, ms, *plays)):
             raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         raise LabError("the page and the server do not understand each other: load the page again") from None
-    return dict(fields)
+    decision = str(fields.get("decision"))
+    return trial, attempt, Vote(decision, heard=heard, override=override, plays=plays, ms=ms)
 
 
 def build(store: Store, solo: str = "") -> gr.Blocks:
-    """The page of a listening test.
-
-    Args:
-        store: its votes.
-        solo: in a notebook: the one listener, who is found by this name.
-    """
+    """The page of a listening test; in a notebook it is `solo`'s, who is found by this name."""
     test = store.test
     with gr.Blocks(title=test.title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        key = f"slmlab {store.folder.name} {test.clips[0].name}"
-        tokens = [
-            gr.State(NOBODY) if solo else gr.BrowserState(NOBODY, storage_key=f"{key} {face}", secret=key)
-            for face in FACES
-        ]
-        desks = [Desk(store, face, solo) for face in FACES]
         with gr.Tabs(selected="compare"):
             with gr.Tab("Listen", id="listen", elem_id="listen"):
                 _listen(store)
             with gr.Tab("Compare", id="compare"):
-                pair_screen, pair_leave = _judge(desks[0], tokens[0])
+                compare = _judge(page, Desk(store, "pair", solo))
             with gr.Tab("Rate", id="rate"):
-                rate_screen, rate_leave = _judge(desks[1], tokens[1])
+                rate = _judge(page, Desk(store, "rate", solo))
             with gr.Tab("Record", id="record"):
                 _record(store)
             with gr.Tab("Results", id="results", elem_id="results") as results:
                 _results(store, results)
         who = gr.HTML(elem_id="who")
         page.load(_who, None, [who], queue=False, api_name="who")
-        screens = [pair_screen, rate_screen]
-        for desk, token, screen in zip(desks, tokens, screens, strict=True):
-            page.load(desk.resume, [token], [screen, token], queue=False, api_name=f"resume_{desk.face}")
+        screens, tokens, leave = zip(compare, rate, strict=True)
         gr.on(
-            [pair_leave.click, rate_leave.click],
+            [button.click for button in leave],
             lambda: ("", "", NOBODY, NOBODY),
             None,
             [*screens, *tokens],
@@ -186,29 +168,15 @@ def build(store: Store, solo: str = "") -> gr.Blocks:
 def serve(
     store: Store, host: str, port: int | None, share: bool, allowed: Callable[[str, str], bool] | None
 ) -> None:
-    """Serve until Ctrl-C.
-
-    Args:
-        store: of the listening test.
-        host: address of this machine to listen on.
-        port: the first free one from 7860 on if None.
-        share: through Gradio's tunnel as well.
-        allowed: from `access`.
+    """Serve until Ctrl-C on an address of this machine, to `share` through Gradio's tunnel as well, for those
+    whom `access` lets in; without a port, on the first free one from 7860 on.
     """
     test = store.test
     print(f"slmlab app: {test.title}, {len(test.pairs)} pairs; Ctrl-C ends it, every vote is kept")
     welcome = "Any name will do that nobody else here has; remember it to come back. "
     welcome += "The password is the room's."
-    page = build(store)
-    page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        auth=allowed,
-        auth_message=welcome if allowed else None,
-        prevent_thread_lock=True,
-        **_launching(store),
-    )
+    page, access = build(store), {"auth": allowed, "auth_message": welcome if allowed else None}
+    page.launch(server_name=host, server_port=port, share=share, **access, **_launching(store))
     if not _is_loopback(host):
         print(f"slmlab app: for the room: http://{_address_in_the_room(host)}:{page.server_port}", flush=True)
     page.block_thread()
@@ -221,15 +189,13 @@ def show(
     exists = (Path(folder) / FILE).is_file()
     store = open_test(folder) if exists or systems is None else make_test(folder, systems)
     page = build(store, solo=listener)
-    page.launch(inline=True, height=height, prevent_thread_lock=True, quiet=True, **_launching(store))
+    page.launch(inline=True, height=height, quiet=True, **_launching(store))
     return page
 
 
 def access(host: str, share: bool, password: str, teacher_password: str) -> Callable[[str, str], bool] | None:
-    """Who may come in: None for anybody at this machine, otherwise a check of name and password.
-
-    Raises:
-        LabError: reachable from other machines, but without a password.
+    """Who may come in: None for anybody at this machine, otherwise a check of name and password; a LabError
+    if other machines reach it and there is no password.
     """
     if not password:
         if share or not _is_loopback(host):
@@ -292,14 +258,18 @@ def _launching(store: Store) -> dict[str, Any]:
         "blocked_paths": [str(store.folder / name) for name in (FILE, recordings.FOLDER, "export")],
         "max_file_size": "20mb",
         "enable_monitoring": False,
+        "prevent_thread_lock": True,
         "ssr_mode": False,
         "footer_links": [],
     }
 
 
-def _judge(desk: Desk, token: gr.components.Component) -> tuple[gr.HTML, gr.Button]:
-    """Compare or Rate: a start, a trial, the answers; its screen and the button that hands over."""
+def _judge(page: gr.Blocks, desk: Desk) -> tuple[gr.HTML, gr.components.Component, gr.Button]:
+    """Compare or Rate: a start, a trial, the answers; screen, token and the button that hands over."""
     test, face = desk.store.test, desk.face
+    secret = f"slmlab {desk.store.folder.name} {test.clips[0].name}"
+    kept = gr.State if desk.solo else partial(gr.BrowserState, storage_key=f"{secret} {face}", secret=secret)
+    token = kept(NOBODY)
     with gr.Column(elem_classes="face"):
         screen = gr.HTML(elem_id=f"{face}-screen")
         with gr.Column(elem_classes="start"):
@@ -319,13 +289,9 @@ def _judge(desk: Desk, token: gr.components.Component) -> tuple[gr.HTML, gr.Butt
                 note = gr.Textbox(show_label=False, placeholder="in your own words", max_length=2000)
             report = gr.Textbox("{}", visible=False)
             decide.append(_button(face, UNDO, "Undo the last (U)", "secondary", size="sm"))
-            leave = gr.Button(
-                "Not you? Start as someone else",
-                size="sm",
-                visible=not desk.solo,
-                elem_id=f"{face}-leave",
-                elem_classes="leave",
-            )
+            ids: dict[str, Any] = {"elem_id": f"{face}-leave", "elem_classes": "leave"}
+            leave = gr.Button("Not you? Start as someone else", size="sm", visible=not desk.solo, **ids)
+    page.load(desk.resume, [token], [screen, token], queue=False, api_name=f"resume_{face}")
     start.click(desk.begin, [token, rating, name], [screen, token], api_name=f"start_{face}", **QUICK)
     gr.on(
         [button.click for button in decide],
@@ -336,7 +302,7 @@ def _judge(desk: Desk, token: gr.components.Component) -> tuple[gr.HTML, gr.Butt
         api_name=f"vote_{face}",
         **QUICK,
     )
-    return screen, leave
+    return screen, token, leave
 
 
 def _answers(test: ListeningTest, face: str) -> list[gr.Button]:
@@ -374,9 +340,8 @@ def _record(store: Store) -> None:
     if folder.is_dir():
         recordings.write_table(folder)
     gr.Markdown(f"Read the words aloud, hear yourself, save. **Consent:** {recordings.CONSENT}")
-    text = gr.Dropdown(
-        texts, value=texts[0] if texts else None, allow_custom_value=True, label="Words to read"
-    )
+    first = texts[0] if texts else None
+    text = gr.Dropdown(texts, value=first, allow_custom_value=True, label="Words to read")
     sound = gr.Audio(sources=["microphone", "upload"], type="filepath", label="Your voice", buttons=[])
     name = gr.Textbox(label="Your name, or any name", max_length=80)
     language = gr.Textbox(label="Language, as its code: sw, vi, … (if you like)", max_length=80)
@@ -405,18 +370,15 @@ def keep_recording(store: Store, sound: Any, text: Any, name: Any, language: Any
 
 
 def _results(store: Store, tab: gr.Tab) -> None:
+    tasks = [("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")]
     with gr.Row():
-        task = gr.Radio(
-            [("Pairs", "pair"), ("Naturalness", "nmos"), ("Likeness of voices", "smos")],
-            value="pair",
-            show_label=False,
-        )
+        task = gr.Radio(tasks, value="pair", show_label=False)
         again = gr.Button("Show", variant="primary", elem_id="results-show")
         out = gr.Button("Export", elem_id="results-export")
     view = gr.HTML(elem_id="results-shown")
 
     def look(task: str, request: gr.Request) -> str:
-        return views.results_page(store, task) if is_teacher(request) and task in TASKS else ""
+        return views.results_page(store, task) if is_teacher(request) and task in ANSWERS else ""
 
     def write(request: gr.Request) -> str:
         if not is_teacher(request):

@@ -7,8 +7,10 @@ come with sides swapped, late. A schedule is stored before its first trial is sh
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slmlab.errors import LabError
 from slmlab.people.design import DISTORTED, LEFT, REFERENCES, RIGHT, ListeningTest
@@ -33,15 +35,17 @@ class Trial:
     of: int = -1
     """Place of the trial that this one repeats; -1 otherwise."""
 
+    def columns(self) -> dict[str, Any]:
+        """What a table of votes says of it."""
+        first, second = (*self.shown, "")[:2]
+        shown = {"kind": self.kind, "item": self.item, "first": first, "second": second}
+        return shown | {"answer": self.answer, "repeats": self.of}
+
 
 def schedule(
-    test: ListeningTest,
-    task: str,
-    number: int,
-    coverage: Mapping[str, int],
-    familiar: Collection[str] = (),
+    test: ListeningTest, task: str, number: int, coverage: Mapping[str, int], familiar: Collection[str] = ()
 ) -> tuple[Trial, ...]:
-    """The trials of one session.
+    """The trials of one session; LabError if the test has nothing for the task.
 
     Args:
         test: what there is to ask.
@@ -49,16 +53,14 @@ def schedule(
         number: the session's number in the test; with the test's seed it decides everything.
         coverage: how often each item was given to other listeners already.
         familiar: items that this listener met before; they come last.
-
-    Raises:
-        LabError: the test has nothing for this task.
     """
     rng = np.random.default_rng([test.seed, number])
     every = candidates(test, task)
     if not every:
         missing = "references/ with a recording per sentence" if task == "smos" else "sounds to compare"
         raise LabError(f"this listening test has nothing for '{task}': make it anew with {missing}")
-    main = _sided(_choose(every, test, coverage, familiar, rng), test, task, rng)
+    given = np.array([coverage.get(trial.item, 0) + 1e4 * (trial.item in familiar) for trial in every])
+    main = _sided(_choose(every, test, given, rng), test, task, rng)
     gold = _gold(test, task)
     gold = [gold[i] for i in rng.permutation(len(gold))]
     practice = _sided(gold[: test.n_practice], test, task, rng)
@@ -109,19 +111,13 @@ def _sentence(test: ListeningTest, trial: Trial) -> str:
 
 
 def _choose(
-    trials: Sequence[Trial],
-    test: ListeningTest,
-    coverage: Mapping[str, int],
-    familiar: Collection[str],
-    rng: np.random.Generator,
+    trials: Sequence[Trial], test: ListeningTest, given: NDArray[np.float64], rng: np.random.Generator
 ) -> list[Trial]:
-    """The least heard, then the combination and the sentence least used in this session, then by lot."""
+    """Those least `given` (trials), then the combination and the sentence least used so far, then by lot."""
     combination = np.unique([_combination(test, t) for t in trials], return_inverse=True)[1]
     sentence = np.unique([_sentence(test, t) for t in trials], return_inverse=True)[1]
     times_met, times_said = np.zeros(combination.max() + 1), np.zeros(sentence.max() + 1)
-    heard = np.array([coverage.get(t.item, 0) for t in trials], dtype=float)
-    met = np.array([t.item in familiar for t in trials], dtype=float)
-    fixed = 1e12 * met + 1e8 * heard + rng.random(len(trials))
+    fixed = 1e8 * given + rng.random(len(trials))
     session = []
     for _ in range(min(test.n_main, len(trials))):
         best = int(np.argmin(fixed + 1e4 * times_met[combination] + 10 * times_said[sentence]))
@@ -149,8 +145,7 @@ def _sided(trials: Sequence[Trial], test: ListeningTest, task: str, rng: np.rand
 
 def _apart(trials: Sequence[Trial], test: ListeningTest) -> list[Trial]:
     """The same order, but a sentence does not follow itself where another can stand between."""
-    rest, ordered = list(trials), []
-    last = ""
+    rest, ordered, last = list(trials), list[Trial](), ""
     while rest:
         following = next((t for t in rest if _sentence(test, t) != last), rest[0])
         rest.remove(following)

@@ -45,12 +45,12 @@ class SimulatedListener:
         """Their vote on each trial."""
         if self.kind not in KINDS:
             raise LabError(f"no listener is '{self.kind}': expected one of {', '.join(KINDS)}")
-        rng = np.random.default_rng([self.seed, 7])
-        choose = self._pair if task == "pair" else self._score
-        return [
-            Vote(choose(t, [test.by_name[n].system for n in t.shown], rng), ms=int(rng.integers(2000, 9000)))
-            for t in trials
-        ]
+        rng, votes = np.random.default_rng([self.seed, 7]), list[Vote]()
+        for trial in trials:
+            systems = [test.by_name[name].system for name in trial.shown]
+            decision = (self._pair if task == "pair" else self._score)(trial, systems, rng)
+            votes.append(Vote(decision, ms=int(rng.integers(2000, 9000))))
+        return votes
 
     def _pair(self, trial: Trial, systems: list[str], rng: np.random.Generator) -> str:
         if self.kind == "left":
@@ -69,10 +69,10 @@ class SimulatedListener:
             return "1"
         if self.kind == "lazy" or rng.random() < self.lapse:
             return str(rng.integers(1, 6))
-        middle = 3 + self.strengths.get(systems[-1], 0.0)
+        middle, spread = 3 + self.strengths.get(systems[-1], 0.0), self.noise
         if trial.answer:
-            middle = 4.9 if trial.answer == HIGH else 1.1
-        return str(int(np.clip(round(rng.normal(middle, self.noise if not trial.answer else 0.3)), 1, 5)))
+            middle, spread = 4.9 if trial.answer == HIGH else 1.1, 0.3
+        return str(int(np.clip(round(rng.normal(middle, spread)), 1, 5)))
 
 
 def listen(store: Store, listener: SimulatedListener, task: str = "pair") -> str:
@@ -123,17 +123,11 @@ def simulated_votes(
     test: ListeningTest, listeners: Sequence[SimulatedListener], first: int = 0
 ) -> pd.DataFrame:
     """What simulated listeners say of pairs, without a store, in the columns of `ranking.votes_of`."""
-    coverage = Counter[str]()
-    rows = []
+    coverage, rows = Counter[str](), []
     for number, listener in enumerate(listeners, start=first):
         trials = schedule(test, "pair", number, coverage)
         coverage.update(trial.item for trial in trials if trial.kind == MAIN)
         for i, (trial, vote) in enumerate(zip(trials, listener.answers(test, trials, "pair"), strict=True)):
-            rows.append(
-                {
-                    "session": listener.name, "listener": listener.name, "trial": i, "kind": trial.kind,
-                    "item": trial.item, "first": trial.shown[0], "second": trial.shown[1],
-                    "answer": trial.answer, "repeats": trial.of, "decision": vote.decision, "heard": 1,
-                }
-            )  # fmt: skip
+            said = {"session": listener.name, "listener": listener.name, "trial": i} | trial.columns()
+            rows.append(said | {"decision": vote.decision, "heard": 1})
     return with_systems(pd.DataFrame(rows), test)

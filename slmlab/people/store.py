@@ -15,25 +15,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from slmlab.errors import LabError
-from slmlab.people.design import (
-    BOTH_BAD,
-    LEFT,
-    RIGHT,
-    SCORES,
-    SKIP,
-    TASKS,
-    TIE,
-    ListeningTest,
-    from_pairs,
-    from_systems,
-)
+from slmlab.files import from_plain
+from slmlab.people.design import ANSWERS, SKIP, ListeningTest, from_pairs, from_systems
 from slmlab.people.schedule import MAIN, Trial, schedule
 
 SIMULATED = "simulated"
@@ -131,13 +121,8 @@ class Session(str):
 
 
 class Store:
-    """The events of one listening test, in one file; beside it lie `clips/`, `recordings/` and `export/`.
-
-    Args:
-        path: of the SQLite file; made if it is not there.
-
-    Raises:
-        LabError: the file is no store, or was written by a newer slmlab.
+    """The events of one listening test in one SQLite file, made if it is not there; beside it lie `clips/`,
+    `recordings/` and `export/`. A LabError: the file is no store, or was written by a newer slmlab.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -154,27 +139,19 @@ class Store:
             ) from error
 
     def set_test(self, test: ListeningTest) -> None:
-        """Fix the test; the first to be set stays.
-
-        Raises:
-            LabError: another test is there already.
-        """
+        """Fix the test; the first to be set stays, and another is a LabError."""
         with self._writing():
             self._append("study", "study", None, asdict(test))
         if self.test != test:
             raise LabError(f"{self.path} belongs to the test '{self.test.title}': choose another folder")
 
-    @property
+    @cached_property
     def test(self) -> ListeningTest:
         """What is asked; LabError if nothing was set."""
-        if not hasattr(self, "_test"):
-            row = self._db.execute("SELECT body FROM events WHERE key = 'study'").fetchone()
-            if row is None:
-                raise LabError(
-                    f"{self.path} holds no listening test yet: make one from a folder of systems first"
-                )
-            self._test = ListeningTest.of(json.loads(row[0]))
-        return self._test
+        row = self._db.execute("SELECT body FROM events WHERE key = 'study'").fetchone()
+        if row is None:
+            raise LabError(f"{self.path} holds no listening test yet: make one of a folder of systems first")
+        return from_plain(ListeningTest, json.loads(row[0]), str(self.path))
 
     @property
     def clips(self) -> Path:
@@ -183,8 +160,8 @@ class Store:
 
     def open_session(self, listener: str, task: str = "pair") -> str:
         """Draw and store the schedule of a new session; its unguessable token is returned, never stored."""
-        if task not in TASKS:
-            raise LabError(f"there is no task '{task[:40]}': expected {', '.join(TASKS)}")
+        if task not in ANSWERS:
+            raise LabError(f"there is no task '{task[:40]}': expected {', '.join(ANSWERS)}")
         token = secrets.token_urlsafe(24)
         session = session_of(token)
         listener = clean(listener) or f"listener {session[:6]}"
@@ -196,7 +173,7 @@ class Store:
         return token
 
     def open_of(self, listener: str, tasks: Sequence[str]) -> Session | None:
-        """The session of one of these tasks that a listener last began and has not ended; None if none.
+        """The session of these tasks that a listener last began and has not ended; None if none.
 
         Anybody may type a name: ask only for one that came with a login.
         """
@@ -208,11 +185,7 @@ class Store:
         return Session(newest[0]) if newest else None
 
     def place(self, token: str) -> Place:
-        """Where the session of a token stands; the same pair on the same sides after every return.
-
-        Raises:
-            LabError: no such session.
-        """
+        """Where a token's session stands, on the same sides after every return; LabError if there is none."""
         session = session_of(token)
         listener, task, trials = self._sessions(session)
         done = {n for (n,) in self._db.execute("SELECT trial FROM standing WHERE session = ?", (session,))}
@@ -222,10 +195,8 @@ class Store:
     def vote(self, token: str, trial: int, attempt: int, vote: Vote) -> Place:
         """Append a vote and return what comes next, once it is on disk.
 
-        A vote sent twice counts once; a vote on anything but the trial shown changes nothing.
-
-        Raises:
-            LabError: no such session, or the vote is not one of those asked for.
+        A vote sent twice counts once; a vote on anything but the trial shown changes nothing. A LabError: no
+        such session, or the vote is not one of those asked for.
         """
         with self._writing():
             place = self.place(token)
@@ -272,16 +243,11 @@ class Store:
         rows = []
         for event, session, at, body, number in self._db.execute("SELECT * FROM standing"):
             listener, task, trials = self._sessions(session)
-            trial, vote = trials[number], json.loads(body)
-            first, second = (*trial.shown, "")[:2]
-            rows.append(
-                vote
-                | {"session": session, "listener": listener, "task": task, "event": event, "at": at}
-                | {"kind": trial.kind, "item": trial.item, "first": first, "second": second}
-                | {"answer": trial.answer, "repeats": trial.of, "tags": "|".join(vote["tags"])}
-                | {"heard": int(vote["heard"]), "override": int(vote["override"])}
-                | {"plays": "|".join(map(str, vote["plays"]))}
-            )
+            vote = json.loads(body)
+            vote |= {name: int(vote[name]) for name in ("heard", "override")}
+            vote |= {name: "|".join(map(str, vote[name])) for name in ("tags", "plays")}
+            came = {"session": session, "listener": listener, "task": task, "event": event, "at": at}
+            rows.append(came | vote | trials[number].columns())
         table = pd.DataFrame(rows, columns=VOTE_COLUMNS)
         return table.sort_values(["session", "trial"], ignore_index=True)
 
@@ -316,9 +282,8 @@ class Store:
         with self._writing():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA:
-                raise LabError(
-                    f"{self.path} has schema {version}, this slmlab knows up to {SCHEMA}: update slmlab"
-                )
+                known = f"this slmlab knows up to {SCHEMA}"
+                raise LabError(f"{self.path} has schema {version}, {known}: update slmlab")
             if version < SCHEMA:
                 for statement in (*(() if version else EVENTS), *VIEWS, f"PRAGMA user_version = {SCHEMA}"):
                     self._db.execute(statement)
@@ -329,10 +294,8 @@ class Store:
         """One event; an event whose key is there already changes nothing."""
         if not self._db.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
             content = json.dumps(body, ensure_ascii=False, sort_keys=True)
-            self._db.execute(
-                "INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)",
-                (key, kind, session, time.time() if at is None else at, content),
-            )
+            row = (key, kind, session, time.time() if at is None else at, content)
+            self._db.execute("INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)", row)
 
     def _read_session(self, session: str) -> tuple[str, str, tuple[Trial, ...]]:
         """Listener, task and schedule of a session, which never change."""
@@ -385,11 +348,9 @@ def make_test(
     pairs: str | Path | None = None,
 ) -> Store:
     """A new listening test of a folder of systems or a file of pairs: all, or a LabError and nothing."""
-    folder = Path(folder).resolve()
+    folder, remedy = Path(folder).resolve(), "leave --systems and --pairs out, or choose another"
     if (folder / FILE).is_file():
-        raise LabError(
-            f"{folder} holds a listening test already: leave --systems and --pairs out, or choose another"
-        )
+        raise LabError(f"{folder} holds a listening test already: {remedy}")
     if (systems is None) == (pairs is None):
         raise LabError("give either a folder of systems or a file of pairs")
     fresh = not folder.exists()
@@ -424,11 +385,9 @@ def clean(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def _checked(vote: Vote, task: str, test: ListeningTest) -> Vote:
-    allowed = (LEFT, RIGHT, TIE, BOTH_BAD, SKIP) if task == "pair" else (*SCORES, SKIP)
-    if vote.decision not in allowed:
-        raise LabError(
-            f"'{clean(vote.decision, 40)}' is no answer here: expected one of {', '.join(allowed)}"
-        )
+    if vote.decision not in ANSWERS[task]:
+        expected = f"expected one of {', '.join(ANSWERS[task])}"
+        raise LabError(f"'{clean(vote.decision, 40)}' is no answer here: {expected}")
     if not (vote.heard or vote.override or vote.decision == SKIP):
         raise LabError("hear every clip to its end first, or choose 'vote without hearing'")
     return Vote(
