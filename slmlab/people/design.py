@@ -154,6 +154,11 @@ class ListeningTest:
         return {clip.name: clip for clip in self.clips}
 
     @property
+    def questions(self) -> dict[str, str]:
+        """What is asked in each task."""
+        return {"pair": self.question, "nmos": self.nmos, "smos": self.smos}
+
+    @property
     def systems(self) -> tuple[str, ...]:
         """Those compared, in order of name."""
         return tuple(sorted({c.system for c in self.clips} - {REFERENCES, DISTORTED}))

@@ -5,7 +5,8 @@ trainers take; columns of the vote stand beside.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from slmlab.people.design import LEFT, RIGHT, ListeningTest
 from slmlab.people.store import SIMULATED, Store
 
 TEST_SHARE = 0.1
-TEXT = pa.string()
 SCHEMA = pa.schema(
     [
         *pairs.SCHEMA,
-        *((name, TEXT) for name in ("pair", "sentence", "annotator", "side", "decision", "reasons", "note")),
-        *((name, TEXT) for name in ("chosen_system", "rejected_system", "plays")),
+        *((name, pa.string()) for name in ("pair", "sentence", "annotator", "side", "decision", "reasons")),
+        *((name, pa.string()) for name in ("note", "chosen_system", "rejected_system", "plays")),
         *((name, pa.float64()) for name in ("chosen_gain_db", "rejected_gain_db")),
         *((name, pa.int64()) for name in ("chosen_seed", "rejected_seed", "ms")),
     ]
@@ -52,9 +52,8 @@ def preferences(store: Store) -> pd.DataFrame:
 
 
 def annotators(store: Store) -> dict[str, str]:
-    """Listener → L01, L02, … in the order in which they came: names stay in the store.
+    """Listener → L01, L02, … in the order in which they came, so the same in every export; no name leaves.
 
-    Whoever came stays in that order whatever happens later, so that every export gives them the same number.
     A simulated listener is `simulated L03`: nobody shall take a program's votes for a person's.
     """
     came = store.sessions().groupby("listener")["event"].min().sort_values()
@@ -70,24 +69,20 @@ def write(store: Store, folder: str | Path) -> list[Path]:
     """
     names = ("preferences.parquet", "preferences.jsonl", "votes.parquet", "events.jsonl")
     files = [Path(folder) / name for name in names]
-    preference_table, preference_lines, vote_table, event_lines = files
     table = pa.Table.from_pandas(preferences(store), SCHEMA, preserve_index=False)
-    with whole(preference_table) as part:
-        pq.write_table(table, part)
-    _write_lines(preference_lines, table.to_pylist())
     votes, people = ranking.with_systems(store.votes(), store.test), annotators(store)
-    with whole(vote_table) as part:
+    with whole(files[0]) as part:
+        pq.write_table(table, part)
+    with whole(files[2]) as part:
         votes.assign(listener=votes["listener"].map(people)).to_parquet(part, index=False)
-    _write_lines(event_lines, [_numbered(event, people) for event in store.events()])
+    events = [_numbered(event, people) for event in store.events()]
+    for file, rows in ((files[1], table.to_pylist()), (files[3], events)):
+        replace_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return files
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """A preference table from the Parquet or the JSON Lines file: the same table from either.
-
-    Raises:
-        LabError: the file is not there or is no preference table.
-    """
+    """A preference table, the same from the Parquet or the JSON Lines file; LabError if it is none."""
     try:
         rows = [{"group": row.get("split"), **row} for row in pairs.read_rows(Path(path))]
         return pa.Table.from_pylist(rows, SCHEMA).to_pandas()
@@ -96,20 +91,17 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def take_in(path: str | Path, store: Store) -> None:
-    """Add the events of an `events.jsonl` to a store; those that are there already change nothing.
-
-    Into a store that is empty or holds an earlier export of the same one: every store numbers its own people
-    from L01.
+    """Add the new events of an `events.jsonl` to a store that is empty or holds an earlier export of the same
+    one: every store numbers its own people from L01.
     """
     store.take_in(pairs.read_rows(Path(path)))
 
 
 def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
     """An event with a listener's number in place of the name; who only made a recording has none."""
-    named = {
-        who: people.get(event["body"][who], "") for who in ("listener", "speaker") if who in event["body"]
-    }
-    return event | {"body": event["body"] | named}
+    body = event["body"]
+    numbers = {who: people.get(body[who], "") for who in ("listener", "speaker") if who in body}
+    return event | {"body": body | numbers}
 
 
 def _row(name: str, test: ListeningTest, vote: Any, people: dict[str, str]) -> dict[str, Any]:
@@ -117,24 +109,11 @@ def _row(name: str, test: ListeningTest, vote: Any, people: dict[str, str]) -> d
     first, second = test.by_name[vote.first], test.by_name[vote.second]
     chosen, rejected = (first, second) if vote.decision == LEFT else (second, first)
     prompt = chosen.text or chosen.sentence
-    pair = Pair(
-        id=name,
-        language="",
-        prompt=prompt,
-        chosen_tokens=chosen.tokens,
-        rejected_tokens=rejected.tokens,
-        origin="people",
-        group=split_of(prompt),
-        chosen_sha256=chosen.sha256,
-        rejected_sha256=rejected.sha256,
-    )
+    pair = Pair(name, "", prompt, chosen.tokens, rejected.tokens, origin="people", group=split_of(prompt))
+    pair = replace(pair, chosen_sha256=chosen.sha256, rejected_sha256=rejected.sha256)
     about = {"pair": vote.item, "annotator": people[vote.listener], "reasons": vote.tags}
-    about |= {"side": vote.decision, "decision": vote.decision, "sentence": vote.sentence}
-    about |= {"note": vote.note, "ms": vote.ms, "plays": vote.plays}
+    about |= {"side": vote.decision, "decision": vote.decision}
+    about |= {of: getattr(vote, of) for of in ("sentence", "note", "ms", "plays")}
     for side, clip in (("chosen", chosen), ("rejected", rejected)):
         about |= {f"{side}_{of}": getattr(clip, of) for of in ("system", "gain_db", "seed")}
     return pairs.as_row(pair) | about
-
-
-def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    replace_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -144,21 +144,20 @@ def build(store: Store, solo: str = "") -> gr.Blocks:
             with gr.Tab("Listen", id="listen", elem_id="listen"):
                 _listen(store)
             with gr.Tab("Compare", id="compare"):
-                compare = _judge(page, Desk(store, "pair", solo))
+                pair_screen, pair_token, pair_leave = _judge(page, Desk(store, "pair", solo))
             with gr.Tab("Rate", id="rate"):
-                rate = _judge(page, Desk(store, "rate", solo))
+                rate_screen, rate_token, rate_leave = _judge(page, Desk(store, "rate", solo))
             with gr.Tab("Record", id="record"):
                 _record(store)
             with gr.Tab("Results", id="results", elem_id="results") as results:
                 _results(store, results)
         who = gr.HTML(elem_id="who")
         page.load(_who, None, [who], queue=False, api_name="who")
-        screens, tokens, leave = zip(compare, rate, strict=True)
         gr.on(
-            [button.click for button in leave],
+            [pair_leave.click, rate_leave.click],
             lambda: ("", "", NOBODY, NOBODY),
             None,
-            [*screens, *tokens],
+            [pair_screen, rate_screen, pair_token, rate_token],
             queue=False,
             api_name="leave",
         )
@@ -175,8 +174,9 @@ def serve(
     print(f"slmlab app: {test.title}, {len(test.pairs)} pairs; Ctrl-C ends it, every vote is kept")
     welcome = "Any name will do that nobody else here has; remember it to come back. "
     welcome += "The password is the room's."
-    page, access = build(store), {"auth": allowed, "auth_message": welcome if allowed else None}
-    page.launch(server_name=host, server_port=port, share=share, **access, **_launching(store))
+    login: dict[str, Any] = {"auth": allowed, "auth_message": welcome if allowed else None}
+    page = build(store)
+    page.launch(server_name=host, server_port=port, share=share, **login, **_launching(store))
     if not _is_loopback(host):
         print(f"slmlab app: for the room: http://{_address_in_the_room(host)}:{page.server_port}", flush=True)
     page.block_thread()

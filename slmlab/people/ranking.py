@@ -55,28 +55,22 @@ def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFram
 
 
 def listeners(votes: pd.DataFrame) -> pd.DataFrame:
-    """How each listener did: gold right, repeats the same, share of the left side, hearing, one score.
-
-    Columns: listener, trials, gold, gold_right, repeats, repeats_same, decided, left, left_p (two-sided
-    binomial), same_score (share of the commonest answer in main trials), unheard (share).
+    """How each listener did: gold right, repeats the same, the left side taken of pairs decided with its p
+    (two-sided binomial), and the shares of the commonest answer in main trials and of trials unheard.
     """
-    columns = [
-        *("listener", "trials", "gold", "gold_right", "repeats", "repeats_same", "decided", "left"),
-        *("left_p", "same_score", "unheard"),
-    ]
     rows = []
     for name, own in votes.groupby("listener", sort=True):
         answered = own[own["decision"] != SKIP]
         gold, main = (answered[answered["kind"] == kind] for kind in (GOLD, MAIN))
-        right = sum(map(_is_right, gold["answer"], gold["decision"]))
         same = _repeats_same(own)
-        decided = main["decision"].isin([LEFT, RIGHT]).sum()
-        left = (main["decision"] == LEFT).sum()
-        chance = stats.binomtest(left, decided).pvalue if decided else 1.0
-        commonest = main["decision"].value_counts(normalize=True).max() if len(main) else 0.0
-        counts = (name, len(own), len(gold), right, len(same), sum(same), decided, left)
-        rows.append((*counts, chance, commonest, (own["heard"] == 0).mean()))
-    return pd.DataFrame(rows, columns=columns)
+        decided, left = main["decision"].isin([LEFT, RIGHT]).sum(), (main["decision"] == LEFT).sum()
+        row = {"listener": name, "trials": len(own), "gold": len(gold)}
+        row |= {"gold_right": sum(map(_is_right, gold["answer"], gold["decision"]))}
+        row |= {"repeats": len(same), "repeats_same": sum(same), "decided": decided, "left": left}
+        row |= {"left_p": stats.binomtest(left, decided).pvalue if decided else 1.0}
+        row |= {"same_score": main["decision"].value_counts(normalize=True).max() if len(main) else 0.0}
+        rows.append(row | {"unheard": (own["heard"] == 0).mean()})
+    return pd.DataFrame(rows)
 
 
 def exclusions(votes: pd.DataFrame, rules: Rules, task: str = "pair") -> dict[str, str]:
@@ -116,20 +110,16 @@ def leaderboard(
     """Bradley-Terry strengths with intervals of a bootstrap over listeners, the strongest first.
 
     A tie counts as half a win for either, "both bad" likewise (it says nothing of which is better), so both
-    draw the strengths together; the two stay apart in the tables. Fitted by evalica (Newman 2023), centred;
-    intervals are percentiles.
+    draw the strengths together; the two stay apart in the tables. Fitted by evalica (Newman 2023).
 
     Args:
-        votes: from `counting`.
+        votes: from `counting`; none is a LabError.
         systems: those to be ranked.
         resamples: of the listeners, with replacement.
         seed: of the resampling.
 
     Returns:
         system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings.
-
-    Raises:
-        LabError: there is no vote yet.
     """
     if votes.empty:
         raise LabError("there is no vote to rank yet: let somebody compare at least one pair")
@@ -142,28 +132,17 @@ def leaderboard(
     low, high = _widened(fitted, again, n)
     sides = votes[["first_system", "second_system"]]
     first = again.argmax(axis=1)
-    table = pd.DataFrame(
-        {
-            "system": list(systems),
-            "strength": fitted,
-            "low": low,
-            "high": high,
-            "votes": [int((sides == name).any(axis=1).sum()) for name in systems],
-            "best": [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))],
-        }
-    )
+    table = pd.DataFrame({"system": list(systems), "strength": fitted, "low": low, "high": high})
+    table["votes"] = [int((sides == name).any(axis=1).sum()) for name in systems]
+    table["best"] = [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))]
     return table.sort_values("strength", ascending=False, ignore_index=True)
 
 
 def strengths(
     counts: NDArray[np.float64], pairs: Sequence[tuple[str, str]], systems: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Bradley-Terry log-strengths, mean 0.
-
-    Args:
-        counts: (pairs · 3) wins of the first, wins of the second, ties, of each pair of systems in turn.
-        pairs: of systems.
-        systems: in the order of the result.
+    """Bradley-Terry log-strengths, mean 0, in the order of the systems, from counts (pairs · 3): wins of the
+    first, wins of the second and ties of each pair of systems in turn.
     """
     prior = np.tile([0.0, 0.0, HALF_A_TIE], len(pairs))
     fitted = evalica.bradley_terry(
@@ -181,14 +160,11 @@ def strengths(
 def agreement(
     votes: pd.DataFrame, task: str = "pair", resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """Krippendorff's α over items that at least two listeners judged, with its bootstrap interval.
+    """Krippendorff's α over the units, items that at least two listeners judged, with its bootstrap interval.
 
-    1 is perfect, 0 is what listeners who click anywhere reach. Pairs are nominal (one clip, the other, in an
-    order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
-
-    Returns:
-        alpha, low, high, units (items judged by two or more); NaN where fewer than two items were, or where
-        all answers are one, so that nobody can tell agreement from habit.
+    1 is perfect, 0 is what listeners who click anywhere reach; NaN where there are fewer than two units, or
+    where all answers are one, so that nobody can tell agreement from habit. Pairs are nominal (one clip, the
+    other, in an order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
     """
     answers = votes.assign(answer=_coded(votes) if task == "pair" else votes["decision"].astype(float))
     grid = answers.pivot_table(index="listener", columns="item", values="answer", aggfunc="first")
@@ -213,30 +189,27 @@ def oriented(item: str, one: str, other: str) -> tuple[str, str]:
 
 
 def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
-    """Mean opinion scores of the systems.
-
-    Columns: system, n, mean, half (1.96 σ/√N over all scores, as the paper reports), low and high (of a
-    t-interval over listeners' means, which is wider and the honest one).
+    """Mean opinion scores of n votes on each system, half (1.96 σ/√N over all scores, as the paper reports),
+    low and high (of a t-interval over listeners' means, which is wider and the honest one).
     """
     rows = []
-    for system, own in _scored(votes).groupby("system", sort=True):
-        scores, by_listener = own["score"], own.groupby("listener")["score"].mean().to_numpy()
+    for system, own in votes.groupby("system", sort=True):
+        scores = own["decision"].astype(float)
+        by_listener = scores.groupby(own["listener"]).mean().to_numpy()
         half = 1.96 * scores.std() / np.sqrt(len(scores))  # of one score: NaN
         rows.append((system, len(scores), scores.mean(), half, *_t_interval(by_listener)))
     return pd.DataFrame(rows, columns=["system", "n", "mean", "half", "low", "high"])
 
 
 def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
-    """Paired t-tests between all systems, over listeners' means, with Holm's correction.
-
-    Columns: one, other, difference, low, high, t, p, p_holm, n (listeners who rated both).
-    """
-    means = _scored(votes).pivot_table(index="listener", columns="system", values="score")
+    """Paired t-tests between all systems over the means of n listeners who rated both, with Holm's p."""
+    scored = votes.assign(score=votes["decision"].astype(float))
+    means = scored.pivot_table(index="listener", columns="system", values="score")
     rows = []
     for one, other in combinations(means.columns, 2):
         both = (means[one] - means[other]).dropna().to_numpy()
-        difference = both.mean() if len(both) else np.nan
         t, p = stats.ttest_1samp(both, 0.0) if varies(both) else (np.nan, np.nan)
+        difference = both.mean() if len(both) else np.nan
         rows.append((one, other, difference, *_t_interval(both), t, p, len(both)))
     table = pd.DataFrame(rows, columns=["one", "other", "difference", "low", "high", "t", "p", "n"])
     tested = table["p"].notna()
@@ -263,8 +236,7 @@ def _widened(
     fitted: NDArray[np.float64], again: NDArray[np.float64], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percentiles around the estimate, stretched for few listeners (n): a bootstrap of n clusters is too
-    narrow by √(n / (n − 1)), and knows nothing of the tails that Student's t has at n − 1 degrees of freedom
-    (the expanded percentile interval of Hesterberg 2015).
+    narrow by √(n / (n − 1)) and lacks the tails of Student's t (expanded percentiles, Hesterberg 2015).
     """
     stretch = np.sqrt(n / (n - 1)) * stats.t.isf(TAIL, n - 1) / stats.norm.isf(TAIL) if n > 1 else np.nan
     low, high = np.quantile(again, [TAIL, 1 - TAIL], axis=0)
@@ -277,10 +249,6 @@ def _coded(votes: pd.DataFrame) -> NDArray[np.float64]:
     pairs = zip(votes["item"], votes["first"], votes["second"], strict=True)
     turned = np.array([oriented(item, one, other)[0] != one for item, one, other in pairs], dtype=bool)
     return np.where(turned & (codes < 2), 1 - codes, codes)
-
-
-def _scored(votes: pd.DataFrame) -> pd.DataFrame:
-    return votes.assign(score=votes["decision"].astype(float))
 
 
 def _t_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -304,11 +272,8 @@ def _repeats_same(votes: pd.DataFrame) -> list[bool]:
         before = by_place.get((again.session, again.repeats))
         if before is None or SKIP in (again.decision, before.decision):
             continue
-        if again.decision.isdigit():
-            same.append(abs(int(again.decision) - int(before.decision)) <= 1)
-        else:
-            one, other = (preferred(row.decision, row.first, row.second) for row in (before, again))
-            same.append(one == other)
+        one, other = (preferred(row.decision, row.first, row.second) for row in (before, again))
+        same.append(abs(int(one) - int(other)) <= 1 if again.decision.isdigit() else one == other)
     return same
 
 

@@ -40,13 +40,9 @@ TABLE_IN_USE = threading.Lock()
 def keep(
     source: str | Path, text: str, speaker: str, agreed: bool, folder: str | Path, language: str = ""
 ) -> dict[str, Any]:
-    """Check a recording and put it into the folder of its speaker.
+    """Check a recording and put it into its speaker's folder; its row of the table, `seconds` and `sha256`.
 
-    Returns:
-        its row of the table, and beside that `seconds` and `sha256` of the file.
-
-    Raises:
-        LabError: no consent, no name, no words, or a sound too short, too long, too quiet or clipped.
+    A LabError: no consent, no name, no words, or a sound too short, too long, too quiet or clipped.
     """
     folder, speaker, text = Path(folder), clean(speaker), " ".join(str(text).split())
     if not agreed:
@@ -59,9 +55,7 @@ def keep(
     path = place / f"{secrets.token_hex(6)}.wav"
     audio.write(path, wave, generated=False)
     replace_text(path.with_suffix(".txt"), text + "\n")
-    consent = _dated(CONSENT, time.strftime("%Y-%m-%d"))
-    name = path.relative_to(folder).as_posix()
-    row = dict(zip(COLUMNS, (name, text, place.name, clean(language), consent), strict=True))
+    row = _row(path, text, clean(language), CONSENT, time.strftime("%Y-%m-%d"))
     write_table(folder, row)
     return row | {"seconds": len(wave) / SAMPLE_RATE, "sha256": sha256_of(path)}
 
@@ -103,14 +97,14 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         agreed = read_json(file)
         for sound in sorted(file.parent.glob("*.wav")):
             text = " ".join(read_text(sound.with_suffix(".txt")).split())
-            consent = _dated(agreed["statement"], agreed["agreed_at"][:10])
-            name = sound.relative_to(folder).as_posix()
-            rows.append(dict(zip(COLUMNS, (name, text, file.parent.name, "", consent), strict=True)))
+            rows.append(_row(sound, text, "", agreed["statement"], agreed["agreed_at"][:10]))
     return rows
 
 
-def _dated(statement: str, day: str) -> str:
-    return f"{statement} Agreed on {day}."
+def _row(sound: Path, text: str, language: str, statement: str, day: str) -> dict[str, str]:
+    place = sound.parent.name
+    values = (f"{place}/{sound.name}", text, place, language, f"{statement} Agreed on {day}.")
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _folder_of(folder: Path, speaker: str) -> Path:

@@ -39,10 +39,8 @@ def trial_page(store: Store, place: Place, message: str = "") -> str:
     """One trial: the question, the words, a player for each clip; or thanks when all are done."""
     trial, n = place.current, len(place.trials)
     if trial is None:
-        thanks = (
-            "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this "
-            "page, or start another round.</p><p class='message'></p>"
-        )
+        thanks = "<h2>That was all. Thank you!</h2><p class='text'>Every answer is saved. You may close this "
+        thanks += "page, or start another round.</p><p class='message'></p>"
         return _section(place, "trial done", {"u": "undo"}, f"{n} of {n}", thanks)
     keys = PAIR_KEYS if place.task == "pair" else {**RATE_KEYS, "p": len(trial.shown) - 1}
     by_clip = {number: key for key, number in keys.items() if isinstance(number, int)}
@@ -52,7 +50,7 @@ def trial_page(store: Store, place: Place, message: str = "") -> str:
         for i, clip in enumerate(trial.shown)
     )
     content = (
-        f"<h2>{escape(_question(store.test, place.task))}</h2>"
+        f"<h2>{escape(store.test.questions[place.task])}</h2>"
         f"<p class='text'>{escape(store.test.by_name[trial.shown[-1]].text)}</p>"
         f"<div class='players'>{players}</div><p class='message' role='status'>{escape(message)}</p>"
         "<button type='button' class='override' hidden>Vote without hearing <kbd>O</kbd></button>"
@@ -77,10 +75,6 @@ def _section(place: Place, kind: str, keys: Mapping[str, str | int], far: str, c
     )
 
 
-def _question(test: ListeningTest, task: str) -> str:
-    return {"pair": test.question, "nmos": test.nmos, "smos": test.smos}[task]
-
-
 def listen_page(store: Store, sentence: str) -> str:
     """One sentence by every system, side by side: sound, spectrogram with F0, words."""
     clips = [c for c in store.test.clips if c.sentence == sentence and c.system != DISTORTED]
@@ -99,11 +93,10 @@ def spectrogram(path: str) -> str:
     mel, f0, _ = features.extract(audio.read(path)[0])
     figure = Figure(figsize=(5, 2.6), layout="constrained")
     axes = figure.subplots()
-    seconds = len(mel) / FRAME_RATE
-    axes.imshow(mel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, mel.shape[1]))
+    extent = (0, len(mel) / FRAME_RATE, 0, mel.shape[1])
+    axes.imshow(mel.T, origin="lower", aspect="auto", cmap="Greys", extent=extent)
     axes.set(xlabel="seconds", yticks=[])
-    pitch = axes.twinx()
-    hertz = np.where(f0.numpy() > 0, f0.numpy(), np.nan)
+    pitch, hertz = axes.twinx(), np.where(f0 > 0, f0, np.nan)
     pitch.plot(np.arange(len(hertz)) / FRAME_RATE, hertz, color="#d1495b", linewidth=2.5)
     pitch.set(ylim=(50, 450), ylabel="F0 in Hz")
     return _picture(figure)
@@ -115,20 +108,16 @@ def results_page(store: Store, task: str) -> str:
     excluded = ranking.exclusions(votes, test.rules, task)
     valid = ranking.counting(votes, excluded)
     scale = ", ".join(f"{score} {word}" for score, word in zip(SCORES, test.words, strict=True))
+    scale = "A, B, no difference, both bad, skip" if task == "pair" else scale
+    notes = "".join(f"<li>{escape(note)}</li>" for note in votes["note"] if note)
     parts = [
-        f"<p>Asked: <b>{escape(_question(test, task))}</b> "
-        f"{escape('A, B, no difference, both bad, skip' if task == 'pair' else scale)}</p>",
+        f"<p>Asked: <b>{escape(test.questions[task])}</b> {escape(scale)}</p>",
         _progress(store, votes, task),
+        "<p class='text'>No vote that counts yet.</p>" if valid.empty else _ranking(valid, test, task),
+        _listeners(votes, excluded, test, task),
+        f"<p class='quiet'>Told beforehand: {escape(test.instructions)}</p>",
+        f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "",
     ]
-    if valid.empty:
-        parts.append("<p class='text'>No vote that counts yet.</p>")
-    else:
-        parts += [*_ranking(valid, test, task), _agreement(valid, task)]
-    parts.append(_listeners(votes, excluded, test, task))
-    parts.append(f"<p class='quiet'>Told beforehand: {escape(test.instructions)}</p>")
-    notes = votes.loc[votes["note"] != "", "note"]
-    if len(notes):
-        parts.append("<h3>Notes</h3><ul>" + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>")
     return f"<div class='lab'>{''.join(parts)}</div>"
 
 
@@ -143,29 +132,26 @@ def _progress(store: Store, votes: pd.DataFrame, task: str) -> str:
     )
 
 
-def _ranking(valid: pd.DataFrame, test: ListeningTest, task: str) -> list[str]:
-    if task != "pair":
+def _ranking(valid: pd.DataFrame, test: ListeningTest, task: str) -> str:
+    """The systems in order, and how far the listeners agree."""
+    if task == "pair":
+        board, n = ranking.leaderboard(valid, test.systems), valid["listener"].nunique()
+        interval = f"95% interval over {n} listeners" if n > 1 else "no interval: one listener"
+        page = interval_plot(board, "strength", f"Bradley-Terry strength (log-odds), {interval}")
+        legend = "best: how often a system comes first when listeners are drawn again."
+        page += f"{as_table(board)}<p class='quiet'>{legend}</p>"
+    else:
         table = ranking.mean_scores(valid)
-        picture = interval_plot(table, "mean", "mean score", limits=(0.9, 5.1))
+        page = interval_plot(table, "mean", "mean score", limits=(0.9, 5.1))
         table = table.rename(columns={"half": "± over all scores", "low": "low, listeners", "high": "high"})
-        return [picture, as_table(table), as_table(ranking.paired_tests(valid))]
-    board = ranking.leaderboard(valid, test.systems)
-    n = valid["listener"].nunique()
-    interval = f"95% interval over {n} listeners" if n > 1 else "no interval: one listener"
-    picture = interval_plot(board, "strength", f"Bradley-Terry strength (log-odds), {interval}")
-    legend = "best: how often a system comes first when listeners are drawn again."
-    return [picture, as_table(board), f"<p class='quiet'>{legend}</p>"]
-
-
-def _agreement(valid: pd.DataFrame, task: str) -> str:
-    result = ranking.agreement(valid, task)
-    if np.isnan(result["alpha"]):
-        return "<p>Agreement: not yet; two listeners must judge the same items, and not all in one way.</p>"
-    return (
-        f"<p>Agreement of listeners, Krippendorff's α: <b>{result['alpha']:.2f}</b> "
-        f"({result['low']:.2f} to {result['high']:.2f}) over {result['units']:.0f} items; "
-        "1 is perfect, 0 is what clicking anywhere reaches.</p>"
-    )
+        page += as_table(table) + as_table(ranking.paired_tests(valid))
+    found = ranking.agreement(valid, task)
+    words = "Agreement: not yet; two listeners must judge the same items, and not all in one way."
+    if not np.isnan(found["alpha"]):
+        interval = f"({found['low']:.2f} to {found['high']:.2f}) over {found['units']:.0f} items"
+        words = f"Agreement of listeners, Krippendorff's α: <b>{found['alpha']:.2f}</b> {interval}; "
+        words += "1 is perfect, 0 is what clicking anywhere reaches."
+    return f"{page}<p>{words}</p>"
 
 
 def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: ListeningTest, task: str) -> str:
@@ -174,19 +160,15 @@ def _listeners(votes: pd.DataFrame, excluded: Mapping[str, str], test: Listening
     if votes.empty:
         return head
     table = ranking.listeners(votes)
-    shares = {
-        "checks right": ("gold_right", "gold"),
-        "repeats alike": ("repeats_same", "repeats"),
-        "took the left": ("left", "decided"),
-    }
-    alike = "the same sound won again, from the other side, or neither did"
-    if task != "pair":
-        del shares["took the left"]
-        alike = "the scores are at most 1 apart"
-    columns = table[["listener", "trials"]].assign(
-        **{name: [f"{a} of {b}" for a, b in table[list(of)].to_numpy()] for name, of in shares.items()},
-        **{"counts?": [excluded.get(name, "yes") for name in table["listener"]]},
-    )
+    shares = {"checks right": ["gold_right", "gold"], "repeats alike": ["repeats_same", "repeats"]}
+    alike = "the scores are at most 1 apart"
+    if task == "pair":
+        shares["took the left"] = ["left", "decided"]
+        alike = "the same sound won again, from the other side, or neither did"
+    columns = table[["listener", "trials"]].copy()
+    for name, of in shares.items():
+        columns[name] = [f"{part} of {whole}" for part, whole in table[of].to_numpy()]
+    columns["counts?"] = [excluded.get(name, "yes") for name in table["listener"]]
     legend = f"Checks have a known answer; a repeat is alike if {alike}."
     return f"{head}{as_table(columns)}<p class='quiet'>{legend}</p>"
 
@@ -213,11 +195,8 @@ def interval_plot(
 def round_length(test: ListeningTest) -> str:
     """How many judgements a round of pairs has, in words for those who will give them."""
     kinds = [trial.kind for trial in schedule(test, "pair", 0, {})]
-    purposes = {
-        PRACTICE: "to warm up",
-        GOLD: "with a known answer, which show who listens",
-        REPEAT: "asked twice",
-    }
+    purposes = {PRACTICE: "to warm up", GOLD: "with a known answer, which show who listens"}
+    purposes |= {REPEAT: "asked twice"}
     extra = [f"{kinds.count(kind)} {purpose}" for kind, purpose in purposes.items() if kind in kinds]
     among = f", {', '.join(extra)} among them" if extra else ""
     return f"A round has {len(kinds)} judgements{among}."
@@ -240,9 +219,7 @@ def export_page(store: Store, files: Sequence[Path]) -> str:
 
 def as_table(rows: pd.DataFrame) -> str:
     """A data frame as an escaped HTML table, numbers with two digits."""
-    return str(
-        rows.to_html(index=False, border=0, float_format=lambda x: f"{x:.2f}", na_rep="–", escape=True)
-    )
+    return str(rows.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="–", escape=True))
 
 
 def _picture(figure: Figure) -> str:
