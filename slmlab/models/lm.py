@@ -230,9 +230,8 @@ class SpeechLM(nn.Module):
         to sound as long as the mean, until `fit_pace` has seen the language.
         """
         old = self.config
-        alphabet, languages = old.alphabet.with_language(language), (*old.languages, language)
-        if language in old.languages:
-            languages = old.languages
+        alphabet = old.alphabet.with_language(language)
+        languages = tuple(dict.fromkeys((*old.languages, language)))
         new = SpeechLM(replace(old, alphabet=alphabet, languages=languages))
         letters, tags, marks = self.embed_symbols.split(
             [old.alphabet_size, len(old.languages), old.first_code - old.style]

@@ -71,12 +71,13 @@ class TokenizerConfig:
 
 
 class Reading(NamedTuple):
-    """What can be read from codes alone."""
+    """What can be read from codes alone: CTC log-probabilities `(b f v)` and prosody `(b f p)`, at 50 Hz.
+
+    Prosody is melody (units of 4 semitones from the median), logit of voicing, energy (units of 10 dB).
+    """
 
     log_probs: Tensor
-    """`(b f v)` CTC log-probabilities at 50 Hz."""
     prosody: Tensor
-    """`(b f p)` melody (units of 4 semitones from the median), logit of voicing, energy (units of 10 dB)."""
 
 
 def prosody_features(f0: Tensor, energy: Tensor) -> Tensor:

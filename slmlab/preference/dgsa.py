@@ -134,11 +134,9 @@ def align(
 
 def style_of(recordings: Sequence[Recording], i: int, config: DGSAConfig) -> list[int]:
     """The style that recording i is said in, from another one of its speaker (or of any other speaker)."""
-    fitting = [
-        other.tokens
-        for j, other in enumerate(recordings)
-        if j != i and other.tokens and (other.voice == recordings[i].voice) == config.same_speaker
-    ]
+    others = [other for j, other in enumerate(recordings) if j != i and other.tokens]
+    same, voice = config.same_speaker, recordings[i].voice
+    fitting = [other.tokens for other in others if (other.voice == voice) == same]
     draw = np.random.default_rng((config.seed, i))
     return list(fitting[int(draw.integers(len(fitting)))][:STYLE_TOKENS]) if fitting else []
 

@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files, metrics
-from slmlab.models.fsq import codes_to_digits
 from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
 from slmlab.models.tokenizer import SEMITONES_UNIT
@@ -63,12 +61,8 @@ class CodeJudge:
 
     def _hear(self, codes: Codes) -> list[Hearing]:
         """Hearings of one batch."""
-        tokenizer = self.chain.tokenizer
-        digits = [codes_to_digits(torch.tensor(list(row)), tokenizer.config.dims) for row in codes]
-        frames = torch.tensor([2 * len(row) for row in codes])
-        reading, mel = tokenizer.decode(
-            pad_sequence(digits, batch_first=True), self.timbre.expand(len(codes), -1), frames
-        )
+        digits, frames = self.chain.digits(codes)
+        reading, mel = self.chain.tokenizer.decode(digits, self.timbre.expand(len(codes), -1), frames)
         texts = transcribe(self.recogniser(mel, frames), frames, self.recogniser.config.alphabet)
         rows = zip(texts, reading.prosody, frames.tolist(), strict=True)
         return [Hearing(text, _spread(prosody[:n])) for text, prosody, n in rows]

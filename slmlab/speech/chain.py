@@ -179,9 +179,7 @@ class Chain:
 
     def _decode(self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]) -> list[Tensor]:
         """`to_mels` of utterances that are decoded as one batch."""
-        rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
-        frames = torch.tensor([2 * len(row) for row in rows])
-        digits = pad_sequence(rows, batch_first=True)
+        digits, frames = self.digits(codes)
         _, prior = self.tokenizer.decode(digits, timbres, frames)
         noise = torch.zeros_like(prior)
         for row, n, seed in zip(noise, frames.tolist(), seeds, strict=True):
@@ -209,11 +207,18 @@ class Chain:
         """Codes in the voices `(b c)` to sounds `(s,)`."""
         return [*map(self.to_wave, self.to_mels(codes, timbres, seeds), codes, timbres)]
 
+    def digits(self, codes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Digits `(b t j)` of codes, right-padded, and how many mel frames `(b,)` each row makes."""
+        rows = [codes_to_digits(torch.tensor(list(row)), self.tokenizer.config.dims) for row in codes]
+        return pad_sequence(rows, batch_first=True), torch.tensor([2 * len(row) for row in rows])
+
     @torch.inference_mode()
     def melody(self, codes: Sequence[int], timbre: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 in Hz and logits of voicing, each `(1 f)`: what codes say, in the register of a voice `(c,)`."""
-        digits = codes_to_digits(torch.tensor([list(codes)]), self.tokenizer.config.dims)
-        said = self.tokenizer.read(digits, torch.tensor([2 * len(codes)])).prosody
+        """F0 in Hz and logits of voicing, each `(1 f)`: what codes say, in the register of a voice `(c,)`.
+
+        They are read of each utterance alone: the last bits of a batch would shift the phase of its pulses.
+        """
+        said = self.tokenizer.read(*self.digits([codes])).prosody
         octaves = timbre[-1] + said[..., 0] * SEMITONES_UNIT / 12
         limits = self.vocoder.config
         return (150 * octaves.exp2()).clamp(limits.lowest, limits.highest), said[..., 1]

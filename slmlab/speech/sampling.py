@@ -296,7 +296,7 @@ def _side_by_side(
     """Batches in as many threads, one core each: small products gain little from being split."""
     workers = min(cores, len(batches))
     if workers < 2:
-        return [compute(rows) for rows in batches]
+        return list(map(compute, batches))
     with _THREADS:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
