@@ -29,10 +29,8 @@ def test_the_margin_of_two_pairs_by_hand() -> None:
 
 
 def test_dpo_by_hand() -> None:
-    """log(1 + e^−0.2) = 0.598139 and log(1 + e^0.3) = 0.854355; with ε = 0.1 the second gains 0.1 · 0.3."""
+    """log(1 + e^−0.2) = 0.598139 and log(1 + e^0.3) = 0.854355."""
     assert losses.dpo(numbers(2, -3)).tolist() == pytest.approx([0.5981388694, 0.8543552445])
-    smooth = losses.dpo(numbers(2, -3), label_smoothing=0.1).tolist()
-    assert smooth == pytest.approx([0.5981388694 + 0.1 * 0.2, 0.8543552445 - 0.1 * 0.3])
 
 
 def test_ipo_by_hand() -> None:
@@ -51,7 +49,6 @@ def test_figures_by_hand() -> None:
 
 def test_dpo_begins_at_ln_2_and_falls_with_the_margin() -> None:
     assert losses.dpo(numbers(0)).item() == pytest.approx(math.log(2), abs=1e-12)
-    assert losses.dpo(numbers(0), label_smoothing=0.3).item() == pytest.approx(math.log(2), abs=1e-12)
     assert bool((losses.dpo(torch.linspace(-50, 50, 101)).diff() < 0).all())
 
 
@@ -128,16 +125,6 @@ def test_trl_agrees(drawn: tuple[tuple[Tensor, ...], Tensor], beta: float) -> No
     assert float(ipo) == pytest.approx(trl_loss(four, lengths, ["ipo"], beta=beta), abs=1e-9, rel=1e-12)
     both = plain + losses.sft(four[0], long[0])
     assert float(both) == pytest.approx(trl_loss(four, lengths, ["sigmoid", "sft"], beta=beta), abs=1e-9)
-
-
-@pytest.mark.filterwarnings("default")
-def test_trl_agrees_on_label_smoothing(drawn: tuple[tuple[Tensor, ...], Tensor]) -> None:
-    """TRL smooths labels in AOT alone, which is DPO when there is one pair to sort."""
-    four, lengths = drawn
-    one = tuple(part[:1] for part in four)
-    ours = losses.dpo(losses.margin(*one), 0.1, label_smoothing=0.2).mean()
-    theirs = trl_loss(one, lengths[[0, 16]], ["aot"], label_smoothing=0.2)
-    assert float(ours) == pytest.approx(theirs, abs=1e-9)
 
 
 def pair_of_utterances() -> tuple[SpeechLM, Any]:

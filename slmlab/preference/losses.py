@@ -20,14 +20,12 @@ def margin(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference
     return (chosen - reference_chosen.detach()) - (rejected - reference_rejected.detach())
 
 
-def dpo(margins: Tensor, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
-    """−(1 − ε) log σ(β Δ) − ε log σ(−β Δ), `(b)`: ln 2 as long as policy and reference agree.
+def dpo(margins: Tensor, beta: float = 0.1) -> Tensor:
+    """−log σ(β Δ) of margins Δ `(b)`: ln 2 while policy and reference agree (Rafailov et al. 2023, Eq. 7).
 
-    Rafailov et al. 2023, Eq. 7; with smoothing ε, the share of labels thought to be the wrong way round,
-    Mitchell 2023, Eq. 3. `margins` are Δ `(b)`; a small `beta` lets the policy stray further.
+    A small `beta` lets the policy stray further.
     """
-    won, lost = functional.logsigmoid(beta * margins), functional.logsigmoid(-beta * margins)
-    return -(1 - label_smoothing) * won - label_smoothing * lost
+    return -functional.logsigmoid(beta * margins)
 
 
 def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:

@@ -51,8 +51,6 @@ class PreferenceConfig:
     """`dpo` or `ipo`."""
     beta: float = 0.1
     """How strongly the policy is held to the reference; τ for IPO. DPO with 0 prefers nothing."""
-    label_smoothing: float = 0.0
-    """Share of labels thought to be the wrong way round (DPO)."""
     sft: float = 0.0
     """Weight of the chosen sides' negative log-probability a token beside the preference loss."""
     batch: int = 6000
@@ -68,12 +66,11 @@ class PreferenceConfig:
         known = self.loss in LOSSES and self.choose in CHOICES
         lowest = 1e-6 if self.loss == "ipo" else 0.0  # IPO wants a margin of 1 / (2 β)
         weighed = lowest <= self.beta < math.inf and 0 <= self.sft < math.inf
-        if not (known and weighed and 0 <= self.label_smoothing < 0.5):
+        if not (known and weighed):
             raise LabError(
                 f"Tuning refuses loss={self.loss!r}, choose={self.choose!r}, beta={self.beta}, sft={self.sft}"
-                f", label_smoothing={self.label_smoothing}: expected one of {', '.join(LOSSES)}, one of "
-                f"{', '.join(CHOICES)}, no weight below 0 (nor beta=0 for ipo), and a smoothing of at least "
-                "0 but below 0.5."
+                f": expected one of {', '.join(LOSSES)}, one of {', '.join(CHOICES)}, and no weight below 0 "
+                "(nor beta=0 for ipo)."
             )
 
     def score(self, figures: Mapping[str, float]) -> float:
@@ -104,7 +101,7 @@ def preference_loss(
     (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), batch.reference.chunk(2)
     four = (chosen, rejected, reference_chosen, reference_rejected)
     if config.loss == "dpo":
-        each = losses.dpo(losses.margin(*four), config.beta, config.label_smoothing)
+        each = losses.dpo(losses.margin(*four), config.beta)
     else:
         a_token = (*(policy / tokens).chunk(2), *(batch.reference / tokens).chunk(2))
         each = losses.ipo(losses.margin(*a_token), config.beta)
