@@ -213,6 +213,20 @@ def _bench(arguments: Namespace) -> None:
 
 
 @_command(
+    "get a public collection of people's recordings, verified; what is here already stays",
+    _option("name", "a source under data/sources, such as joshua; a wrong name lists them all"),
+    _option("--from", "a folder with NAME.tsv and NAME/, or a clone of the home", Path, dest="place"),
+)
+def _fetch(arguments: Namespace) -> None:
+    from slmlab.corpus import sources
+
+    folder = sources.fetch(arguments.name, arguments.place)
+    source = sources.find(arguments.name)
+    print(f"fetched: {len(source.rows)} recordings into {folder} ({source.licence}, {source.copyright})")
+    print(f"next: slmlab import {folder} --language {source.language}")
+
+
+@_command(
     "make a corpus of recordings; what cannot be used is listed",
     _option("folder", "where the recordings lie, and stay", Path),
     _option(

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 CACHE = ROOT / "cache"
 SHIPPED = ROOT / "data" / "checkpoints"
+RECORDINGS = ROOT / "data" / "recordings"
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -25,7 +25,9 @@ from slmlab.language.text import alphabet_of
 from slmlab.sound.audio import SOUNDS, is_generated
 
 RECORDED = "recordings.tsv"
-"""The table that the Record tab keeps beside its recordings."""
+"""The table that the Record tab keeps beside its recordings, and `slmlab fetch` too."""
+COLUMNS = ("text", "speaker", "consent", "split")
+"""What it says of each file; the last is not always there."""
 SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
 """Shares of the sentences when an import chooses the splits itself."""
 
@@ -43,7 +45,7 @@ class ImportSpec:
     agreed to what and when.
     """
     split: str | None = None
-    """The one split of all rows; None lets a hash of each sentence choose."""
+    """The one split of all rows; None leaves it to the collection, or to a hash of each sentence."""
     keep_wave: bool = False
     """Store the samples too; without them the recordings must stay where they are."""
     max_seconds: float = 30.0
@@ -62,6 +64,8 @@ class Clip:
     """Who speaks."""
     consent: str = ""
     """Under what terms this one may be used, where the collection says so."""
+    split: str = ""
+    """The split that the collection puts it into, where it does."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,16 @@ def plain(folder: str | Path) -> list[Clip]:
     """Every WAV, FLAC, MP3 and OGG file under a folder, with the text of the `.txt` file of the same name.
 
     A subfolder is a speaker; files at the top belong to one. What the Record tab of a listening test keeps
-    has a table instead (`recordings.tsv`), with each recording's consent.
+    has a table instead (`recordings.tsv`), with each recording's consent; what `slmlab fetch` brings has its
+    split too.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise LabError(f"{folder} is no folder: give the one that holds the sound files.")
     if (folder / RECORDED).exists():
         return [
-            Clip(folder / row["file"], row["text"].strip(), row["speaker"], row["consent"].strip())
-            for row in _rows(folder / RECORDED, ("file", "text", "speaker", "consent"))
+            Clip(folder / row["file"], *(row.get(name, "").strip() for name in COLUMNS))
+            for row in _rows(folder / RECORDED, ("file", *COLUMNS[:-1]))
         ]
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS):
@@ -169,7 +174,7 @@ class Collection:
     def clips(self) -> list[Clip]:
         """The recordings that are wanted; LabError says what the folder lacks."""
         every = FORMS[self.form](self.folder)
-        return [c for c in every if _split(c.text) in self.splits and _third(c.speaker) in self.thirds]
+        return [c for c in every if _split(c) in self.splits and _third(c.speaker) in self.thirds]
 
     def content(self) -> list[tuple[str, int]]:
         """Files and their sizes, by which a change is noticed; none where there is no such folder."""
@@ -272,7 +277,7 @@ def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
     return {
         "id": f"{spec.name}-{i:06d}",
         "language": spec.language,
-        "split": spec.split or _split(clip.text),
+        "split": spec.split or _split(clip),
         "kind": manifest.RECORDED,
         "source": spec.name,
         "engine": "",
@@ -286,9 +291,11 @@ def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
     }
 
 
-def _split(text: str) -> str:
-    """The split of a sentence by its hash: whoever reads it, it stays on one side."""
-    point = fraction(text)
+def _split(clip: Clip) -> str:
+    """What the collection says, or by the sentence's hash: whoever reads it, it stays on one side."""
+    if clip.split:
+        return clip.split
+    point = fraction(clip.text)
     for split, share in SPLITS.items():
         point -= share
         if point < 0:

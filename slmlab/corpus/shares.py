@@ -17,9 +17,6 @@ N_PARTS_VOICES = 120
 
 TEST_SEED = 2  # sentences of seeds 0 and 1 were scored while this was built; choices are made on dev
 
-RECORDINGS = files.ROOT / "data" / "recordings"
-"""Where `base` looks for people's speech: a Common Voice folder a language, named by its code."""
-
 RECORDED_BACKBONE = tuple(language for language in BACKBONE if language != "cmn")  # has no pinyin
 
 SYNTHETIC_HOURS = 100
@@ -134,10 +131,10 @@ def corpora(scale: float, n_test: int) -> dict[str, tuple[Source, ...]]:
 def _recorded(
     group: str, language: str, splits: tuple[str, ...] = ("lm",), thirds: tuple[int, ...] = (0, 1, 2)
 ) -> Collection:
-    """Recordings of a language: a Common Voice folder under `data/recordings`."""
+    """Recordings of a language: a Common Voice folder under `data/recordings`, named by its code."""
     consent = "CC0, Common Voice; speakers are not to be identified"
     spec = ImportSpec(f"{group}-{language}", language, consent, keep_wave=group == "parts")
-    return Collection(spec, str(RECORDINGS / language), "common_voice", splits, thirds)
+    return Collection(spec, str(files.RECORDINGS / language), "common_voice", splits, thirds)
 
 
 def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
