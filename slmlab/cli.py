@@ -150,7 +150,7 @@ def _train(arguments: Namespace) -> None:
     folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh, arguments.recordings)
     print(f"trained: {folder}")
     if arguments.ship:
-        print(f"shipped: {shelf.ship(arguments.preset)}")
+        print(f"shipped: {shelf.ship(folder, arguments.preset)}")
 
 
 @_command(

@@ -502,7 +502,7 @@ def test_a_row_of_the_manifest_whose_file_is_gone(
     (tmp_path / "mama.wav").unlink()
     monkeypatch.setattr(files, "RUNS", tmp_path)
     monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: random_chain)
-    monkeypatch.setattr(shelf, "held_out_folder", lambda preset: tmp_path / "held_out")
+    monkeypatch.setattr(shelf, "make", lambda preset, stage: tmp_path / stage.removeprefix("corpus."))
     capsys.readouterr()
     error = refused(capsys, "run", "--preset", "smoke")
     assert "mama.wav is gone" in error

@@ -279,8 +279,8 @@ def test_every_stage_can_hear_an_imported_corpus(recorded: Path, tmp_path: Path)
     shares = shelf.shares_of([corpus])
     stages = shelf._stages("smoke", shares)
     plain = shelf._stages("smoke")
-    hearing = {name for name in stages if stages[name].run.args != plain[name].run.args}
-    assert {name for name in hearing if name.startswith("corpus.")} == {
+    spoken = [name for name in stages if name.startswith("corpus.")]
+    assert {name for name in spoken if stages[name].run.args != plain[name].run.args} == {
         *("corpus.parts", "corpus.judge_a", "corpus.judge_b", "corpus.sw"),
     }
     taken = take(Share(str(corpus), keep_wave=True), tmp_path / "share")

@@ -12,21 +12,21 @@ from slmlab.sound import features
 from slmlab.speech.chain import Chain
 from slmlab.study import ground, report
 from slmlab.training import recipes, shelf
-from slmlab.training.cache import stage_folders
+from slmlab.training.cache import DONE, stage_folders
 from slmlab.training.presets import preset
 from slmlab.training.shelf import VOICES
 
 
 @pytest.fixture
 def made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(files, "SHIPPED", tmp_path / "shipped")
+    for name in ("RUNS", "SHIPPED", "CACHE"):
+        monkeypatch.setattr(files, name, tmp_path / name.lower())
     monkeypatch.setattr(shelf, "make", lambda name: Path("trained anew"))
-    folder = tmp_path / "runs" / "smoke" / "checkpoints"
+    stages = shelf._stages("smoke")
+    folder = stage_folders(stages.values(), files.CACHE / "smoke")["all"]
     folder.mkdir(parents=True)
-    stages = stage_folders(recipes.stages(preset("smoke")), files.CACHE / "smoke")
-    (folder / shelf.ORIGIN).write_text(json.dumps({name: path.name for name, path in stages.items()}))
-    (folder / VOICES).write_text("{}")
+    for name in (VOICES, DONE):
+        (folder / name).write_text("{}")
     return folder
 
 
@@ -35,23 +35,17 @@ def test_what_the_code_as_it_is_made_is_used(made_here: Path) -> None:
 
 
 def test_what_other_code_made_is_not(made_here: Path) -> None:
-    origin = json.loads((made_here / shelf.ORIGIN).read_text())
-    (made_here / shelf.ORIGIN).write_text(json.dumps(origin | {"decoder": "decoder-0123456789ab"}))
-    assert shelf.checkpoint_folder("smoke") == Path("trained anew")
-
-
-def test_what_does_not_say_who_made_it_is_not(made_here: Path) -> None:
-    (made_here / shelf.ORIGIN).unlink()
+    made_here.rename(made_here.with_name("all-0123456789ab"))
     assert shelf.checkpoint_folder("smoke") == Path("trained anew")
 
 
 def test_what_was_cut_off_is_not(made_here: Path) -> None:
-    (made_here / VOICES).unlink()
+    (made_here / DONE).unlink()
     assert shelf.checkpoint_folder("smoke") == Path("trained anew")
 
 
 def test_what_is_shipped_comes_before_training(made_here: Path) -> None:
-    (made_here / VOICES).unlink()
+    (made_here / DONE).unlink()
     shipped = files.SHIPPED / "smoke"
     shipped.mkdir(parents=True)
     (shipped / VOICES).write_text("{}")
@@ -61,7 +55,7 @@ def test_what_is_shipped_comes_before_training(made_here: Path) -> None:
 def test_a_copy_to_ship_that_was_cut_off_does_not_count(
     made_here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sorted(path.name for path in shelf.ship("smoke").iterdir()) == [shelf.ORIGIN, VOICES]
+    assert sorted(path.name for path in shelf.ship(made_here, "smoke").iterdir()) == [VOICES]
     shipped = files.SHIPPED / "smoke"
 
     def full(*_: object, **__: object) -> None:
@@ -69,7 +63,7 @@ def test_a_copy_to_ship_that_was_cut_off_does_not_count(
 
     monkeypatch.setattr(shelf.shutil, "copytree", full)
     with pytest.raises(OSError, match="No space"):
-        shelf.ship("smoke")
+        shelf.ship(made_here, "smoke")
     assert not (shipped / VOICES).exists()
 
 

@@ -64,7 +64,7 @@ class Lab:
 
     def recordings(self, language: str, split: str = "dev") -> Corpus:
         """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""
-        return score.held_out(shelf.held_out_folder(self.preset_name), split, language)
+        return score.held_out(shelf.make(self.preset_name, "corpus.held_out"), split, language)
 
 
 def start() -> Lab:

@@ -193,7 +193,7 @@ def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]
     """The stage: align, save the model, and say what dev thinks of it."""
     chain, scale = Chain(shelf.checkpoint_folder(run.preset)), SCALES[run.preset]
     if run.method in dgsa.VARIANTS:
-        corpus = run.recordings or shelf.corpus_folder(run.preset, run.language)
+        corpus = run.recordings or shelf.make(run.preset, f"corpus.{run.language}")
         material = Material(recordings=_recordings(chain, corpus, run.language))
     elif run.votes:
         material = Material(pairs=_votes(chain, run.votes, run.language, run.clips))

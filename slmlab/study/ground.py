@@ -50,12 +50,12 @@ def filter_corpora(preset_name: str, languages: Iterable[str]) -> pd.DataFrame:
         can be taken equally from every engine.
     """
     chain = Chain(shelf.checkpoint_folder(preset_name))
-    trusted = utterances.Utterances(shelf.held_out_folder(preset_name)).rows()
+    trusted = utterances.Utterances(shelf.make(preset_name, "corpus.held_out")).rows()
     target = files.RUNS / preset_name / "corpora"
     target.mkdir(parents=True, exist_ok=True)
     tables = []
     for group in languages:
-        data = utterances.Utterances(shelf.corpus_folder(preset_name, group))
+        data = utterances.Utterances(shelf.make(preset_name, f"corpus.{group}"))
         rows = data.rows()
         rows["heard"] = [chain.read_mel(data.mel(i), "a") for i in range(len(data))]
         pairs = list(zip(rows["text"], rows["heard"], strict=True))

@@ -227,7 +227,7 @@ def run(preset_name: str, fresh: bool = False) -> None:
     """Let the chain, trained anew if asked, say the test sentences; leave rows, figures and sounds."""
     started = time.monotonic()
     chain = Chain(shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name))
-    recordings = shelf.held_out_folder(preset_name)
+    recordings = shelf.make(preset_name, "corpus.held_out")
     folder = files.RUNS / preset_name
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     stages, rows = {}, []

@@ -2,8 +2,7 @@
 
 A stage's key is a digest of its config, of all code that its function reaches, and of its inputs' keys. Its
 results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a folder without it is of a stage
-that was cut off, and its training goes on where it stopped. A lock lets one process in at a time. Nothing
-else needs to remember what was made: inside a stage its own folder is enough.
+that was cut off, and its training goes on where it stopped. A lock lets one process in at a time.
 """
 
 import fcntl
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -43,14 +42,18 @@ class Stage:
     """What it is called in messages, in the cache and as an input of others."""
     inputs: tuple[str, ...]
     """Names of the stages it reads."""
-    run: Callable[[Path, dict[str, Path]], Mapping[str, Any]]
-    """`(own folder, folders of the inputs by name) → metrics`; a top-level function, or a partial of one."""
-    config: Any
+    run: Callable[[Path, dict[str, Path]], Mapping[str, Any] | None]
+    """`(own folder, folders of the inputs by name) → metrics, if any`; a top-level function, or a partial."""
+    config: Any = None
     """Dataclasses or JSON values: what decides the result besides code, inputs and a partial's arguments."""
 
 
 def run_stages(
-    stages: Sequence[Stage], cache: str | Path, workers: int = 2, fresh: bool = False
+    stages: Collection[Stage],
+    cache: str | Path,
+    workers: int = 2,
+    fresh: bool = False,
+    wanted: Iterable[str] | None = None,
 ) -> dict[str, Path]:
     """Make every stage that the cache does not hold, in order of need, some side by side.
 
@@ -59,6 +62,7 @@ def run_stages(
         cache: the folder of results.
         workers: processes at a time, which share the cores; 1 works in this process.
         fresh: make everything anew.
+        wanted: names of some of them, to be made with all that they need; all unless given.
 
     Returns:
         name → folder of the results; its `done.json` has `seconds`, `memory_mib` and `metrics`.
@@ -66,6 +70,9 @@ def run_stages(
     Raises:
         LabError: stages failed; those that do not depend on them are finished all the same.
     """
+    if wanted is not None:
+        names = _with_needs(wanted, {stage.name: stage for stage in stages})
+        stages = [stage for stage in stages if stage.name in names]
     folders = stage_folders(stages, Path(cache))
     waiting = {stage.name: stage for stage in stages if fresh or not (folders[stage.name] / DONE).exists()}
     done, failed = folders.keys() - waiting.keys(), dict[str, str]()
@@ -96,13 +103,17 @@ def run_stages(
     return folders
 
 
+def _with_needs(names: Iterable[str], plan: Mapping[str, Stage]) -> set[str]:
+    return {need for name in names for need in (name, *_with_needs(plan[name].inputs, plan))}
+
+
 def read_done(folder: Path) -> dict[str, Any]:
     """What a finished stage left in its folder: `name`, `seconds`, `memory_mib`, `metrics`."""
     done: dict[str, Any] = read_json(folder / DONE)
     return done
 
 
-def stage_folders(stages: Sequence[Stage], cache: Path) -> dict[str, Path]:
+def stage_folders(stages: Collection[Stage], cache: Path) -> dict[str, Path]:
     """Where each stage's results belong: `name-key`, with the first 12 digits of the key."""
     plan = {stage.name: stage for stage in stages}
     unknown = {name for stage in stages for name in stage.inputs} - plan.keys()
@@ -130,7 +141,7 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
             before, started = _seconds_before(folder), time.monotonic()
             with suppress(LabError):  # a full disk is told by the work itself
                 write_json(folder / BEGUN, {"at": time.time(), "before": before})
-            done: dict[str, Any] = {"name": stage.name, "metrics": stage.run(folder, inputs)}
+            done: dict[str, Any] = {"name": stage.name, "metrics": stage.run(folder, inputs) or {}}
             done |= {"seconds": before + time.monotonic() - started, "memory_mib": memory_mib()}
             for file in (ERROR, BEGUN):
                 (folder / file).unlink(missing_ok=True)
@@ -206,15 +217,14 @@ class _Team:
     def finished(self) -> list[tuple[str, str]]:
         """Wait for stages to end: their names, and what went wrong or nothing."""
         answers, self.answers = self.answers, []
-        ready = connection.wait(list(self.busy)) if self.busy else []
-        for pipe in [pipe for pipe in self.busy if pipe in ready]:
+        ready: list[Any] = connection.wait(list(self.busy)) if self.busy else []
+        for pipe in ready:
             name, _, process = self.busy.pop(pipe)
-            try:
-                answers.append((name, pipe.recv()))
-                process.join()
-            except (EOFError, ConnectionResetError):
-                process.join()
-                answers.append((name, _why_ended(process.exitcode)))
+            problem = None
+            with suppress(EOFError, ConnectionResetError):
+                problem = pipe.recv()
+            process.join()
+            answers.append((name, _why_ended(process.exitcode) if problem is None else problem))
         return answers
 
     def stop(self) -> None:
@@ -226,12 +236,10 @@ class _Team:
 
 def _why_ended(code: int) -> str:
     """Why a process may have ended without an answer."""
-    why = (
-        "-9 is a kill, perhaps for want of memory"
-        if code < 0
-        else "its last words stand above; a program that calls the lab must be a file, with what it does "
-        'under `if __name__ == "__main__":`'
-    )
+    why = "-9 is a kill, perhaps for want of memory"
+    if code >= 0:
+        why = "its last words stand above; a program that calls the lab must be a file, with what it does "
+        why += 'under `if __name__ == "__main__":`'
     return f"its process ended with code {code} ({why})."
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 Place = tuple[str, str]
 """A module, dotted, and a name in it; no name means the module itself."""
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_of(function: Callable[..., Any]) -> list[str]:
@@ -50,7 +51,7 @@ def _read_module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]
     Nothing of it is run. A module that is not written in Python has neither.
     """
     file = _file(name)
-    return _parse(name, file, file.stat().st_mtime_ns) if file else ({}, {})
+    return _parse(file, file.stat().st_mtime_ns) if file else ({}, {})
 
 
 @functools.cache
@@ -64,38 +65,24 @@ def _file(module: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=1000)
-def _parse(name: str, file: Path, changed: int) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
+def _parse(file: Path, changed: int) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
     """`_read_module` of a file as it was at the time `changed`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     definitions: dict[str, list[ast.stmt]] = {}
     imports: dict[str, Place] = {}
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(node, (ast.Module, *DEFINITIONS)):
             node.body = [line for line in node.body if not _is_prose(line)] or [ast.Pass()]
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 imports[alias.asname or alias.name] = (full, "") if _file(full) else (node.module, alias.name)
     for top in tree.body:
-        for bound in _bound(top):
+        stored = (n.id for n in ast.walk(top) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        for bound in (top.name,) if isinstance(top, DEFINITIONS) else set(stored):
             definitions.setdefault(bound, []).append(top)
     return definitions, imports
 
 
 def _is_prose(line: ast.stmt) -> bool:
-    match line:
-        case ast.Expr(value=ast.Constant(value=str())):
-            return True
-    return False
-
-
-def _bound(statement: ast.stmt) -> list[str]:
-    """Names that a statement at the top of a module defines."""
-    match statement:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Assign(targets=targets):
-            return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return [name]
-    return []
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)

@@ -1,15 +1,14 @@
 """What is trained on what, in which order: the stages from nothing to speech.
 
-Each stage is a function from the folders of the stages it needs to a folder of its own, so that the runner in
-`stages` can keep, share and resume what it made. Who hears what is decided here and in `presets`: the
-tokenizer, the decoder, the vocoder and the speaker encoder hear the group `parts`; each judge hears its own;
-nobody hears `held_out` before it is scored.
+Each stage is a function from the folders of the stages it needs to a folder of its own; `cache` keeps, shares
+and resumes them. The tokenizer, the decoder, the vocoder and the speaker encoder hear the group `parts`; each
+judge hears its own; nobody hears `held_out` before it is scored.
 
 Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s samples.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from slmlab.errors import LabError
 from slmlab.language import languages
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, Judge, judge_loss
+from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, tokenizer_loss
@@ -42,6 +41,8 @@ from slmlab.training.presets import Part, Preset
 
 EAR_FROM, EAR_FULL = 0.3, 0.5
 """Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
+CROP, SEGMENT = 80, 32
+"""Mel frames that the speaker encoder and the vocoder hear at a time."""
 
 
 def _clean(data: Utterances) -> Tensor:
@@ -49,8 +50,24 @@ def _clean(data: Utterances) -> Tensor:
     return torch.tensor([float(kind != "authentic") for kind in data.column("kind")])
 
 
-def _texts(texts: Sequence[list[int]]) -> Batch:
-    return {"text": padded(list(map(torch.tensor, texts))), "symbols": torch.tensor(list(map(len, texts)))}
+def _heard(data: Utterances, rows: Sequence[int], texts: Sequence[list[int]]) -> Batch:
+    """Mels of utterances and what is said in them."""
+    said = [torch.tensor(texts[i]) for i in rows]
+    return mels_of(data, rows) | {"text": padded(said), "symbols": torch.tensor([len(text) for text in said])}
+
+
+def _step_batches(
+    part: Part, lengths: Sequence[int], make: Callable[[list[int], np.random.Generator], Any]
+) -> Callable[[int], Any]:
+    """Step → what `make` does of the utterances that meet in it, with random numbers of that step."""
+    rows = frame_batches(lengths, part.batch, part.train.seed)
+    return lambda step: make(rows(step), np.random.default_rng((part.train.seed, step)))
+
+
+def _crops(data: Utterances, rows: Sequence[int], frames: int, draw: np.random.Generator) -> list[slice]:
+    """A random crop of each utterance, of at most `frames` mel frames."""
+    starts = [int(draw.integers(max(1, data.frames[i] - frames + 1))) for i in rows]
+    return [slice(start, start + frames) for start in starts]
 
 
 def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
@@ -66,11 +83,10 @@ def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
 def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> list[Tensor]:
     """Codes `(t,)` of every utterance."""
     codes: list[Tensor] = [torch.empty(0)] * len(data)
-    order = np.argsort(data.frames)
+    order = np.argsort(data.frames).tolist()
     per = max(1, batch // max(data.frames))
     with torch.inference_mode():
-        for start in range(0, len(order), per):
-            rows = [int(i) for i in order[start : start + per]]
+        for rows in (order[start : start + per] for start in range(0, len(order), per)):
             mels = mels_of(data, rows)
             digits = tokenizer.encode(mels["mel"], padded([data.prosody(i) for i in rows]), mels["frames"])
             for i, row in zip(rows, digits_to_codes(digits), strict=True):
@@ -80,12 +96,11 @@ def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> l
 
 def _fit(
     folder: Path, part: Part, model: nn.Module, loss: Callable, batches: Callable[[int], Any], **facts: Any
-) -> dict[str, float]:
+) -> None:
     """Train a network and keep it with its card."""
     train(model, loss, batches, part.train, folder / "training")
     facts = {"seed": part.train.seed, "steps": part.train.steps, **facts}
     checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts))
-    return {}
 
 
 def speak_group(specs: Sequence[Source], folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
@@ -100,85 +115,71 @@ def _corpus(spec: Source, folder: Path) -> Corpus:
     return take(spec, folder) if isinstance(spec, Share) else build(spec, folder, workers=1)
 
 
-def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
-    """A recogniser on its own voices and sentences: A filters, B scores."""
+def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path], base: str = "") -> None:
+    """A recogniser on its own voices and sentences: A filters, B scores.
+
+    With a `base`, a folder of checkpoints, the judge there is taught one more language; the group is then
+    named `judge.language`.
+    """
     torch.manual_seed(part.train.seed)
-    attentive = isinstance(part.config, AttentiveConfig)
-    model = AttentiveJudge(part.config) if attentive else ConvolutionalJudge(part.config)
-    return _fit_judge(part, model, Utterances(inputs[f"corpus.{group}"]), folder)
-
-
-def adopt_judge(
-    part: Part, base: str, language: str, folder: Path, inputs: dict[str, Path]
-) -> dict[str, float]:
-    """A judge that is there already, taught one more language."""
     kind = AttentiveJudge if isinstance(part.config, AttentiveConfig) else ConvolutionalJudge
-    judge = checkpoints.load(base, kind, type(part.config))[0].adopt(language)
-    (speech,) = inputs.values()
-    return _fit_judge(part, judge, Utterances(speech), folder, language=language)
-
-
-def _fit_judge(part: Part, judge: Judge, data: Utterances, folder: Path, **facts: Any) -> dict[str, float]:
+    name, _, language = group.partition(".")
+    if base:
+        judge = checkpoints.load(Path(base) / name, kind, type(part.config))[0].adopt(language)
+    else:
+        judge = kind(part.config)
+    data = Utterances(inputs[f"corpus.{group}"])
     texts = spoken_symbols(data, judge.config.alphabet)
-    rows = frame_batches(data.frames, part.batch, part.train.seed)
-
-    def batches(step: int) -> Batch:
-        chosen = rows(step)
-        return mels_of(data, chosen) | _texts([texts[i] for i in chosen])
-
-    return _fit(folder, part, judge, judge_loss, batches, **facts)
+    batches = _step_batches(part, data.frames, lambda rows, _: _heard(data, rows, texts))
+    _fit(folder, part, judge, judge_loss, batches, **({"language": language} if base else {}))
 
 
-def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The speaker encoder, on random crops of every voice of `parts`."""
     torch.manual_seed(part.train.seed)
-    model = SpeakerEncoder(part.config)
-    data = Utterances(inputs["corpus.parts"])
-    crop = 80
-    n = part.batch // crop
+    model, data = SpeakerEncoder(part.config), Utterances(inputs["corpus.parts"])
+    n = part.batch // CROP
 
     def batches(step: int) -> Batch:
         draw = np.random.default_rng((part.train.seed, step))
-        chosen = draw.choice(len(data), n, replace=len(data) < n)
-        mels = []
-        for i in chosen:
-            mel = data.mel(int(i))
-            start = int(draw.integers(max(1, len(mel) - crop + 1)))
-            mels.append(mel[start : start + crop])
+        rows = draw.choice(len(data), n, replace=len(data) < n).tolist()
+        mels = [data.mel(i)[crop] for i, crop in zip(rows, _crops(data, rows, CROP, draw), strict=True)]
         frames = torch.tensor([len(mel) for mel in mels])
-        return {"mel": padded(mels), "frames": frames, "speaker": torch.tensor(data.voices[chosen])}
+        return {"mel": padded(mels), "frames": frames, "speaker": torch.tensor(data.voices[rows])}
 
-    return _fit(folder, part, model, speaker_loss, batches)
+    _fit(folder, part, model, speaker_loss, batches)
 
 
-def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The speech tokenizer, given the timbre of another utterance of the same voice."""
     data = Utterances(inputs["corpus.parts"])
-    timbre = timbres(_load_speaker(inputs), data)
+    speaker = checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder, SpeakerConfig)[0]
+    timbre = timbres(speaker, data)
     save_file({"timbre": timbre}, folder / "timbre.safetensors")
     torch.manual_seed(part.train.seed)
     model = SpeechTokenizer(part.config)
     texts = spoken_symbols(data, part.config.alphabet)
     prosody = [data.prosody(i) for i in range(len(data))]
     clean = _clean(data)
-    rows = frame_batches(data.frames, part.batch, part.train.seed)
+
+    def make(rows: list[int], draw: np.random.Generator) -> Batch:
+        return _heard(data, rows, texts) | {
+            "prosody": padded([prosody[i] for i in rows]),
+            "timbre": timbre[[data.other(i, draw) for i in rows]],
+            "speaker": torch.tensor(data.voices[rows]),
+            "clean": clean[rows],
+        }
+
+    heard = _step_batches(part, data.frames, make)
 
     def batches(step: int) -> Batch:
-        draw = np.random.default_rng((part.train.seed, step))
-        chosen = rows(step)
-        voice = {
-            "prosody": padded([prosody[i] for i in chosen]),
-            "timbre": timbre[[data.other(i, draw) for i in chosen]],
-            "speaker": torch.tensor(data.voices[chosen]),
-            "clean": clean[chosen],
-            "ear": torch.tensor((step / part.train.steps - EAR_FROM) / (EAR_FULL - EAR_FROM)).clamp(0, 1),
-        }
-        return mels_of(data, chosen) | _texts([texts[i] for i in chosen]) | voice
+        ear = torch.tensor((step / part.train.steps - EAR_FROM) / (EAR_FULL - EAR_FROM)).clamp(0, 1)
+        return heard(step) | {"ear": ear}
 
-    return _fit(folder, part, model, tokenizer_loss, batches)
+    _fit(folder, part, model, tokenizer_loss, batches)
 
 
-def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The flow decoder, from the frozen tokenizer's codes and its blurred mel."""
     data = Utterances(inputs["corpus.parts"])
     tokenizer = _load_tokenizer(inputs)
@@ -187,45 +188,36 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str
     clean = _clean(data)
     torch.manual_seed(part.train.seed)
     model = FlowDecoder(part.config)
-    rows = frame_batches(data.frames, part.batch, part.train.seed)
 
-    def batches(step: int) -> Batch:
-        draw = np.random.default_rng((part.train.seed, step))
-        chosen = rows(step)
-        batch = mels_of(data, chosen)
-        batch["digits"] = padded([digits[i] for i in chosen])
-        batch["timbre"] = timbre[[data.other(i, draw) for i in chosen]]
-        batch["clean"] = clean[chosen]
+    def make(rows: list[int], draw: np.random.Generator) -> Batch:
+        batch = mels_of(data, rows)
+        batch["digits"] = padded([digits[i] for i in rows])
+        batch["timbre"] = timbre[[data.other(i, draw) for i in rows]]
+        batch["clean"] = clean[rows]
         with torch.inference_mode():
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
-    return _fit(folder, part, model, decoder_loss, batches)
+    _fit(folder, part, model, decoder_loss, _step_batches(part, data.frames, make))
 
 
-def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The vocoder, on random segments of every voice of `parts`."""
     torch.manual_seed(part.train.seed)
-    model = Vocoder(part.config)
-    data = Utterances(inputs["corpus.parts"])
-    segment = 32
-    long_enough = np.flatnonzero(np.array(data.frames) >= segment)
+    model, data = Vocoder(part.config), Utterances(inputs["corpus.parts"])
+    long_enough = np.flatnonzero(np.array(data.frames) >= SEGMENT)
 
     def batches(step: int) -> Batch:
         draw = np.random.default_rng((part.train.seed, step))
-        mels, waves, f0s = [], [], []
-        for i in draw.choice(long_enough, part.batch // segment):
-            start = int(draw.integers(data.frames[i] - segment + 1))
-            mels.append(data.mel(i)[start : start + segment])
-            f0s.append(data.f0(i)[start : start + segment])
-            waves.append(data.wave(i)[HOP * start : HOP * (start + segment)])
-        return {"mel": torch.stack(mels), "wave": torch.stack(waves), "f0": torch.stack(f0s)}
+        rows = draw.choice(long_enough, part.batch // SEGMENT).tolist()
+        places = list(zip(rows, _crops(data, rows, SEGMENT, draw), strict=True))
+        return {
+            "mel": torch.stack([data.mel(i)[crop] for i, crop in places]),
+            "wave": torch.stack([data.wave(i)[HOP * crop.start : HOP * crop.stop] for i, crop in places]),
+            "f0": torch.stack([data.f0(i)[crop] for i, crop in places]),
+        }
 
-    return _fit(folder, part, model, vocoder_loss, batches)
-
-
-def _load_speaker(inputs: dict[str, Path]) -> SpeakerEncoder:
-    return checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder, SpeakerConfig)[0]
+    _fit(folder, part, model, vocoder_loss, batches)
 
 
 def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
@@ -239,7 +231,6 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
     texts = text_symbols(data, config.alphabet)
     languages = data.column("language")
     lengths = [len(t) + len(c) + STYLE_TOKENS + 4 for t, c in zip(texts, codes, strict=True)]
-    rows = frame_batches(lengths, part.batch, part.train.seed)
 
     def style(i: int, draw: np.random.Generator) -> list[int]:
         elsewhere = data.other(i, draw)
@@ -249,83 +240,62 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
         start = int(draw.integers(max(1, len(other) - STYLE_TOKENS + 1)))
         return other[start : start + STYLE_TOKENS].tolist()
 
-    def batches(step: int) -> Any:
-        draw = np.random.default_rng((part.train.seed, step))
-        chosen = rows(step)
-        styles = [style(i, draw) if draw.random() < 0.5 else [] for i in chosen]
-        prompts = [prompt_ids(config, texts[i], languages[i], z) for i, z in zip(chosen, styles, strict=True)]
-        return assemble(config, prompts, [codes[i].tolist() for i in chosen])
+    def make(rows: list[int], draw: np.random.Generator) -> Any:
+        styles = [style(i, draw) if draw.random() < 0.5 else [] for i in rows]
+        prompts = [prompt_ids(config, texts[i], languages[i], z) for i, z in zip(rows, styles, strict=True)]
+        return assemble(config, prompts, [codes[i].tolist() for i in rows])
 
-    return batches
+    return _step_batches(part, lengths, make)
 
 
-def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
-    """The backbone on `backbone`, or its fine-tuning on a target language."""
+def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path], base: str = "") -> None:
+    """The backbone on `backbone`, or its fine-tuning on a target language.
+
+    With a `base`, a folder of checkpoints, the backbone there is taught one more language, the group.
+    """
     torch.manual_seed(part.train.seed)
-    if group == "backbone":
-        model = SpeechLM(part.config)
+    facts = {}
+    if base:
+        tokenizer, card = checkpoints.load(Path(base) / "tokenizer", SpeechTokenizer, TokenizerConfig)
+        model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM, LMConfig)[0].adopt(group)
+        facts = {"language": group, "tokenizer": card.sha256}
     else:
-        model = checkpoints.load(inputs["lm.backbone"] / "model", SpeechLM, LMConfig)[0]
-    return _fit_lm(part, model, _load_tokenizer(inputs), Utterances(inputs[f"corpus.{group}"]), folder, {})
-
-
-def adopt_lm(part: Part, base: str, language: str, folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
-    """A backbone that is there already, taught one more language; `base` is its folder."""
-    tokenizer, card = checkpoints.load(Path(base) / "tokenizer", SpeechTokenizer, TokenizerConfig)
-    model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM, LMConfig)[0].adopt(language)
-    facts = {"language": language, "tokenizer": card.sha256}
-    return _fit_lm(part, model, tokenizer, Utterances(inputs[f"corpus.{language}"]), folder, facts)
-
-
-def _fit_lm(
-    part: Part,
-    model: SpeechLM,
-    tokenizer: SpeechTokenizer,
-    data: Utterances,
-    folder: Path,
-    facts: Mapping[str, str],
-) -> dict[str, float]:
-    codes = encode(tokenizer, data)
-    texts = text_symbols(data, model.config.alphabet)
-    model.fit_pace(texts, [len(row) for row in codes], data.column("language"))
+        tokenizer, before = _load_tokenizer(inputs), inputs.get("lm.backbone")
+        model = checkpoints.load(before / "model", SpeechLM, LMConfig)[0] if before else SpeechLM(part.config)
+    data = Utterances(inputs[f"corpus.{group}"])
+    codes, languages = encode(tokenizer, data), data.column("language")
+    model.fit_pace(text_symbols(data, model.config.alphabet), [len(row) for row in codes], languages)
     batches = lm_batches(model.config, data, codes, part)
-    spoken = sorted(set(data.column("language")))
-    return _fit(folder, part, model, lm_loss, batches, languages=spoken, **facts)
+    _fit(folder, part, model, lm_loss, batches, languages=sorted(set(languages)), **facts)
 
 
-def _corpus_stage(name: str, specs: Sequence[Source]) -> Stage:
+def _corpus_stage(group: str, specs: Sequence[Source]) -> Stage:
     content = [
         languages.find(spec.language).content() if isinstance(spec, CorpusSpec) else spec.content()
         for spec in specs
     ]
-    return Stage(f"corpus.{name}", (), functools.partial(speak_group, tuple(specs)), content)
+    return Stage(f"corpus.{group}", (), partial(speak_group, tuple(specs)), content)
 
 
 def stages(chain: Preset) -> list[Stage]:
     """The whole chain as stages, longest way first."""
-    parts = ("corpus.parts",)
-    runs: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-        "speaker": (train_speaker, parts),
-        "tokenizer": (train_tokenizer, (*parts, "speaker")),
-        "decoder": (train_decoder, (*parts, "tokenizer")),
-        "vocoder": (train_vocoder, parts),
-    }
-    made = {
-        name: Stage(name, inputs, functools.partial(run, getattr(chain, name)), None)
-        for name, (run, inputs) in runs.items()
-    }
-    for name in ("judge_a", "judge_b"):
-        run = functools.partial(train_judge, getattr(chain, name), name)
-        made[name] = Stage(name, (f"corpus.{name}",), run, None)
-    groups = ("backbone", *TARGETS)
-    for group in groups:
-        needs = (f"corpus.{group}", "tokenizer", *(() if group == "backbone" else ("lm.backbone",)))
-        part = chain.backbone if group == "backbone" else chain.lm
-        made[f"lm.{group}"] = Stage(f"lm.{group}", needs, functools.partial(train_lm, part, group), None)
-    corpora = {f"corpus.{group}": _corpus_stage(group, specs) for group, specs in chain.corpora.items()}
-    longest = (*parts, "speaker", "tokenizer", *corpora, *(f"lm.{group}" for group in groups), *made)
-    every = corpora | made
-    return [every[name] for name in dict.fromkeys(longest)]
+    parts, first = "corpus.parts", ("corpus.parts", "speaker", "tokenizer")
+    made = [
+        *(_corpus_stage(group, specs) for group, specs in chain.corpora.items()),
+        Stage("speaker", (parts,), partial(train_speaker, chain.speaker)),
+        Stage("tokenizer", (parts, "speaker"), partial(train_tokenizer, chain.tokenizer)),
+        Stage("lm.backbone", ("corpus.backbone", "tokenizer"), partial(train_lm, chain.backbone, "backbone")),
+    ]
+    for language in TARGETS:
+        needs = (f"corpus.{language}", "tokenizer", "lm.backbone")
+        made.append(Stage(f"lm.{language}", needs, partial(train_lm, chain.lm, language)))
+    made += [
+        Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder)),
+        Stage("vocoder", (parts,), partial(train_vocoder, chain.vocoder)),
+        Stage("judge_a", ("corpus.judge_a",), partial(train_judge, chain.judge_a, "judge_a")),
+        Stage("judge_b", ("corpus.judge_b",), partial(train_judge, chain.judge_b, "judge_b")),
+    ]
+    return sorted(made, key=lambda stage: stage.name not in first)
 
 
 def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) -> list[Stage]:
@@ -338,18 +308,17 @@ def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) 
         shares: recordings of it, besides what a synthesiser says of its texts.
     """
     made = []
-    for network, part in (("lm", chain.lm), ("judge_a", chain.judge_a), ("judge_b", chain.judge_b)):
-        group = language if network == "lm" else f"{network}.{language}"
+    for network in ("lm", "judge_a", "judge_b"):
         speech: list[Source] = [*made_speech(network, language, chain.n_adopted), *shares]
         if not speech:
             raise LabError(
                 f"The texts of {language!r} have no sentence for {network}: each network learns from its own "
                 "part of them. Give a hundred sentences or more, or recordings."
             )
-        made.append(_corpus_stage(group, speech))
-        place = base if network == "lm" else base / network
-        run = functools.partial(adopt_lm if network == "lm" else adopt_judge, part, str(place), language)
-        sources = ("tokenizer", "lm.backbone") if network == "lm" else (network,)
-        config = [checkpoints.read_header(base / f"{name}.safetensors")["sha256"] for name in sources]
-        made.append(Stage(f"{network}.{language}", (f"corpus.{group}",), run, config))
+        name = f"{network}.{language}"
+        group, sources = (language, ("tokenizer", "lm.backbone")) if network == "lm" else (name, (network,))
+        learn = train_lm if network == "lm" else train_judge
+        run = partial(learn, getattr(chain, network), group, base=str(base))
+        shas = [checkpoints.read_header(base / f"{source}.safetensors")["sha256"] for source in sources]
+        made += [_corpus_stage(group, speech), Stage(name, (f"corpus.{group}",), run, shas)]
     return made

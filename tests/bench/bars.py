@@ -91,7 +91,7 @@ class Bench:
         return self._held_out("unseen")
 
     def _held_out(self, split: str) -> dict[str, Corpus]:
-        folder = shelf.held_out_folder(self.preset)
+        folder = shelf.make(self.preset, "corpus.held_out")
         return {language: score.held_out(folder, split, language) for language in TARGETS}
 
     def spoken(self) -> list[Row]:
@@ -260,7 +260,7 @@ class Bench:
     def lm_time(self) -> list[Row]:
         """How much longer a Qwen2 with AdamW takes to a dev loss that ours reaches."""
         part = preset(self.preset).backbone
-        data = utterances.Utterances(shelf.corpus_folder(self.preset, "backbone"))
+        data = utterances.Utterances(shelf.make(self.preset, "corpus.backbone"))
         race = peers.race_on(part, data, recipes.encode(self.chain.tokenizer, data))
         how = (
             f"to {race.loss:.3f} nats in {race.steps[0]} steps of ours and {race.steps[1]} of AdamW at "
