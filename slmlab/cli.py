@@ -92,12 +92,10 @@ def _seed(text: str) -> int:
 
 
 def _seeds(text: str) -> list[int]:
-    """`0,1` as seeds."""
     return [_seed(name) for name in _names(text)]
 
 
 def _numbers(text: str) -> list[float]:
-    """`0,1.5` as numbers."""
     try:
         return [float(name) for name in _names(text)]
     except ValueError:
@@ -183,19 +181,17 @@ def _report(arguments: Namespace) -> None:
 
     if arguments.claims:
         print(report.ledger_page(arguments.preset))
-        return
-    if arguments.ledger:
+    elif arguments.ledger:
         files.replace_text(arguments.ledger, report.ledger_page(arguments.preset))
         print(f"ledger: {arguments.ledger}")
-        return
-    if arguments.picture:
+    elif arguments.picture:
         report.picture(arguments.preset, arguments.picture)
         print(f"drawn: {arguments.picture}")
-        return
-    folder = files.RUNS / arguments.preset
-    if not report.has_run(folder):
-        report.run(arguments.preset)
-    print(f"report: {report.write(folder)}")
+    else:
+        folder = files.RUNS / arguments.preset
+        if not report.has_run(folder):
+            report.run(arguments.preset)
+        print(f"report: {report.write(folder)}")
 
 
 @_command(
@@ -350,6 +346,7 @@ def _speak(arguments: Namespace) -> None:
     from slmlab.language.sentences import from_file
     from slmlab.sound import audio
     from slmlab.speech import commands
+    from slmlab.speech.chain import open_chain
 
     if arguments.file and arguments.text:
         raise LabError("give a text or a --file, not both.")
@@ -359,23 +356,18 @@ def _speak(arguments: Namespace) -> None:
         raise LabError(f"the sound would be a WAV file, but --out is {out}: give {wanted}")
     if arguments.file and any(out.glob("*.wav")):
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
-    texts = from_file(arguments.file, arguments.language) if arguments.file else [arguments.text]
-    utterances = commands.speak(
-        texts,
-        language=arguments.language,
-        voice=arguments.voice,
-        style=arguments.style,
-        seed=arguments.seed,
-        temperature=arguments.temperature,
-        folder=arguments.checkpoints,
-        lm=arguments.lm,
-        preset_name=arguments.preset,
-    )
+    language = arguments.language
+    texts = from_file(arguments.file, language) if arguments.file else [arguments.text]
+    said = f"said, read as {languages.find(language).name}: {out}"
+    chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)
+    manner = (arguments.style, arguments.seed, arguments.temperature)
+    utterances = commands.speak(chain, texts, language, arguments.voice, *manner)
     if arguments.file:
         commands.write_spoken(out, texts, utterances, arguments.seed)
     else:
         audio.write(out, utterances[0].wave.numpy())
-    print(f"said, read as {languages.find(arguments.language).name}: {out}")
+    print(said)
+    print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
 
 
 @_command(
@@ -390,6 +382,7 @@ def _speak(arguments: Namespace) -> None:
 )
 def _measure(arguments: Namespace) -> None:
     from slmlab.speech import commands
+    from slmlab.speech.chain import open_chain
 
     for name, values in (("--text", arguments.text), ("--reference", arguments.reference)):
         if values and len(values) != len(arguments.sounds):
@@ -397,14 +390,9 @@ def _measure(arguments: Namespace) -> None:
                 f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
                 f"sound, in their order"
             )
-    rows = commands.measure(
-        arguments.sounds,
-        arguments.text,
-        arguments.reference,
-        arguments.checkpoints,
-        arguments.language,
-        arguments.preset,
-    )
+    chain = open_chain(arguments.preset, arguments.checkpoints)
+    what = (arguments.sounds, arguments.text, arguments.reference)
+    rows = commands.measure(chain, *what, arguments.language)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))
 
 
@@ -472,26 +460,23 @@ def _doctor(arguments: Namespace) -> None:
     from slmlab.training.shelf import VOICES
 
     try:
-        speaks = (f"{check()} speaks", True)
+        speech, speaks = f"{check()} speaks", True
     except LabError as error:
-        speaks = (f"espeak-ng does not speak: {error}", False)
-    shipped = (files.SHIPPED / "tiny" / VOICES).exists()
+        speech, speaks = f"espeak-ng does not speak: {error}", False
+    networks = "no checkpoints are shipped: the first use trains"
+    if (files.SHIPPED / "tiny" / VOICES).exists():
+        networks = "checkpoints of tiny are shipped"
     free = shutil.disk_usage(files.ROOT).free / 2**30
-    checks = [
-        (machine(), True),
-        speaks,
-        (
-            "checkpoints of tiny are shipped"
-            if shipped
-            else "no checkpoints are shipped: the first use trains",
-            True,
-        ),
-        (f"{free:.0f} GiB of disk free (2 needed)", free >= 2),
-        ("a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none", True),
-    ]
-    for line, good in checks:
+    checks = {
+        machine(): True,
+        speech: speaks,
+        networks: True,
+        f"{free:.0f} GiB of disk free (2 needed)": free >= 2,
+        "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none": True,
+    }
+    for line, good in checks.items():
         print(f"{'✓' if good else '✗'} {line}")
-    if not all(good for _, good in checks):
+    if not all(checks.values()):
         raise LabError("something the lab needs is missing: see the lines marked ✗ above")
 
 

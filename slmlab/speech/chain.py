@@ -73,7 +73,7 @@ class Chain:
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
             kind, _, language = name.partition(".")
-            place = self.own_lm if kind == "lm" and self.own_lm else self._place(name) or self.folder / name
+            place = self.place(name)
             network, card = checkpoints.load(place, *KINDS[kind])
             if card.facts.get("language", language) != language:
                 raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
@@ -89,6 +89,11 @@ class Chain:
                 )
             self._networks[name] = network
         return self._networks[name]
+
+    def place(self, name: str) -> Path:
+        """Where a network is loaded from; a language model that was given comes first."""
+        given = self.own_lm if name.startswith("lm.") else None
+        return given or self._place(name) or self.folder / name
 
     def _place(self, name: str) -> Path | None:
         """Where a network lies: among those adopted, or in the chain's own folder; None: nowhere."""

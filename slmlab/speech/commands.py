@@ -5,68 +5,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from slmlab import files, metrics
 from slmlab.errors import LabError
-from slmlab.language import languages
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
-from slmlab.speech.chain import Speech, open_chain
+from slmlab.speech.chain import Chain, Speech
 from slmlab.speech.sampling import SamplingConfig
 
-SHORTEST_REFERENCE = 0.5
-"""Seconds of the least sound that a voice or a manner is taken from."""
-
-LONGEST_TEXT = 500
-"""Characters of the longest text that is said in one go: the language models learnt single sentences."""
-
-SHORTEST_MEASURED = 0.04
-"""Seconds of the shortest sound that is measured: one speech token."""
-
-LONGEST_MEASURED = 120.0
-"""Seconds of the longest sound that is measured: aligning two sounds takes the product of their lengths."""
+SHORTEST_REFERENCE = 0.5  # seconds of sound that a voice or a manner is taken from
+LONGEST_TEXT = 500  # characters said in one go: the language models learnt single sentences
+SHORTEST_MEASURED = 0.04  # seconds: one speech token
+LONGEST_MEASURED = 120.0  # seconds: aligning two sounds takes the product of their lengths
 
 
 def speak(
+    chain: Chain,
     texts: Sequence[str],
     language: str,
     voice: str,
-    *,
     style: Path | None = None,
     seed: int = 0,
     temperature: float | None = None,
-    folder: Path | None = None,
-    lm: Path | None = None,
-    preset_name: str = "tiny",
 ) -> list[Speech]:
     """Say texts, each from the same seed.
 
     Args:
         voice: a shipped voice's name, or a sound file of a voice never heard before.
         style: a sound file whose manner is taken.
-        temperature: None keeps the preset's.
-        folder: of checkpoints; what is at hand unless given.
-        lm: a tuned language model to speak with, in place of the folder's.
-        preset_name: whose checkpoints are at hand.
+        temperature: None keeps the usual one.
 
     Raises:
         LabError: a text, the language, voice or style cannot be used.
     """
-    languages.find(language)
     for text in texts:
         if len(text) > LONGEST_TEXT:
             raise LabError(
                 f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
                 "go: cut it into sentences."
             )
-    chain = open_chain(preset_name, folder, lm)
     if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
-        timbre = chain.timbre(_read(Path(voice)))
+        timbre = chain.timbre(_reference(Path(voice)))
     else:
         timbre = chain.named_timbre(voice)
     sampling = SamplingConfig() if temperature is None else SamplingConfig(temperature=temperature)
-    manner = chain.encode(_read(style)) if style else []
+    manner = chain.encode(_reference(style)) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
 
@@ -82,23 +67,12 @@ def write_spoken(folder: Path, texts: Sequence[str], utterances: Sequence[Speech
         files.write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
 
 
-def _read(path: Path) -> torch.Tensor:
-    wave, info = audio.read(path, max_seconds=30)
-    if info.seconds < SHORTEST_REFERENCE:
-        raise LabError(
-            f"{path} lasts {info.seconds:.2f} s, too short to take a voice or a manner from: give at least "
-            f"{SHORTEST_REFERENCE} s, better 3 s or more."
-        )
-    return torch.as_tensor(wave)
-
-
 def measure(
+    chain: Chain,
     sounds: Sequence[Path],
-    texts: Sequence[str],
-    references: Sequence[Path],
-    folder: Path | None = None,
+    texts: Sequence[str] = (),
+    references: Sequence[Path] = (),
     language: str = "",
-    preset_name: str = "tiny",
 ) -> list[dict[str, Any]]:
     """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
 
@@ -106,16 +80,13 @@ def measure(
         sounds: files of 40 ms to two minutes.
         texts: what each says, or none; with them come error rates and the speaking rate.
         references: a recording of each text, or none; with them come SIM and what compares melodies.
-        folder: of checkpoints; what is at hand unless given.
         language: that is spoken: its judge listens, if it was adopted, and its cut into words counts.
-        preset_name: whose checkpoints are at hand.
 
     Returns:
         For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
         windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
         `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
     """
-    chain = open_chain(preset_name, folder)
 
     def hear(wave: audio.Wave) -> str:
         return chain.hear([torch.as_tensor(wave)], "b", language)[0]
@@ -144,13 +115,21 @@ def measure(
     return rows
 
 
+def _reference(path: Path) -> torch.Tensor:
+    remedy = f"give at least {SHORTEST_REFERENCE} s, better 3 s or more."
+    wave, info = audio.read(path, max_seconds=30)
+    if info.seconds < SHORTEST_REFERENCE:
+        raise LabError(
+            f"{path} lasts {info.seconds:.2f} s, too short to take a voice or a manner from: {remedy}"
+        )
+    return torch.as_tensor(wave)
+
+
 def _measurable(path: Path) -> audio.Wave:
     wave, info = audio.read(path, LONGEST_MEASURED)
     if len(wave) < SHORTEST_MEASURED * SAMPLE_RATE:
-        raise LabError(
-            f"{path} lasts {info.seconds:.3f} s, too short to be measured: give at least "
-            f"{SHORTEST_MEASURED} s."
-        )
+        short = f"{path} lasts {info.seconds:.3f} s, too short to be measured"
+        raise LabError(f"{short}: give at least {SHORTEST_MEASURED} s.")
     return wave
 
 
@@ -158,13 +137,9 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a metric with what it is counted in, one column a sound."""
 
     def cell(value: Any) -> str:
-        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        return "–" if pd.isna(value) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    titles = {name: f"{name} ({metrics.UNITS[name]})" if name in metrics.UNITS else name for name in names}
-    cells = [[titles[name], *(cell(row.get(name)) for row in rows)] for name in names]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
+    def title(name: str) -> str:
+        return f"{name} ({metrics.UNITS[name]})" if name in metrics.UNITS else name
+
+    return pd.DataFrame(rows, dtype=object).map(cell).rename(columns=title).T.to_string(header=False)

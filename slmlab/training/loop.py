@@ -1,12 +1,10 @@
 """One training loop for every network: what differs between them is a loss and a way to draw batches.
 
-Everything random at a step follows from the seed and the step alone: batches are a pure function of the step,
-and torch's generators are seeded anew before each. So weights, optimiser, running average and the step's
-number are the whole state of a run, and a run killed anywhere and started again ends, on the CPU, with the
-very bits of one that was not.
+Everything random at a step follows from the seed and the step alone. So weights, optimiser, running average
+and the step's number are the whole state of a run, and a run killed anywhere and started again ends, on the
+CPU, with the very bits of one that was not.
 
-A run lives in a folder: `training.safetensors` is its state, `log.jsonl` has a row for every step and
-validation.
+A run's folder has its state, `training.safetensors`, and a row for every step and validation, `log.jsonl`.
 """
 
 import functools
@@ -188,14 +186,13 @@ class _Run:
         """Write the state, whole or not at all; a finished run keeps no optimiser."""
         if self.rows:
             self.flush()
-        moments = [optimiser.state_dict()["state"] for optimiser in self.optimisers]
-        state = {
-            "model": checkpoints.weights(self.model),
-            "average": dict(enumerate(self.average)),
-            "optimiser": dict(enumerate(moments)) if self.step < self.config.steps else {},
-        }
+        state = {f"model/{name}": tensor for name, tensor in checkpoints.weights(self.model).items()}
+        state |= {f"average/{i}": average for i, average in enumerate(self.average)}
+        for i, optimiser in enumerate(self.optimisers if self.step < self.config.steps else ()):
+            for j, moments in optimiser.state_dict()["state"].items():
+                state |= {f"optimiser/{i}/{j}/{name}": moment for name, moment in moments.items()}
         card = {"step": self.step, "seconds": self.seconds, "config": _identity(self.model, self.config)}
-        checkpoints.write(self.folder / STATE, _flat(state), card)
+        checkpoints.write(self.folder / STATE, state, card)
 
     def finished(self) -> Any:
         """The model as trained: the average takes the place of the weights."""
@@ -211,13 +208,19 @@ class _Run:
                 "another folder to train this one, or delete it."
             )
         self.step, self.seconds = card["step"], card["seconds"]
-        state = _nested(tensors)
-        checkpoints.put(self.model, state["model"], file)
-        self.average = [state["average"][str(i)].to(average) for i, average in enumerate(self.average)]
-        for i, optimiser in enumerate(self.optimisers):
-            moments = {int(j): moment for j, moment in state.get("optimiser", {}).get(str(i), {}).items()}
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        weights: dict[str, Tensor] = {}
+        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimisers]
+        for path, tensor in tensors.items():
+            match path.split("/"):
+                case "model", name:
+                    weights[name] = tensor
+                case "average", i:
+                    self.average[int(i)].copy_(tensor)
+                case "optimiser", i, j, name:
+                    moments[int(i)].setdefault(int(j), {})[name] = tensor
+        checkpoints.put(self.model, weights, file)
+        for optimiser, state in zip(self.optimisers, moments, strict=True):
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
 
     def _swap_average(self) -> None:
         """Exchange the weights and their running average, if there is one."""
@@ -234,23 +237,6 @@ class _Run:
         if (self.folder / LOG).exists():
             rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
             files.replace_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _flat(tree: Mapping[Any, Any], path: str = "") -> dict[str, Tensor]:
-    """Tensors in nested dictionaries, each by its path, such as `optimiser/0/3/exp_avg`."""
-    flat: dict[str, Tensor] = {}
-    for name, item in tree.items():
-        flat |= {f"{path}{name}": item} if isinstance(item, Tensor) else _flat(item, f"{path}{name}/")
-    return flat
-
-
-def _nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The inverse of `_flat`; names are then text."""
-    tree: dict[str, Any] = {}
-    for path, tensor in tensors.items():
-        *folders, name = path.split("/")
-        functools.reduce(lambda branch, folder: branch.setdefault(folder, {}), folders, tree)[name] = tensor
-    return tree
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
