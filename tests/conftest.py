@@ -51,7 +51,7 @@ def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name, config in configs.items():
-            model = KINDS[name.split(".")[0]][0](config)
+            model = KINDS[name.split(".")[0]](config)
             checkpoints.save(folder / name, model, Card(config=config), small=True)
     files.replace_text(folder / VOICES, '{"mid": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
     return folder

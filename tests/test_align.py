@@ -76,7 +76,7 @@ def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[s
     folder = aligned(capsys.readouterr().out)
     assert folder.name.startswith("align.tdsc.sw.3-")
     assert len(tdsc.ledger(folder)) == 2 * 4 * 12
-    card = checkpoints.load(folder / "model", SpeechLM, LMConfig)[1]
+    card = checkpoints.load(folder / "model", SpeechLM)[1]
     assert card.facts["method"] == "tdsc"
     assert {"wer", "entropy", "drift"} <= read_done(folder)["metrics"].keys()
     made = (folder / "model.safetensors").stat().st_mtime_ns

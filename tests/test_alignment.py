@@ -14,7 +14,7 @@ from test_sweep import networks
 
 from slmlab import files
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import SpeechLM
 from slmlab.preference.methods import PEOPLE
 from slmlab.sound import audio
 from slmlab.study import alignment, claims, scaling, tables
@@ -100,7 +100,7 @@ def test_what_was_tuned_is_said_to_the_last_bit(
     monkeypatch.setattr(alignment.methods, "apply", spy)
     alignment.run("smoke", [unit("vi", "dgsa")], 1, tmp_path / "results", parts)
     (place,) = (tmp_path / "cache" / "smoke").glob("tune.dgsa*/model.safetensors")
-    kept = checkpoints.load(place.with_suffix(""), SpeechLM, LMConfig)[0]
+    kept = checkpoints.load(place.with_suffix(""), SpeechLM)[0]
     for name, tensor in checkpoints.weights(tuned[0][0]).items():
         assert torch.equal(tensor, checkpoints.weights(kept)[name]), name
 

@@ -22,7 +22,7 @@ from slmlab import files
 from slmlab.cli import main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import SpeechLM
 from slmlab.people.design import from_systems
 from slmlab.sound import audio
 from slmlab.study import report
@@ -195,6 +195,7 @@ def test_the_lines_of_a_file_become_a_system_of_a_listening_test(
     assert {path.name for path in out.iterdir()} == made
     np.testing.assert_allclose(audio.read(out / "001.wav")[0], audio.read(one)[0], atol=1e-3)
     assert (out / "002.txt").read_text(encoding="utf-8") == "baba anasoma kitabu\n"
+    assert capsys.readouterr().err == 2 * f"the language model is {random_chain / 'lm.sw'}\n"
     again = refused(capsys, "speak", "--file", lines, "--out", out, *mine)
     assert f"{out} holds sounds already, which would join these" in again
     assert "give a folder" in refused(capsys, "speak", "--file", lines, "--out", one, *mine)
@@ -214,7 +215,7 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
         return out.read_bytes()
 
     assert say("--lm", random_chain / "lm.sw") == say() != say("--lm", random_chain / "lm.vi")
-    network = checkpoints.load(random_chain / "lm.vi", SpeechLM, LMConfig)[0]
+    network = checkpoints.load(random_chain / "lm.vi", SpeechLM)[0]
     checkpoints.save(tmp_path / "tuned", network, checkpoints.Card(network.config, {"language": "vi"}))
     error = refused(capsys, "speak", "mama", "--lm", tmp_path / "tuned", "--checkpoints", random_chain)
     assert "tuned was tuned for 'vi': choose that language" in error

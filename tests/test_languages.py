@@ -91,7 +91,9 @@ def test_a_language_of_any_script_is_adopted_trained_spoken_judged_and_measured(
     assert f"next: slmlab speak TEXT --language {code} --preset smoke" in capsys.readouterr().out
     out = tmp_path / "a.wav"
     assert main(["speak", lines[0], "--language", code, "--preset", "smoke", "--out", str(out)]) == 0
-    assert "said, read as " + tomllib.loads(FILES[code])["name"] in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "said, read as " + tomllib.loads(FILES[code])["name"] in said.out
+    assert said.err == f"the language model is {tmp_path / 'runs' / 'smoke' / 'adopted' / f'lm.{code}'}\n"
     how = ["--text", lines[0], "--language", code, "--preset", "smoke"]
     assert main(["measure", str(out), *how]) == 0
     assert "wer" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from slmlab.training.presets import PRESETS, Part, preset
 from slmlab.training.shelf import KINDS
 
 NETWORKS = {
-    name: KINDS["lm" if name == "backbone" else name][0]
+    name: KINDS["lm" if name == "backbone" else name]
     for name in ("judge_a", "judge_b", "speaker", "tokenizer", "decoder", "vocoder", "backbone", "lm")
 }
 

@@ -106,7 +106,7 @@ def test_the_ledger_tells_the_fate_of_every_candidate(tmp_path: Path) -> None:
     assert list(table.index) == [0.7, 0.8, 0.9, 1.0]
     assert table["share"].sum() == pytest.approx(1)
     assert not torch.equal(tuned.embed_codes, model.embed_codes)
-    same = checkpoints.load(tmp_path / "round-1" / "model", SpeechLM, LMConfig)[0]
+    same = checkpoints.load(tmp_path / "round-1" / "model", SpeechLM)[0]
     assert torch.equal(same.embed_codes, tuned.embed_codes)
 
 
@@ -202,7 +202,7 @@ def test_a_round_killed_anywhere_ends_as_one_that_was_not(
     assert before
     resumed = tdsc.align(*task[:3], tmp_path, task[3])
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
-    uncut = checkpoints.load(whole / "round-1" / "model", SpeechLM, LMConfig)[0]
+    uncut = checkpoints.load(whole / "round-1" / "model", SpeechLM)[0]
     for name, tensor in checkpoints.weights(uncut).items():
         assert torch.equal(tensor, checkpoints.weights(resumed)[name]), name
     assert tdsc.ledger(tmp_path).equals(tdsc.ledger(whole))

@@ -24,7 +24,7 @@ from slmlab.corpus.manifest import RECORDED
 from slmlab.corpus.pairs import Encode, Pair, read
 from slmlab.errors import LabError
 from slmlab.language.sentences import sentences
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import SpeechLM
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
 from slmlab.preference.jury import CodeJudge, Jury, Limits, measure
@@ -199,7 +199,7 @@ def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]
         material = Material(pairs=_votes(chain, run.votes, run.language, run.clips))
     else:
         material = Material(texts=sentences(run.language, "lm", scale.texts, TEXT_SEED))
-    start = checkpoints.load(run.start or "", SpeechLM, LMConfig)[0]
+    start = checkpoints.load(run.start or "", SpeechLM)[0]
     jury = jury_of(chain, run.language, scale.watched(run.method))
     model, figures = apply(run, start, material, scale, folder, jury)
     facts = {"method": run.method, "seed": run.seed, "language": run.language, "start": f"{run.start}"}

@@ -24,7 +24,7 @@ from slmlab import metrics
 from slmlab.corpus import pairs as table
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import SpeechLM
 from slmlab.preference.jury import Jury, expected_lengths, measure, seed_of
 from slmlab.preference.tune import (
     PreferenceConfig,
@@ -177,7 +177,7 @@ def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Pat
     for number in range(config.rounds):
         place = folder / f"round-{number}"
         once(place / DONE, functools.partial(_round, model, number, texts, config, place, jury))
-        model = checkpoints.load(place / "model", SpeechLM, LMConfig)[0].to(model.pace.device)
+        model = checkpoints.load(place / "model", SpeechLM)[0].to(model.pace.device)
     return model
 
 

@@ -63,7 +63,7 @@ class Chain:
         """
         self.folder, self.own_lm = folder, lm
         self._folders = [adopted, folder] if adopted else [folder]
-        tokenizer, card = checkpoints.load(folder / "tokenizer", *KINDS["tokenizer"])
+        tokenizer, card = checkpoints.load(folder / "tokenizer", KINDS["tokenizer"])
         self._tokenizer_sha256 = card.sha256
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         voices = folder / VOICES
@@ -74,7 +74,7 @@ class Chain:
         if name not in self._networks:
             kind, _, language = name.partition(".")
             place = self.place(name)
-            network, card = checkpoints.load(place, *KINDS[kind])
+            network, card = checkpoints.load(place, KINDS[kind])
             if card.facts.get("language", language) != language:
                 raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
             if "tokenizer" in card.facts and card.facts["tokenizer"] != self._tokenizer_sha256:

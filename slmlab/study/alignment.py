@@ -27,7 +27,7 @@ from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.files import digest
 from slmlab.language.sentences import sentences
-from slmlab.models.lm import LMConfig, SpeechLM
+from slmlab.models.lm import SpeechLM
 from slmlab.preference import dgsa, methods, tdsc
 from slmlab.preference.jury import CodeJudge
 from slmlab.preference.methods import PEOPLE, SCALES, Material, Run
@@ -319,7 +319,7 @@ def try_method(
     """A unit's model at any scale, and its dev figures."""
     chain = Chain(Path(study.checkpoints))
     start = start_of(study, unit)
-    model = checkpoints.load(inputs[f"train.{start.name}"] / "model", SpeechLM, LMConfig)[0]
+    model = checkpoints.load(inputs[f"train.{start.name}"] / "model", SpeechLM)[0]
     sampling = SamplingConfig(temperature=Manner().temperature)
     jury = methods.jury_of(chain, study.language, scale.watched(unit.method), sampling)
     texts = sentences(study.language, "lm", scale.texts, methods.TEXT_SEED)
@@ -344,7 +344,7 @@ def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, An
     place = inputs[source_of(study, unit)]
     if unit.part.isdigit():
         place /= f"round-{int(unit.part) - 1}"
-    lm = checkpoints.load(place / "model", SpeechLM, LMConfig)[0]
+    lm = checkpoints.load(place / "model", SpeechLM)[0]
     timbres = load_file(inputs["study.recordings"] / "test.safetensors")["timbres"]
     prompts, styles = scaling.prompts_of(study, chain, "test", timbres, inputs), list[list[int]]()
     with one_thread():

@@ -37,7 +37,7 @@ from slmlab.files import digest
 from slmlab.language.languages import find
 from slmlab.language.text import words_of
 from slmlab.metrics.statistics import draws_of
-from slmlab.models.lm import LMConfig, SpeechLM, lm_loss
+from slmlab.models.lm import SpeechLM, lm_loss
 from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
@@ -412,7 +412,7 @@ def train_cell(study: Study, cell: Cell, folder: Path, inputs: Folders) -> dict[
     data = Coded(table.iloc[mixture(study, cell, table)])
     part = preset(study.preset).lm
     with one_thread():
-        model = checkpoints.load(Path(study.checkpoints) / "lm.backbone", SpeechLM, LMConfig)[0]
+        model = checkpoints.load(Path(study.checkpoints) / "lm.backbone", SpeechLM)[0]
         if cell.arm.endswith("scratch"):
             torch.manual_seed(cell.seed)
             model = SpeechLM(model.config)
@@ -564,7 +564,7 @@ def measure_recordings(study: Study, folder: Path, inputs: Folders) -> dict[str,
 def say_cell(study: Study, cell: Cell, folder: Path, inputs: Folders) -> dict[str, Any]:
     """Stage: the cell's model says the sentences, without style; rows of metrics, and corpus entropies."""
     chain = Chain(Path(study.checkpoints))
-    lm = checkpoints.load(inputs[f"train.{cell.model.name}"] / "model", SpeechLM, LMConfig)[0]
+    lm = checkpoints.load(inputs[f"train.{cell.model.name}"] / "model", SpeechLM)[0]
     rows: list[dict[str, Any]] = []
     codes: dict[str, list[list[int]]] = {}
     many = cell.arm == ENTROPY

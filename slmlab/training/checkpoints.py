@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,17 +56,10 @@ class Card:
 
 
 def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) -> Card:
-    """Write `path.safetensors` and `path.json`, each whole or not at all.
+    """Write `path.safetensors` and `path.json`, each whole or not at all; return the card as written.
 
-    Args:
-        path: folder and name, without suffix.
-        model: the network; tied weights are stored once.
-        card: what is known about it.
-        small: store learnt matrices as int8 with a scale for each row, other learnt numbers as float16, about
-            a quarter of the size; they load as float32. Buffers are kept as they are.
-
-    Returns:
-        The card as written.
+    Tied weights are stored once. `small` stores learnt matrices as int8 with a scale for each row, other
+    learnt numbers as float16, about a quarter of the size; they load as float32. Buffers stay as they are.
     """
     tensors = weights(model)
     stored = _shrink(tensors, {name for name, _ in model.named_parameters()}) if small else tensors
@@ -88,16 +81,10 @@ def save(path: str | Path, model: nn.Module, card: Card, small: bool = False) ->
     return card
 
 
-def load(path: str | Path, model_class: type[M], config_class: type[Any]) -> tuple[M, Card]:
+def load(path: str | Path, model_class: type[M]) -> tuple[M, Card]:
     """Build a model from its checkpoint, in float32, on the CPU, ready for inference.
 
-    Args:
-        path: as given to `save`; the suffix may be written out.
-        model_class: is called with the config alone.
-        config_class: the frozen dataclass that the card's config must fit.
-
-    Raises:
-        LabError: it is missing, damaged, of another kind or of another version.
+    The class is called with its config alone. LabError: it is missing, damaged, of another kind or version.
     """
     file = _file(path)
     tensors, written = read(file)
@@ -106,6 +93,7 @@ def load(path: str | Path, model_class: type[M], config_class: type[Any]) -> tup
         raise LabError(
             f"{file} holds a {card.kind}, not the expected {model_class.__name__}; give another path."
         )
+    config_class = get_type_hints(model_class.__init__)["config"]
     model = model_class(from_plain(config_class, card.config, str(file)))
     put(model, _grow(tensors), file)
     return model.eval(), card

@@ -258,20 +258,12 @@ def schedule(step: int, config: TrainConfig) -> float:
 
 
 def frame_batches(lengths: Sequence[int], max_frames: int, seed: int) -> Callable[[int], list[int]]:
-    """Which utterances make the batch of a step: similar lengths together, as many as fit, endlessly.
+    """Step → places in `lengths`: which utterances meet, similar lengths together, as many as fit, endlessly.
 
-    Every epoch holds each utterance once and has the same number of batches, so that a step alone says which
-    batch it is. Utterances are sorted by their length times a random factor of up to 1.1 and cut where a plan
-    for the undisturbed lengths, with room for that factor, says: who meets whom changes, the size of a batch
-    does not.
-
-    Args:
-        lengths: frames (or tokens) of each utterance.
-        max_frames: most frames of a padded batch: its size times its longest utterance.
-        seed: another seed, another order.
-
-    Returns:
-        step → indices into `lengths`.
+    A padded batch, its size times its longest utterance, has at most `max_frames` frames (or tokens). Every
+    epoch holds each utterance once and has the same number of batches, so that a step alone says which batch
+    it is. Utterances are sorted by their length times a random factor of up to 1.1 and cut where a plan for
+    the undisturbed lengths, with room for that factor, says: who meets whom changes, a batch's size does not.
     """
     frames = np.asarray(lengths, dtype=np.int64)
     if frames.size == 0 or frames.min() < 1 or frames.max() > max_frames:

@@ -9,7 +9,7 @@ product.
 Axes: k matrices of one shape, r rows, c columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange
@@ -24,16 +24,10 @@ BY_ADAMW = ("embed", "head")  # parts of the names of tables and last layers, wh
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring every singular value near 1 and keep the singular vectors, by Newton-Schulz iterations.
 
-    An iteration is `X ← (a + b G + c G²) X` with `G = X Xᵀ`. All its polynomials in the first `G` commute, so
+    Matrices are `(k r c)` float32. An iteration is `X ← (a + b G + c G²) X` with `G = X Xᵀ`; 5 bring singular
+    values from 0.01 of the norm upwards into about 0.7 to 1.2. All polynomials in the first `G` commute, so
     they are gathered as `r r` matrices and meet the long side once, at the end: a third fewer operations at
     `c = 3 r`.
-
-    Args:
-        matrices: `(k r c)` float32.
-        steps: iterations; 5 bring singular values from 0.01 of the norm upwards into about 0.7 to 1.2.
-
-    Returns:
-        `(k r c)`.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return rearrange(orthogonalise(rearrange(matrices, "k r c -> k c r"), steps), "k c r -> k r c")
@@ -65,33 +59,28 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every matrix that has a gradient once."""
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            for p in params:
-                if "momentum" not in self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-            gradients = [p.grad for p in params]
-            moments = [self.state[p]["momentum"] for p in params]
-            torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(gradients, moments, group["momentum"])
-            if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            for update, places in _stacks(ahead):
-                for turned, place in zip(orthogonalise(update), places, strict=True):
-                    rows, columns = params[place].shape
-                    turned = turned if turned.shape == params[place].shape else turned.mT
-                    params[place].add_(turned, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+            alike: dict[tuple[int, ...], list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    alike.setdefault(tuple(sorted(p.shape)), []).append(p)
+            for params in alike.values():
+                self._move(params, group["lr"], group["weight_decay"], group["momentum"])
 
-
-def _stacks(matrices: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
-    """Matrices of one shape, standing ones laid down, as `(k r c)` with their places in the list."""
-    places: dict[tuple[int, ...], list[int]] = {}
-    lying = [m if m.shape[0] <= m.shape[1] else m.mT for m in matrices]
-    for place, matrix in enumerate(lying):
-        places.setdefault(tuple(matrix.shape), []).append(place)
-    for alike in places.values():
-        yield torch.stack([lying[place] for place in alike]), alike
+    def _move(self, params: list[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
+        """Move matrices of one shape, standing ones laid down for it."""
+        for p in params:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        gradients = [p.grad for p in params if p.grad is not None]
+        moments = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(moments, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, moments, momentum)
+        if weight_decay:
+            torch._foreach_mul_(params, 1 - lr * weight_decay)
+        lying = torch.stack([m if m.shape[0] <= m.shape[1] else m.mT for m in ahead])
+        for p, turned in zip(params, orthogonalise(lying), strict=True):
+            rows, columns = p.shape
+            p.add_(turned if rows <= columns else turned.mT, alpha=-lr * max(1.0, rows / columns) ** 0.5)
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -121,8 +110,7 @@ def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 def optimisers(model: nn.Module, lr: float, muon_lr: float, weight_decay: float) -> list[Optimizer]:
     """AdamW at `lr`, and Muon at `muon_lr` for the hidden matrices (0: AdamW has all).
 
-    Decay applies to matrices and kernels; gains, biases and other vectors are left alone. Every group
-    remembers its rate as `peak`, for a schedule to scale.
+    Vectors do not decay. Every group remembers its rate as `peak`, for a schedule to scale.
     """
     matrices = list(hidden_matrices(model).values()) if muon_lr else []
     muons = {id(p) for p in matrices}
@@ -131,11 +119,9 @@ def optimisers(model: nn.Module, lr: float, muon_lr: float, weight_decay: float)
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    both: list[Optimizer] = []
+    both: list[Optimizer] = [Muon(matrices, muon_lr, weight_decay)] if matrices else []
     if rest:
-        both.append(AdamW([group for group in groups if group["params"]], lr=lr, betas=BETAS, fused=True))
-    if matrices:
-        both.append(Muon(matrices, muon_lr, weight_decay))
+        both.insert(0, AdamW([group for group in groups if group["params"]], lr=lr, betas=BETAS, fused=True))
     for group in (group for optimiser in both for group in optimiser.param_groups):
         group["peak"] = group["lr"]
     return both

@@ -1,16 +1,12 @@
 """The sizes in which the chain exists: what is spoken for whom, how wide each network is, how long it trains.
 
-A preset holds numbers only; what is done with them is in `recipes`. Names: `smoke` proves that everything
-runs, `tiny` is the laptop's, `base` is for one real GPU and a real language, `paper` has the paper's sizes.
-
-`base` and `paper` are plans: their networks are built and counted by the tests, and the same code trains them
-(in bfloat16 where there is a GPU), but nobody has trained them yet, and their steps and rates are scaled from
-`tiny`, not tuned. `paper` asks for several GPUs through an engine such as torchrun, which is not part of this
-package.
+A preset holds numbers only; what is done with them is in `recipes`. `base` and `paper` are plans: tests build
+and count their networks, and the same code trains them (in bfloat16 where there is a GPU), but nobody has
+trained them yet, and their steps and rates are scaled from `tiny`, not tuned. `paper` asks for several GPUs
+through an engine such as torchrun, which is not part of this package.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slmlab.corpus.shares import BACKBONE, N_PARTS_VOICES, TARGETS, Source, corpora, recordings
@@ -107,25 +103,12 @@ def tiny() -> Preset:
 def smoke() -> Preset:
     """The whole chain in minutes: nothing it says can be understood, and no claim is made with it."""
     full = tiny()
-
-    def short(part: Part) -> Part:
-        return dataclasses.replace(part, train=dataclasses.replace(part.train, steps=3, warmup=1))
-
-    return dataclasses.replace(
-        full,
-        name="smoke",
-        corpora=corpora(0.02, 8),
-        judge_a=short(full.judge_a),
-        judge_b=short(full.judge_b),
-        speaker=short(full.speaker),
-        tokenizer=short(full.tokenizer),
-        decoder=short(full.decoder),
-        vocoder=short(full.vocoder),
-        backbone=short(full.backbone),
-        lm=short(full.lm),
-        n_test=8,
-        n_adopted=12,
-    )
+    short = {
+        name: replace(part, train=replace(part.train, steps=3, warmup=1))
+        for name, part in vars(full).items()
+        if isinstance(part, Part)
+    }
+    return replace(full, name="smoke", corpora=corpora(0.02, 8), n_test=8, n_adopted=12, **short)
 
 
 def base() -> Preset:
@@ -160,16 +143,14 @@ def paper() -> Preset:
     has the paper's 12 layers and 300 M parameters; at the paper's width of 512 ours would have 24 M.
     """
     full = base()
-    lm = dataclasses.replace(
-        full.lm.config, width=896, layers=24, heads=14, kv_heads=2, ffn=4864, max_positions=32_768
-    )
-    sft = dataclasses.replace(_train(38_000, 1e-5, muon_lr=0.0), warmup=1_000)
-    decoder = dataclasses.replace(full.decoder.config, width=1832, layers=12)
-    return dataclasses.replace(
+    lm = replace(full.lm.config, width=896, layers=24, heads=14, kv_heads=2, ffn=4864, max_positions=32_768)
+    sft = replace(_train(38_000, 1e-5, muon_lr=0.0), warmup=1_000)
+    decoder = replace(full.decoder.config, width=1832, layers=12)
+    return replace(
         full,
         name="paper",
-        decoder=dataclasses.replace(full.decoder, config=decoder),
-        backbone=Part(lm, dataclasses.replace(sft, steps=200_000, lr=3e-4), 16_000),
+        decoder=replace(full.decoder, config=decoder),
+        backbone=Part(lm, replace(sft, steps=200_000, lr=3e-4), 16_000),
         lm=Part(lm, sft, 16_000),
     )
 

@@ -28,8 +28,8 @@ from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
-from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder, speaker_loss
-from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig, tokenizer_loss
+from slmlab.models.speaker import SpeakerEncoder, speaker_loss
+from slmlab.models.tokenizer import SpeechTokenizer, tokenizer_loss
 from slmlab.models.vocoder import Vocoder, vocoder_loss
 from slmlab.sound.mel import HOP
 from slmlab.sound.pitch import register
@@ -124,10 +124,7 @@ def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path], b
     torch.manual_seed(part.train.seed)
     kind = AttentiveJudge if isinstance(part.config, AttentiveConfig) else ConvolutionalJudge
     name, _, language = group.partition(".")
-    if base:
-        judge = checkpoints.load(Path(base) / name, kind, type(part.config))[0].adopt(language)
-    else:
-        judge = kind(part.config)
+    judge = checkpoints.load(Path(base) / name, kind)[0].adopt(language) if base else kind(part.config)
     data = Utterances(inputs[f"corpus.{group}"])
     texts = spoken_symbols(data, judge.config.alphabet)
     batches = _step_batches(part, data.frames, lambda rows, _: _heard(data, rows, texts))
@@ -153,7 +150,7 @@ def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
 def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The speech tokenizer, given the timbre of another utterance of the same voice."""
     data = Utterances(inputs["corpus.parts"])
-    speaker = checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder, SpeakerConfig)[0]
+    speaker = checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder)[0]
     timbre = timbres(speaker, data)
     save_file({"timbre": timbre}, folder / "timbre.safetensors")
     torch.manual_seed(part.train.seed)
@@ -221,7 +218,7 @@ def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
 
 
 def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
-    return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer, TokenizerConfig)[0]
+    return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer)[0]
 
 
 def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
@@ -256,12 +253,12 @@ def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path], base
     torch.manual_seed(part.train.seed)
     facts = {}
     if base:
-        tokenizer, card = checkpoints.load(Path(base) / "tokenizer", SpeechTokenizer, TokenizerConfig)
-        model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM, LMConfig)[0].adopt(group)
+        tokenizer, card = checkpoints.load(Path(base) / "tokenizer", SpeechTokenizer)
+        model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM)[0].adopt(group)
         facts = {"language": group, "tokenizer": card.sha256}
     else:
         tokenizer, before = _load_tokenizer(inputs), inputs.get("lm.backbone")
-        model = checkpoints.load(before / "model", SpeechLM, LMConfig)[0] if before else SpeechLM(part.config)
+        model = checkpoints.load(before / "model", SpeechLM)[0] if before else SpeechLM(part.config)
     data = Utterances(inputs[f"corpus.{group}"])
     codes, languages = encode(tokenizer, data), data.column("language")
     model.fit_pace(text_symbols(data, model.config.alphabet), [len(row) for row in codes], languages)

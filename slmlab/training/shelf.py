@@ -21,26 +21,26 @@ from slmlab.corpus.shares import with_recordings
 from slmlab.corpus.utterances import Utterances
 from slmlab.errors import LabError
 from slmlab.language import languages
-from slmlab.models.decoder import DecoderConfig, FlowDecoder
-from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalConfig, ConvolutionalJudge
-from slmlab.models.lm import LMConfig, SpeechLM
-from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
-from slmlab.models.tokenizer import SpeechTokenizer, TokenizerConfig
-from slmlab.models.vocoder import Vocoder, VocoderConfig
+from slmlab.models.decoder import FlowDecoder
+from slmlab.models.judges import AttentiveJudge, ConvolutionalJudge
+from slmlab.models.lm import SpeechLM
+from slmlab.models.speaker import SpeakerEncoder
+from slmlab.models.tokenizer import SpeechTokenizer
+from slmlab.models.vocoder import Vocoder
 from slmlab.training import checkpoints, recipes
 from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_folders
 from slmlab.training.presets import preset
 
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
 VOICES = "voices.json"  # shipped last: where it is, all checkpoints are
-KINDS: dict[str, tuple[type[nn.Module], type]] = {
-    "tokenizer": (SpeechTokenizer, TokenizerConfig),
-    "decoder": (FlowDecoder, DecoderConfig),
-    "vocoder": (Vocoder, VocoderConfig),
-    "speaker": (SpeakerEncoder, SpeakerConfig),
-    "judge_a": (AttentiveJudge, AttentiveConfig),
-    "judge_b": (ConvolutionalJudge, ConvolutionalConfig),
-    "lm": (SpeechLM, LMConfig),
+KINDS: dict[str, type[nn.Module]] = {
+    "tokenizer": SpeechTokenizer,
+    "decoder": FlowDecoder,
+    "vocoder": Vocoder,
+    "speaker": SpeakerEncoder,
+    "judge_a": AttentiveJudge,
+    "judge_b": ConvolutionalJudge,
+    "lm": SpeechLM,
 }
 """What kind of network a checkpoint holds, by its name up to the dot: `lm.vi` holds an `lm`."""
 
@@ -68,7 +68,7 @@ def _gather(folder: Path, inputs: dict[str, Path]) -> None:
 def _keep_small(name: str, made: Path, target: Path) -> None:
     """Store the network of a finished stage small, with the seconds that it took; a corpus is none."""
     if not name.startswith("corpus."):
-        model, card = checkpoints.load(made / "model", *KINDS[name.partition(".")[0]])
+        model, card = checkpoints.load(made / "model", KINDS[name.partition(".")[0]])
         card = replace(card, config=model.config, seconds=read_done(made)["seconds"])
         checkpoints.save(target / name, model, card, small=True)
 
