@@ -15,9 +15,7 @@ from slmlab import __version__
 from slmlab.errors import LabError
 
 Runner = Callable[[Namespace], None]
-"""What a command does with what was asked."""
-Option = tuple[str, dict[str, Any]]
-"""What `argparse` takes of an option: its name and settings."""
+Option = tuple[str, dict[str, Any]]  # its name and settings, as `argparse` takes them
 COMMANDS: dict[str, tuple[Runner, str, tuple[Option, ...]]] = {}
 """By name, in the order of the help: what runs it, one line of help, its options."""
 
@@ -67,12 +65,9 @@ def _command(text: str, *options: Option) -> Callable[[Runner], Runner]:
 
 
 def _option(name: str, text: str, kind: Callable[[str], Any] = str, **settings: Any) -> Option:
-    """An option, or an argument if its name has no dashes, that is read by `kind`."""
-    return name, {"help": text, "type": kind, **settings}
-
-
-def _flag(name: str, text: str) -> Option:
-    return name, {"help": text, "action": "store_true"}
+    """An option, or an argument if its name has no dashes, that is read by `kind`; bool makes a flag."""
+    how: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+    return name, {"help": text, **how, **settings}
 
 
 def _preset(text: str = "smoke or tiny (tiny)") -> Option:
@@ -103,14 +98,14 @@ def _numbers(text: str) -> list[float]:
 
 
 PRESET = _preset("smoke, tiny, base or paper (tiny)")
-FRESH = _flag("--fresh", "make everything anew, whatever the cache holds")
+FRESH = _option("--fresh", "make everything anew, whatever the cache holds", bool)
 WORKERS = "runs side by side (one a core)"
 
 
 @_command(
     "speak the corpora of a preset",
     PRESET,
-    _flag("--filter", "let judge A hear it: what the quality filter takes"),
+    _option("--filter", "let judge A hear it: what the quality filter takes", bool),
 )
 def _corpus(arguments: Namespace) -> None:
     from slmlab.study import ground, scaling
@@ -129,7 +124,7 @@ def _corpus(arguments: Namespace) -> None:
         "stage", "a stage such as tokenizer or lm.sw, `all`, or a language with a folder under data/languages"
     ),
     _option("--recordings", "corpora that `import` made, to learn from as well", Path, nargs="+", default=[]),
-    _flag("--ship", "of all: put the checkpoints under data/checkpoints"),
+    _option("--ship", "of all: put the checkpoints under data/checkpoints", bool),
     FRESH,
 )
 def _train(arguments: Namespace) -> None:
@@ -171,7 +166,7 @@ def _run(arguments: Namespace) -> None:
 @_command(
     "the report of the last run, or of one made now, and of the studies",
     PRESET,
-    _flag("--claims", "only print the ledger of claims"),
+    _option("--claims", "only print the ledger of claims", bool),
     _option("--ledger", "only write the ledger of claims to a Markdown file", Path),
     _option("--picture", "only draw stability against expressivity, a PNG", Path),
 )
@@ -239,7 +234,7 @@ def _fetch(arguments: Namespace) -> None:
     ),
     _option("--name", "of the corpus (the folder's)"),
     _option("--out", "where the corpus goes (cache/imported/<name>)", Path),
-    _flag("--replace", "a corpus that is there already is made anew"),
+    _option("--replace", "a corpus that is there already is made anew", bool),
 )
 def _import(arguments: Namespace) -> None:
     from slmlab import files
@@ -377,7 +372,7 @@ def _speak(arguments: Namespace) -> None:
     _option("--reference", "a recording to compare each with", Path, default=[], action="append"),
     _option("--language", "that is spoken, for its judge and its cut into words", default=""),
     _preset("whose networks listen (tiny)"),
-    _flag("--json", "print JSON, not a table"),
+    _option("--json", "print JSON, not a table", bool),
     _option("--checkpoints", "a folder of checkpoints, for the judge and the speaker encoder", Path),
 )
 def _measure(arguments: Namespace) -> None:
@@ -433,7 +428,7 @@ def _sweep(arguments: Namespace) -> None:
     _option("--port", "the first free one from 7860 on", int),
     _option("--password", "what listeners log in with, under any name", default=""),
     _option("--teacher-password", "of the login 'teacher' (made up and printed)", default=""),
-    _flag("--share", "through Gradio's tunnel as well; needs --password"),
+    _option("--share", "through Gradio's tunnel as well; needs --password", bool),
 )
 def _app(arguments: Namespace) -> None:
     from slmlab.people import page, store

@@ -69,7 +69,10 @@ def whole(file: Path) -> Iterator[Path]:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            _settle(part, file)
+            _sync(part)  # on the disk before it takes the place of `file`, in one move
+            os.replace(part, file)
+            if os.name == "posix":
+                _sync(file.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -86,17 +89,13 @@ def writing(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _settle(part: Path, file: Path) -> None:
-    """Make sure that `part` is on the disk, then let it take the place of `file` in one move."""
-    with open(part, "rb") as written:
-        os.fsync(written.fileno())
-    os.replace(part, file)
-    if os.name == "posix":
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _sync(path: Path) -> None:
+    """Make sure that a file or folder is on the disk as it is."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def digest(value: Any) -> str:

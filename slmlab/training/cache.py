@@ -30,7 +30,7 @@ from slmlab.training.code import code_of
 
 DONE = "done.json"
 ERROR = "error.txt"  # the traceback of what should not have happened
-BEGUN = "begun.json"  # when this attempt began, and what attempts before it took
+BEGUN = "begun.json"  # as old as this attempt; the seconds that attempts before it took
 SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
 
 
@@ -140,7 +140,7 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
             folder.mkdir(exist_ok=True)
             before, started = _seconds_before(folder), time.monotonic()
             with suppress(LabError):  # a full disk is told by the work itself
-                write_json(folder / BEGUN, {"at": time.time(), "before": before})
+                write_json(folder / BEGUN, before)
             done: dict[str, Any] = {"name": stage.name, "metrics": stage.run(folder, inputs) or {}}
             done |= {"seconds": before + time.monotonic() - started, "memory_mib": memory_mib()}
             for file in (ERROR, BEGUN):
@@ -169,11 +169,11 @@ def locked(file: Path) -> Iterator[None]:
 
 def _seconds_before(folder: Path) -> float:
     """Seconds that earlier attempts took that were cut off: each up to the last file that it wrote."""
-    if not (folder / BEGUN).exists():
+    begun = folder / BEGUN
+    if not begun.exists():
         return 0.0
-    begun = read_json(folder / BEGUN)
     last = max(file.stat().st_mtime for file in folder.rglob("*"))
-    return float(begun["before"] + max(0.0, last - begun["at"]))
+    return float(read_json(begun) + last - begun.stat().st_mtime)
 
 
 def memory_mib() -> float:

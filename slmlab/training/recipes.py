@@ -296,13 +296,9 @@ def stages(chain: Preset) -> list[Stage]:
 
 
 def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) -> list[Stage]:
-    """Stages that teach a chain in a folder one more language: a language model and both judges.
+    """Stages that teach the chain whose checkpoints are in `base` one more language: an LM and both judges.
 
-    Args:
-        chain: whose sizes, rates and steps.
-        base: folder of its checkpoints.
-        language: any that has a folder under `data/languages`.
-        shares: recordings of it, besides what a synthesiser says of its texts.
+    They hear `shares`, recordings, and what a synthesiser says of the language's texts.
     """
     made = []
     for network in ("lm", "judge_a", "judge_b"):

@@ -81,13 +81,9 @@ def corpora(preset_name: str) -> None:
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: Sequence[Path] = ()) -> Path:
-    """Train a stage and all it needs; its folder, for `all` the folder of all checkpoints together.
+    """Train a stage and all it needs, on imported corpora as well; its folder, for `all` that of all networks.
 
-    Args:
-        preset_name: whose sizes and steps.
-        stage: its name.
-        fresh: train anew, whatever the cache holds.
-        recordings: imported corpora that the networks hear as well.
+    `fresh` trains anew, whatever the cache holds.
     """
     known = _stages(preset_name, shares_of(recordings))
     if stage not in known:
@@ -101,14 +97,9 @@ def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: 
 def adopt(
     preset_name: str, language: str, recordings: Sequence[Path] = (), only: str = "", fresh: bool = False
 ) -> Path:
-    """Teach the chain at hand one more language; the folder of what was adopted.
+    """Teach the chain at hand one more language of `data/languages`; the folder of what was adopted.
 
-    Args:
-        preset_name: whose sizes and steps.
-        language: any that has a folder under `data/languages`.
-        recordings: imported corpora of it.
-        only: one of lm, judge_a, judge_b; all unless given.
-        fresh: train anew, whatever the cache holds.
+    Its imported corpora are heard as well; `only` is one of lm, judge_a, judge_b; `fresh` trains anew.
     """
     shares = shares_of(recordings)
     if foreign := [share.folder for share in shares if share.language != language]:
