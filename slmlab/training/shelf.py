@@ -81,7 +81,7 @@ def corpora(preset_name: str) -> None:
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: Sequence[Path] = ()) -> Path:
-    """Train a stage and all it needs, on imported corpora as well; its folder, for `all` that of all networks.
+    """Train a stage and all it needs, on imported corpora as well; its folder; of `all`: of all networks.
 
     `fresh` trains anew, whatever the cache holds.
     """
