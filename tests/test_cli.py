@@ -217,6 +217,7 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
     assert say("--lm", random_chain / "lm.sw") == say() != say("--lm", random_chain / "lm.vi")
     network = checkpoints.load(random_chain / "lm.vi", SpeechLM)[0]
     checkpoints.save(tmp_path / "tuned", network, checkpoints.Card(network.config, {"language": "vi"}))
+    assert f"the language model is {random_chain / 'lm.vi'}\n" in capsys.readouterr().err
     error = refused(capsys, "speak", "mama", "--lm", tmp_path / "tuned", "--checkpoints", random_chain)
     assert "tuned was tuned for 'vi': choose that language" in error
 
