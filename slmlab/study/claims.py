@@ -204,6 +204,11 @@ class Arm:
         """What an arm of the scaling study is called."""
         return str(self.cells["arm"].iloc[0])
 
+    @property
+    def language(self) -> str:
+        """What systems of the alignment study speak."""
+        return str(self.rows["language"].iloc[0])
+
     def column(self, name: str) -> Floats:
         """(k s n) of the test sentences."""
         shape = {"k": len(self.points), "s": len(self.seeds)}

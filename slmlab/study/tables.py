@@ -1,8 +1,8 @@
 """What both studies show, as parts of the report: tables, pictures with words, sounds; no HTML.
 
-After the paper's Tables 1 to 4 and 6 to 9, Figures 1 and 4 to 6. Bands and brackets are 95 % intervals over
-test sentences, given the seeds; the paper's numbers stand beside ours. Human scores have no place here:
-expressivity z stands in for NMOS, SIM for SMOS, and the words say so.
+After the paper's Tables 1 to 4, 6 to 9 and Figures 1, 4 to 6; their words are in `data/paper/sections.toml`.
+Bands and brackets are 95 % intervals over test sentences, given the seeds; the paper's numbers stand beside
+ours. Human scores have no place here: expressivity z stands in for NMOS, SIM for SMOS, and the words say so.
 
 Axis legend: k points of an arm (or systems), s seeds, d draws.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from slmlab import files
 from slmlab.metrics.statistics import average, correlation
@@ -31,19 +32,11 @@ from slmlab.study.scaling import BUDGET, ENTROPY, REAL, Results
 
 MARKS = dict(zip((*REAL, *BUDGET), "os^Dv<>", strict=True))
 PAPER = files.ROOT / "data" / "paper"
-METHODS: dict[str, Any] = tomllib.loads((PAPER / "methods.toml").read_text(encoding="utf-8"))
-"""Tables of methods (`table3`, …): title, text, the paper's numbers; and `names` of the methods in words."""
-NAMES = METHODS["names"]
-COLUMNS = {
-    "WER %": "wer",
-    "H_p bits": "h",
-    "H_p, no silence": "h_spoken",
-    "Repetition %": "repetition",
-    "Repetition %, no silence": "repetition_spoken",
-    "Expressivity z": "z",
-    "SIM": "sim",
-}
-"""Measures in words, in the order of the tables."""
+WORDS: dict[str, Any] = tomllib.loads((PAPER / "sections.toml").read_text(encoding="utf-8"))
+"""By section: title, text, head of a table, alt of a picture, the paper's numbers; and `names` of methods."""
+NAMES = WORDS["names"]
+COLUMNS = WORDS["columns"]
+"""Measures by what they are called, in the order of the tables."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,20 @@ class Section:
     """Sound files with what they are."""
 
 
+def section(
+    name: str,
+    lines: Sequence[Sequence[str]] = (),
+    head: Sequence[str] = (),
+    figure: Figure | None = None,
+    sounds: Sequence[tuple[str, Path]] = (),
+    **values: Any,
+) -> Section:
+    """A part with the words of `sections.toml`, `{values}` filled in; its head goes before the one given."""
+    title, text, alt = (WORDS[name].get(key, "").format(**values) for key in ("title", "text", "alt"))
+    picture = plots.Picture(figure, alt) if figure else None
+    return Section(title, text, [*WORDS[name].get("head", ()), *head], lines, picture, sounds)
+
+
 def scaling_sections(
     results: Results,
     ledger_rows: Sequence[dict[str, Any]],
@@ -82,13 +89,12 @@ def scaling_sections(
 
 def ground(premises: Sequence[dict[str, Any]]) -> Section:
     """The table of premises."""
-    words = {True: "holds", False: "fails", None: "not measured"}
-    lines = [
-        [row["premise"], _number(row["value"]), row["bar"], words[row["holds"]], row["how"]]
-        for row in premises
-    ]
-    text = "Before any claim: is what it stands on there?"
-    return Section("Does the ground hold?", text, ["Premise", "Found", "Wanted", "", "Measured as"], lines)
+    answers = {True: "holds", False: "fails", None: "not measured"}
+    lines = []
+    for row in premises:
+        value = "–" if row["value"] is None else f"{row['value']:.3g}"
+        lines.append([row["premise"], value, row["bar"], answers[row["holds"]], row["how"]])
+    return section("ground", lines)
 
 
 def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
@@ -97,7 +103,7 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     ax = grid[0, 0]
     above, below = (6, 6), (-34, -17)
     for arm, colour, aside in zip(arms, plots.COLOURS, (below, above, below), strict=False):
-        wer, z = (band(m)[0] for m in (arm.measure("wer"), arm.measure("z")))
+        wer, z = (band(arm.measure(name))[0] for name in ("wer", "z"))
         ax.plot(wer, z, color=colour, marker=MARKS[arm.name], label=arm.name)
         at = arm.points == chosen
         ax.scatter(wer[at], z[at], s=400, facecolors="none", edgecolors=plots.INK, linewidths=2)
@@ -111,26 +117,13 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     ax.invert_xaxis()
     ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
     ax.legend(title="arm; numbers are α")
-    words = "A path over α for each arm, WER on one axis, expressivity on the other."
-    text = (
-        "Upwards is livelier, to the right is better understood. Expressivity is a stand-in for listeners: "
-        "F0 spread and range, loudness and pace, of clearly said sentences only."
-    )
-    return Section("Stability against expressivity", text, picture=plots.Picture(figure, words))
+    return section("gap", figure=figure)
 
 
 def measures(arms: Sequence[Arm], results: Results) -> Section:
     """Figure 4: every measure over α, with the entropy of the mixture beside that of the model."""
     figure, grid = plots.sheet(2, 3, 3.4)
-    labels = {
-        "wer": "WER in %",
-        "h": "H_p in bits (dashed: mixture)",
-        "repetition": "repetition in %",
-        "repetition_spoken": "repetition without silence, %",
-        "z": "expressivity z",
-        "sim": "SIM",
-    }
-    for ax, (name, label) in zip(grid.ravel(), labels.items(), strict=True):
+    for ax, (name, label) in zip(grid.ravel(), WORDS["measures"]["labels"].items(), strict=True):
         for arm, colour in zip(arms, plots.COLOURS, strict=False):
             _curve(ax, 100 * arm.points, arm.measure(name), colour, arm.name)
         ax.set(xlabel="α in %", ylabel=label)
@@ -139,11 +132,7 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
         theory = claims.mixture_entropies(results.mixture, REAL[arm.name], alphas, 0, 0).value[:, 0]
         grid[0, 1].plot(100 * np.array(alphas), theory, "--", color=colour, linewidth=1.5)
     plots.legend(grid[0, 0])
-    words = "Six panels over α: WER, entropy of model and mixture, repetition twice, expressivity and SIM."
-    text = (
-        "Bands are 95 % intervals over sentences, given the seeds; the same budget and backbone everywhere."
-    )
-    return Section("Every measure over α", text, picture=plots.Picture(figure, words))
+    return section("measures", figure=figure)
 
 
 def numbers(arm: Arm) -> Section:
@@ -158,9 +147,7 @@ def numbers(arm: Arm) -> Section:
             paper = "{wer:.1f} · {entropy:.2f} · {repetition:.1f}".format(**table.loc[percent])
         lines.append([f"{percent}", *(shown(m, place=k) for m in measured), paper])
     head = ["α %", *columns, "paper: WER · H_p · rep."]
-    seeds = ", ".join(map(str, arm.seeds))
-    text = f"{arm.n} test sentences, seeds {seeds}; the paper's numbers are of Thai, at another scale."
-    return Section(f"The numbers of the arm “{arm.name}”", text, head, lines)
+    return section("numbers", lines, head, arm=arm.name, n=arm.n, seeds=_listed(arm.seeds))
 
 
 def sounds_of(preset_name: str, study: str) -> list[Path]:
@@ -171,33 +158,27 @@ def sounds_of(preset_name: str, study: str) -> list[Path]:
 def over_alpha(sounds: Sequence[Path]) -> Section:
     """One sentence, said by the model of each α."""
     labelled = sorted((float(path.stem.split(".", 1)[1].rsplit(".", 1)[0]), path) for path in sounds)
-    named = [(f"α = {100 * alpha:.0f} %", path) for alpha, path in labelled]
-    return Section("One sentence over α", "Authentic arm, first seed, without style.", sounds=named)
+    return section("over_alpha", sounds=[(f"α = {100 * alpha:.0f} %", path) for alpha, path in labelled])
 
 
 def prosody(results: Results) -> Section:
     """Table 2, and what raises which entropy."""
     rows = claims.with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
-    paired, noise = claims.pairs(rows), claims.noise_effects(rows)
+    noise, clean = claims.noise_effects(rows), rows[rows["noise"] == 0]
     names = ["h_window", "h_window_spoken", "melody_entropy", "f0_spread", "cer"]
-    clean = rows[rows["noise"] == 0]
     warm, spread = clean.groupby("temperature")[names].mean(), clean[names].std()
     within = clean.groupby(["seed", "sentence", "temperature"])[names].transform("mean")
-    r = (clean[names] - within).corr()["f0_spread"]
-    heat = f"temperature {warm.index[0]:g} → {warm.index[-1]:g}"
     deviations = spread.where(spread > 0)
+    changes = {
+        f"temperature {warm.index[0]:g} → {warm.index[-1]:g}": (warm.iloc[-1] - warm.iloc[0]) / deviations,
+        "noise in the tokens": noise[names].mean() / deviations,
+        "r with F0 spread, one text and temperature": (clean[names] - within).corr()["f0_spread"][names],
+    }
     lines = [
-        [heat, *map(_signed, (warm.iloc[-1] - warm.iloc[0]) / deviations)],
-        ["noise in the tokens", *map(_signed, noise[names].mean() / deviations)],
-        ["r with F0 spread, one text and temperature", *map(_signed, r[names])],
+        [what, *(f"{value:+.2f}" if np.isfinite(value) else "–" for value in values)]
+        for what, values in changes.items()
     ]
-    head = ["What changes", "H_p", "H_p, no silence", "melody entropy", "F0 spread", "CER"]
-    text = (
-        f"{len(paired)} pairs of one text with WER matched stand behind E1–E5. Below, in standard "
-        "deviations, what temperature and noise do. An entropy of prosody should move with F0 spread and not "
-        "without it: melody entropy hears the smoothed pitch alone, which single wrong tokens cannot raise."
-    )
-    return Section("Is more entropy more prosody?", text, head, lines)
+    return section("prosody", lines, pairs=len(claims.pairs(rows)))
 
 
 def has_minutes(results: Results) -> bool:
@@ -210,28 +191,19 @@ def minutes(results: Results) -> Section:
     figure, grid = plots.sheet(1, 1, 4.5)
     ax = grid[0, 0]
     own = results.cells[results.cells["arm"].isin(BUDGET)]
-    points, helping = np.unique(own["point"]), own["synthetic_minutes"].max()
-    lines = []
+    points, lines = np.unique(own["point"]), []
     for name, colour in zip(BUDGET, plots.COLOURS, strict=False):
         if name in set(results.rows["arm"]):
             arm = Arm.of(results, name)
             _curve(ax, arm.points, arm.measure("wer"), colour, name)
-            bands = zip(arm.points, *band(arm.measure("wer")), strict=True)
-            cells = {point: f"{value:.1f} [{low:.1f}, {high:.1f}]" for point, value, low, high in bands}
-            seeds = ", ".join(map(str, arm.seeds))
-            lines.append([name, *(cells.get(point, "–") for point in points), seeds])
+            cells = {point: shown(arm.measure("wer"), k, 1) for k, point in enumerate(arm.points)}
+            lines.append([name, *(cells.get(point, "–") for point in points), _listed(arm.seeds)])
     ax.set(xlabel="minutes of authentic speech", ylabel="WER in %", xscale="log")
     ax.set_xticks(points, [f"{point:g}" for point in points], minor=False)
     ax.set_xticks([], minor=True)
     ax.legend()
-    words = "WER over minutes of authentic speech, alone and helped, from the backbone and from scratch."
-    text = (
-        "WER in % with 95 % intervals over sentences, given the seeds. Alone, or helped by "
-        f"{helping:.0f} minutes of synthetic speech; from the backbone of other languages, or from nothing "
-        "(scratch); as many steps everywhere. The minutes are the same ones in every seed."
-    )
-    head = ["Begun and taught", *(f"{point:g} min" for point in points), "Seeds"]
-    return Section("How many minutes does a language need?", text, head, lines, plots.Picture(figure, words))
+    head = [*(f"{point:g} min" for point in points), "Seeds"]
+    return section("minutes", lines, head, figure, helping=own["synthetic_minutes"].max())
 
 
 def ledger(rows: Iterable[dict[str, Any]]) -> Section:
@@ -253,14 +225,7 @@ def ledger(rows: Iterable[dict[str, Any]]) -> Section:
         by_seed = f"{min(defined):.2g} … {max(defined):.2g}" if defined else "–"
         claim = [row["id"], row["statement"], row["statistic"], ours, p, verdict]
         lines.append([*claim, ", ".join(others) or "–", row["paper"], by_seed])
-    head = ["", "Claim", "Statistic", "Ours [95 %]", "p (Holm)", "Verdict", "Other arms", "The paper's"]
-    head += ["By seed"]
-    text = (
-        "Verdicts are computed from rows by one function. Reproduced or refuted: Holm-adjusted p below 0.05 "
-        "within the family, in the claimed or the opposite direction. A refuted claim is a result. Intervals "
-        "are over sentences, given the seeds; the last column has the lowest and the highest seed."
-    )
-    return Section("The ledger of claims", text, head, lines)
+    return section("ledger", lines)
 
 
 def scaling_cost(results: Results) -> Section:
@@ -272,8 +237,7 @@ def scaling_cost(results: Results) -> Section:
     for arm, runs, training, speaking in costs.itertuples():
         hours = runs * (training + speaking) / 3600
         lines.append([arm, str(runs), f"{training / 60:.1f}", f"{speaking / 60:.1f}", f"{hours:.1f}"])
-    head = ["Arm", "Runs", "Minutes of training, each", "Minutes of speaking and scoring"]
-    return Section("What it cost", "", [*head, "Hours of one core in all"], lines)
+    return section("scaling_cost", lines)
 
 
 def alignment_sections(results: Aligned, spoken: Sequence[Path]) -> list[Section]:
@@ -300,10 +264,10 @@ def frame(make: Callable[..., Section], results: Aligned | None, *arguments: Any
     if results is None:
         return "The study has no rows here yet: make paper"
     try:
-        section = make(results, *arguments)
+        part = make(results, *arguments)
     except NoRows as error:
         return f"{error} More rows: make paper"
-    return pd.DataFrame(section.lines, columns=section.head)
+    return pd.DataFrame(part.lines, columns=part.head)
 
 
 def methods(results: Aligned, table: str, *others: str) -> Section:
@@ -312,8 +276,8 @@ def methods(results: Aligned, table: str, *others: str) -> Section:
     Raises:
         NoRows: no method but the first was run; so do the functions below.
     """
-    declared, alpha = METHODS[table], ALONE if "tdsc" in METHODS[table]["paper"] else ALPHA
-    paper = {name: text for each in (table, *others) for name, text in METHODS[each]["paper"].items()}
+    alpha = ALONE if "tdsc" in WORDS[table]["paper"] else ALPHA
+    paper = {name: text for each in (table, *others) for name, text in WORDS[each]["paper"].items()}
     arms = claims.arms(results, {method: [System(method, alpha=alpha)] for method in paper})
     if len(arms) < 2:
         raise NoRows(f"There is nothing to compare in {table}.")
@@ -322,14 +286,9 @@ def methods(results: Aligned, table: str, *others: str) -> Section:
         measured = [shown(arm.measure(column)) for column in COLUMNS.values()]
         lines.append([NAMES[name], *measured, str(len(arm.seeds)), paper[name]])
     head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · rep."]
-    words = (
-        f"{declared['text']} Expressivity z stands in for NMOS, SIM for SMOS. "
-        "The paper's numbers are of other languages."
-    )
-    if len({line[-2] for line in lines}) > 1:
-        words += " Some systems have more seeds than others: claims compare the seeds that both have."
-    language = next(iter(arms.values())).rows["language"].iloc[0]
-    return Section(declared["title"].format(language=language), words, head, lines)
+    unlike = len({len(arm.seeds) for arm in arms.values()}) > 1
+    remarks = WORDS["methods"]["stand_ins"] + (WORDS["methods"]["unlike_seeds"] if unlike else "")
+    return section(table, lines, head, language=next(iter(arms.values())).language, remarks=remarks)
 
 
 def by_alpha(results: Aligned) -> Section:
@@ -342,22 +301,17 @@ def by_alpha(results: Aligned) -> Section:
         lines.append([f"{100 * alpha:.0f} %", *measured, str(len(both.seeds))])
     if len(lines) < 2:
         raise NoRows("DGSA was not run at several α.")
-    head = ["α", "H_p bits: start", "DGSA", "Change of H_p", "of WER, points", "of z", "Seeds"]
-    text = (
-        "The more synthetic speech, the flatter the start and the heavier DGSA's expressivity set, λ_e = 2 α "
-        "− 1: at 50 % it has no weight and the stability set alone is learned from."
-    )
-    return Section(f"DGSA by α · {both.rows['language'].iloc[0]}", text, head, lines)
+    return section("by_alpha", lines, language=both.language)
 
 
 def plane(results: Aligned) -> Section:
     """Figure 5: where each method stands between stability and variety."""
     like_alone = ("sft", "rejection", "dpo", "dgsa")  # both starts: the same place, and so colour, by role
     panels = {}
-    for alpha, names in ((ALPHA, like_alone), (ALONE, METHODS["table4"]["paper"])):
+    for alpha, names in ((ALPHA, like_alone), (ALONE, WORDS["table4"]["paper"])):
         if arms := claims.arms(results, {name: [System(name, alpha=alpha)] for name in names}):
-            language = next(iter(arms.values())).rows["language"].iloc[0]
-            panels[language] = arms, dict(zip(names, plots.COLOURS, strict=False))
+            colours = dict(zip(names, plots.COLOURS, strict=False))
+            panels[next(iter(arms.values())).language] = arms, colours
     if not panels:
         raise NoRows("No method of Figure 5 was run.")
     figure, grid = plots.sheet(1, len(panels), 4.0)
@@ -369,9 +323,7 @@ def plane(results: Aligned) -> Section:
         ax.invert_xaxis()
         ax.set(xlabel="WER in %, better to the right", ylabel="H_p in bits", title=language)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=4, columnspacing=1.0)
-    words = f"Methods of {' and of '.join(panels)}: word error rate against H_p, with 95 % intervals."
-    text = "Figure 5. To the right is better understood, upwards more varied: both at once is what is wanted."
-    return Section("Stability and variety", text, picture=plots.Picture(figure, words))
+    return section("plane", figure=figure, languages=" and of ".join(panels))
 
 
 def cloning(results: Aligned) -> Section:
@@ -380,15 +332,12 @@ def cloning(results: Aligned) -> Section:
     systems |= {System("tdsc", "", ALONE): "29.8 · 0.81", System("tdsc", FOREIGN, ALONE): "–"}
     lines = []
     for system, own in claims.arms(results, {system: [system] for system in systems}).items():
-        voice = "the other language" if system.part else "this language"
+        who = [own.language, NAMES[system.method], f"{'the other' if system.part else 'this'} language"]
         measured = [shown(own.measure(name)) for name in ("wer", "sim", "sim_strangers")]
-        who = [own.rows["language"].iloc[0], NAMES[system.method], voice]
         lines.append([*who, *measured, str(own.n), systems[system]])
     if not lines:
         raise NoRows("No system of Table 6 was run.")
-    head = ["", "System", "Voice heard in", "WER %", "SIM to the voice", "SIM to other voices", "n"]
-    text = "Voices that nothing was trained on, each from one recording. Timbre bypasses the language model."
-    return Section("Table 6 · Zero-shot cloning", text, [*head, "paper: WER · SIM"], lines)
+    return section("cloning", lines)
 
 
 def temperatures(results: Aligned) -> Section:
@@ -401,15 +350,11 @@ def temperatures(results: Aligned) -> Section:
     lines = []
     for k, (heat, share) in enumerate(shares.items()):
         measured = [shown(x, place=k) for x in (wer, h, loops, passed)]
-        lines.append(
-            [f"{heat:g}", *measured, f"{100 * share:.0f}", METHODS["table9"]["paper"].get(str(k), "–")]
-        )
+        paper = WORDS["temperatures"]["paper"].get(str(k), "–")
+        lines.append([f"{heat:g}", *measured, f"{100 * share:.0f}", paper])
     good = by_text(last, "passed_errors", "passed_words").times(100)
     lines.append(["accepted", shown(good), shown(h, place=-1), "–", "100", "100", "–"])
-    head = ["T", "WER %, judge B", "H_p bits", "Repetition %", "Pass %", "Share of accepted %"]
-    text = f"Round {int(last['round'].max()) + 1}; judge A decided what passes, judge B counts the errors."
-    title = "Table 9 · Candidates by temperature"
-    return Section(title, text, [*head, "paper (T = 0.7, 1.0, 1.3)"], lines)
+    return section("temperatures", lines, round=int(last["round"].max()) + 1)
 
 
 def rounds(results: Aligned) -> Section:
@@ -424,9 +369,7 @@ def rounds(results: Aligned) -> Section:
     for ax, (label, x, measured) in zip(grid[0], panels, strict=True):
         _curve(ax, x, measured, plots.COLOURS[0])
         ax.set(xlabel="rounds learned from", ylabel=label)
-    words = "TDSC by round: word error rate, H_p, and the share of candidates that pass."
-    text = "Figure 6. Paper: WER 38.5 → 31.8 → 29.8; H_p flat, then 10.18 → 10.42; pass rate 23 → 62 %."
-    return Section("TDSC round by round", text, picture=plots.Picture(figure, words))
+    return section("rounds", figure=figure)
 
 
 def votes(results: Aligned) -> Section:
@@ -436,11 +379,7 @@ def votes(results: Aligned) -> Section:
     for label, name in {"F0 spread, semitones": "f0_spread", "WER %": "wer", "H_p bits": "h"}.items():
         x = both.measure(name)
         lines.append([label, shown(x, place=1), shown(x), shown(both.difference(name))])
-    text = (
-        "Simulated listeners, programs and no people, prefer the livelier of two samples; their votes went "
-        "through the store, the rules and the export of the listening page, and the model learned from them."
-    )
-    return Section("From votes to a model", text, ["", "Start", "After the votes", "Change"], lines)
+    return section("votes", lines)
 
 
 def agreement(results: Aligned) -> Section:
@@ -451,30 +390,24 @@ def agreement(results: Aligned) -> Section:
     wrong = [rows[name].sum() / rows["words"].sum() for name in ("filter_errors", "word_errors")]
     r = correlation(rows["filter_errors"] / rows["words"], rows["word_errors"] / rows["words"])
     together = f"{r:.2f}" if np.isfinite(r) else "–"
-    line = [f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong), together]
-    head = ["Sentences", "WER %, judge A on tokens", "WER %, judge B on sound", "r by sentence"]
-    text = "TDSC's filter hears the tokenizer's own mel, judge A; what is reported here hears sound, judge B."
-    return Section("Does the filter hear what the sound will be?", text, head, [line])
+    return section("agreement", [[f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong), together]])
 
 
 def sounds(spoken: Sequence[Path]) -> Section:
     """One sentence of each language as the systems of the first seed say it."""
-    named = [(" ".join(path.stem.split("-", 3)[2:]), path) for path in spoken]
-    return Section("One sentence, many systems", "The first seed; the first test sentence.", sounds=named)
+    return section("sounds", sounds=[(" ".join(path.stem.split("-", 3)[2:]), path) for path in spoken])
 
 
 def alignment_cost(results: Aligned) -> Section:
     """What the units took."""
     unit = ["language", "method", "part", "alpha"]  # some have more seeds than others
-    sums = results.runs.groupby(unit)[SECONDS].mean().groupby(unit[:2]).sum()
+    sums = results.runs.groupby(unit)[SECONDS].mean().groupby(unit[:2]).sum() / 60
     lines = [
-        [language, NAMES[method], *(f"{x / 60:.1f}" for x in row)]
+        [language, NAMES[method], *(f"{x:.1f}" for x in row)]
         for (language, method), row in zip(sums.index, sums.to_numpy(), strict=True)
     ]
     hours = (results.runs[SECONDS].to_numpy().sum() + sum(results.seconds.values())) / 3600
-    text = f"Minutes of one core a seed, two processes side by side; {hours:.1f} hours of one core in all."
-    head = ["", "Method", "Start", "Tuning", "Speaking and scoring"]
-    return Section("What alignment cost", text, head, lines)
+    return section("alignment_cost", lines, hours=hours)
 
 
 def band(measured: Measured) -> tuple[Any, Any, Any]:
@@ -490,10 +423,11 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
     return value, low, high
 
 
-def shown(measured: Measured, place: int = 0) -> str:
+def shown(measured: Measured, place: int = 0, digits: int = 2) -> str:
     """Mean over seeds of a point with its interval, or a dash where it is not defined."""
-    value, low, high = (part[place] for part in band(measured))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "–"
+    value, *ends = (float(part[place]) for part in band(measured))
+    low, high = (f"{end:.{digits}f}" for end in ends)
+    return f"{value:.{digits}f} [{low}, {high}]" if np.isfinite(value) else "–"
 
 
 def _curve(ax: Axes, x: Any, measured: Measured, colour: str, label: str = "") -> None:
@@ -502,9 +436,5 @@ def _curve(ax: Axes, x: Any, measured: Measured, colour: str, label: str = "") -
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}" if np.isfinite(value) else "–"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
