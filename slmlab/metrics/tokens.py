@@ -20,14 +20,8 @@ NO_TOKENS = np.zeros(0, dtype=np.int64)
 def prosodic_entropy(utterances: Sequence[Tokens], exclude: Collection[int] = NOTHING) -> float:
     """H_p = −Σ p(v) log2 p(v) over the tokens of all utterances together, in bits (Eq. 3).
 
-    It grows with the number of tokens counted: compare equal counts (`equal_count_entropies`).
-
-    Args:
-        utterances: token lists.
-        exclude: codes not counted, such as those of silence.
-
-    Returns:
-        bits; NaN when no token is left.
+    Codes to `exclude` are not counted, such as those of silence; NaN when no token is left. It grows with the
+    number of tokens counted: compare equal counts (`equal_count_entropies`).
     """
     return entropy(_together(utterances, exclude))
 
@@ -41,22 +35,11 @@ def prosodic_entropy_miller_madow(utterances: Sequence[Tokens], exclude: Collect
 
 
 def equal_count_entropies(
-    utterances: Sequence[Tokens],
-    n_tokens: int,
-    n_draws: int,
-    seed: int,
-    exclude: Collection[int] = NOTHING,
+    utterances: Sequence[Tokens], n_tokens: int, n_draws: int, seed: int, exclude: Collection[int] = NOTHING
 ) -> Floats:
     """H_p of bootstrap samples that all hold `n_tokens` tokens, so that systems of other lengths compare.
 
     Utterances are drawn with replacement, whole, until there are enough tokens; the last is cut.
-
-    Args:
-        utterances: token lists.
-        n_tokens: tokens in every sample; the same for all systems that are compared.
-        n_draws: samples.
-        seed: of the draws.
-        exclude: codes not counted.
 
     Returns:
         (n_draws) bits; all NaN when no token is left.
@@ -127,13 +110,7 @@ def silence_codes(utterances: Sequence[Tokens], energies: Sequence[ArrayLike]) -
 def repetition_rate(tokens: Tokens, k: int = 4, exclude: Collection[int] = NOTHING) -> float:
     """Share of the N − k positions i with y_i = y_{i+1} = … = y_{i+k} (Eq. 25).
 
-    Args:
-        tokens: (N)
-        k: how many followers must be equal.
-        exclude: positions with these codes count neither above nor below the line.
-
-    Returns:
-        0 to 1; NaN when there is no position (N ≤ k, or all excluded).
+    Positions with codes to `exclude` count neither above nor below the line; NaN when there is no position.
     """
     starts, counted = repeats(tokens, k, exclude)
     return float(starts[counted].mean()) if counted.any() else math.nan
@@ -165,12 +142,7 @@ def length_ratio(length: float, expected: float) -> float:
 
 
 def missed_end(lengths: ArrayLike, limits: ArrayLike) -> float:
-    """Share of utterances that ran into their limit, having never chosen to end; NaN when there is none.
-
-    Args:
-        lengths: tokens generated, one number an utterance, the token of the end not counted.
-        limits: the most tokens each was allowed.
-    """
+    """Share of utterances whose tokens, the end not counted, reach their limit; NaN when there is none."""
     generated, allowed = np.asarray(lengths), np.asarray(limits)
     return float((generated >= allowed).mean()) if generated.size else math.nan
 

@@ -140,14 +140,10 @@ class Aligned:
 def plan(
     preset_name: str, extent: str, seeds: Sequence[int], language: str = "", only: Sequence[str] = ()
 ) -> list[Unit]:
-    """The units that the `core` claims need, or those of all claims (`full`).
+    """The units that the `core` claims need, or those of all claims (`full`), seed by seed.
 
-    Args:
-        preset_name: `smoke` or `tiny`.
-        extent: `core` or `full`.
-        seeds: each is a start trained anew, and all that follows from it.
-        language: units of this one alone.
-        only: of these methods alone (`sft` is the start): some claims need more seeds than others.
+    Each seed is a start trained anew, and all that follows from it. `language` and `only` (methods, `sft` is
+    the start) choose among them: some claims need more seeds than others.
     """
     if preset_name not in SCALES:
         raise LabError(f"The alignment study runs at {' or '.join(SCALES)}, not at preset {preset_name!r}.")
@@ -274,21 +270,7 @@ def run(
     target: Path = RESULTS,
     checkpoint_folder: Path | None = None,
 ) -> list[Unit]:
-    """Compute the units that have no rows yet, language by language (see `rows.run`).
-
-    Args:
-        preset_name: `smoke` or `tiny`.
-        wanted: units, from `plan`.
-        workers: processes side by side, a thread each; 0 takes one a core.
-        target: the folder of rows.
-        checkpoint_folder: of the trained parts; those at hand unless given.
-
-    Returns:
-        The units that had to be computed.
-
-    Raises:
-        LabError: some units failed; the others are published all the same.
-    """
+    """Compute the units of `plan` that have no rows yet, language by language, as `rows.run` does."""
     computed, problems = list[Unit](), list[str]()
     for language in dict.fromkeys(unit.language for unit in wanted):
         study = study_of(preset_name, language, checkpoint_folder)
@@ -354,8 +336,7 @@ def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, An
             other = language_with(not has_recordings(study), study.preset)
             foreign = score.held_out(inputs["corpus.held_out"], "test", other)
             timbres = score.reference_timbres(chain, foreign, min(study.n_many, len(foreign)))
-            speakers = list(foreign.rows["voice"])[: len(timbres)]
-            prompts = replace(prompts, timbres=timbres, speakers=speakers)
+            prompts = replace(prompts, timbres=timbres, speakers=list(foreign.rows["voice"])[: len(timbres)])
         rows, codes, wave = prompts.say(lm, Manner(), unit.seed * 100, styles)
         hearings = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))(codes)
     errors = [
@@ -453,16 +434,9 @@ def settle(
 ) -> pd.DataFrame:
     """Dev figures, by judge A, of a method at every combination of rates: before any test sentence is said.
 
-    Trials lie in the cache; asked again they are read. Of what is empty or 0 the preset's is taken.
-
-    Args:
-        preset_name: `smoke` or `tiny`.
-        unit: which method, from which start.
-        lrs: rates of DPO.
-        sft_lrs: rates of SFT in a round.
-        sft_weights: weights of the SFT term beside DPO.
-        steps: of DGSA, and of DPO in a round.
-        rounds: of TDSC.
+    Rates `lrs` are of DPO, `sft_lrs` of SFT in a round; `sft_weights` are of the SFT term beside DPO. `steps`
+    are DGSA's, or DPO's in a round, `rounds` TDSC's. Of what is empty or 0 the preset's is taken. Trials lie
+    in the cache; asked again they are read.
     """
     if unit.method not in methods.METHODS or preset_name not in SCALES:
         raise LabError(

@@ -254,14 +254,11 @@ class Arm:
     @property
     def peak(self) -> int:
         """The interior point with the highest mean H_p on dev; the first where none is defined."""
-        dev = average(self._by_seed("h_dev"), 1)
+        dev = average(self.by_seed("h_dev"), 1)
         return 1 + int(np.where(np.isfinite(dev), dev, -np.inf)[1:-1].argmax())
 
-    def alphas(self) -> Floats:
-        """(k s) as reached."""
-        return self._by_seed("alpha")
-
-    def _by_seed(self, name: str) -> Floats:
+    def by_seed(self, name: str) -> Floats:
+        """(k s) of a column of the cells."""
         return rearrange(self.cells[name].to_numpy(np.float64), "(k s) -> k s", s=len(self.seeds))
 
 
@@ -357,12 +354,8 @@ def mixture_entropies(
 ) -> Measured:
     """H(p_α) in bits of half of the training speech, (k 1): every α from equally many tokens.
 
-    Args:
-        mixture: `kind`, `codes`.
-        real: the kind that is mixed with `synthetic`.
-        alphas: (k)
-        half: 0 or 1: the utterances at even or at odd places.
-        n_draws: of utterances.
+    `mixture` has `kind` and `codes`: `real` is mixed with `synthetic`. Half 0 has the utterances at even
+    places, half 1 those at odd ones; draws are of utterances.
     """
     kinds = [list(mixture.loc[mixture["kind"] == kind, "codes"])[half::2] for kind in (real, "synthetic")]
     n_tokens = min(sum(map(len, codes)) for codes in kinds)
@@ -419,7 +412,7 @@ def erosion_parts(results: Results, name: str) -> dict[str, list[Part]]:
     other = mixture_entropies(results.mixture, REAL[name], [0, best, 1], 1)
 
     def theory(x: Floats) -> Floats:
-        return np.interp(arm.alphas()[:, : x.shape[-1]], grid, curve)
+        return np.interp(arm.by_seed("alpha")[:, : x.shape[-1]], grid, curve)
 
     def falls(x: Floats, y: Floats) -> Any:
         x, y = (np.apply_along_axis(partial(half_fall, points), -1, average(side, -1)) for side in (x, y))

@@ -229,11 +229,7 @@ def premises(chain: Chain, language: str, dev: Corpus, test: Corpus, n: int) -> 
 def impressions(chain: Chain, wave: audio.Wave, text: str, reference: audio.Wave) -> dict[str, float]:
     """Nine numbers of one sound beside a recording of the same words: what to watch while a sound is broken.
 
-    Args:
-        chain: whose judges, tokenizer and speaker encoder listen.
-        wave: `(s,)` at 16 kHz.
-        text: what it should say.
-        reference: `(s,)` at 16 kHz; melodies are compared after DTW on the mel.
+    Both are `(s,)` at 16 kHz; melodies are compared after DTW on the mel.
     """
     sound, (mel, f0, energy) = torch.as_tensor(wave), features.extract(wave)
     reference_mel, reference_f0, _ = features.extract(reference)

@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.study import alignment, claims, scaling, tables
+from slmlab.study.tables import Section
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import memory_mib
 from slmlab.training.presets import preset
@@ -60,6 +60,7 @@ def write(folder: Path) -> Path:
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
     replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    rates, worst, networks = _of_the_run(summary, rows)
     how = (
         "trained anew, spoken and scored"
         if summary["fresh"]
@@ -74,16 +75,13 @@ def write(folder: Path) -> Path:
         "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
         "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
         "added.</p>",
-        "<h2>How well it is understood</h2>",
-        _rates(_stages(summary, "speak.")),
+        _section(rates),
         "<h2>Listen and look</h2>",
         *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
-        "<h2>Where it went wrong</h2>",
-        _worst(rows),
+        _section(worst),
         "<h2>The notebooks, executed</h2>",
         _notebooks(_stages(summary, "notebook.")),
-        "<h2>What was trained</h2>",
-        _networks(_stages(summary, "train.")),
+        _section(networks),
     ]
     parts = [tables.ledger(ledger)] if aligned else []
     if results:
@@ -162,31 +160,30 @@ def _stages(summary: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     return {name.removeprefix(kind): stage for name, stage in stages if name.startswith(kind)}
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{_safe(cell)}</th>" for cell in head)
-    rows = ["".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) for line in lines]
-    return f"<table><tr>{top}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-
-
-def _rates(stages: dict[str, dict[str, Any]]) -> str:
-    lines = []
-    for language, stage in stages.items():
-        figures = stage["metrics"]
-        rates = [f"{100 * figures[key]:.1f} %" for key in ("cer", "wer")]
-        sim = "–" if figures["sim"] is None else f"{figures['sim']:.2f}"
-        lines.append([languages.find(language).name, *rates, sim])
-    return _table(["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"], lines)
-
-
-def _worst(rows: list[dict[str, Any]], n: int = 6) -> str:
-    worst = sorted(rows, key=lambda row: -row["cer"])[:n]
-    lines = [[row["text"], row["heard"], f"{100 * row['cer']:.0f} %"] for row in worst]
-    return _table(["To be said", "Understood", "CER"], lines)
-
-
-def _networks(stages: dict[str, dict[str, Any]]) -> str:
-    lines = [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in stages.items()]
-    return _table(["Network", "Minutes of training"], lines)
+def _of_the_run(summary: dict[str, Any], rows: list[dict[str, Any]]) -> list[Section]:
+    """How well it is understood, where it went wrong, and what was trained."""
+    rates = []
+    for language, stage in _stages(summary, "speak.").items():
+        cer, wer, sim = (stage["metrics"][name] for name in ("cer", "wer", "sim"))
+        percents = [f"{100 * rate:.1f} %" for rate in (cer, wer)]
+        rates.append([languages.find(language).name, *percents, "–" if sim is None else f"{sim:.2f}"])
+    worst = sorted(rows, key=lambda row: -row["cer"])[:6]
+    trained = _stages(summary, "train.").items()
+    tables_of = {
+        "How well it is understood": (
+            ["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"],
+            rates,
+        ),
+        "Where it went wrong": (
+            ["To be said", "Understood", "CER"],
+            [[row["text"], row["heard"], f"{100 * row['cer']:.0f} %"] for row in worst],
+        ),
+        "What was trained": (
+            ["Network", "Minutes of training"],
+            [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in trained],
+        ),
+    }
+    return [Section(title, head=head, lines=lines) for title, (head, lines) in tables_of.items()]
 
 
 def _notebooks(stages: dict[str, dict[str, Any]]) -> str:
@@ -200,13 +197,16 @@ def _notebooks(stages: dict[str, dict[str, Any]]) -> str:
     return f"<ul>{lines}</ul>"
 
 
-def _section(part: tables.Section) -> str:
+def _section(part: Section) -> str:
     """A part of a study."""
     parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
     if part.picture:
         parts.append(f"<img alt='{_safe(part.picture.alt)}' src='{_data('image/png', part.picture.png())}'>")
     if part.lines:
-        parts.append(f"<div class='wide'>{_table(part.head, part.lines)}</div>")
+        top = "".join(f"<th>{_safe(cell)}</th>" for cell in part.head)
+        rows = ("".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) for line in part.lines)
+        table = f"<tr>{top}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows)
+        parts.append(f"<div class='wide'><table>{table}</table></div>")
     for name, path in part.sounds:
         player = f"<audio controls src='{_data('audio/flac', path.read_bytes())}'></audio>"
         parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,48 +30,32 @@ Folders = Mapping[str, Path]
 """Folders of finished stages by name."""
 
 
-class Job(Protocol):
-    """What a study computes once, a dataclass; its fields are columns of all its rows."""
-
-    @property
-    def name(self) -> str:
-        """For stages, files and messages; its last stage is `say.<name>`."""
-
-    @property
-    def table(self) -> str:
-        """How the names of its tables begin."""
-
-
-J = TypeVar("J", bound=Job)
-
-
 @dataclass(frozen=True)
-class Kind(Generic[J]):
-    """What sets the jobs of one study apart; every function takes the study's numbers first."""
+class Kind:
+    """What sets the jobs of one study apart; every function takes the study's numbers first.
 
-    job: type[J]
+    A job is a dataclass; its fields are columns of all its rows, its `name` is for stages (the last is
+    `say.<name>`), files and messages, and its `table` is how the names of its tables begin.
+    """
+
+    job: type[Any]
     """The dataclass of its jobs."""
     last: str
     """The table that is written last: a job with a row there is published."""
-    key: Callable[[Any, J], str]
+    key: Callable[[Any, Any], str]
     """A digest of all that a job's rows depend on."""
-    stages: Callable[[Any, Sequence[J]], list[Stage]]
+    stages: Callable[[Any, Sequence[Any]], list[Stage]]
     """All stages that jobs need."""
-    tables: Callable[[Any, J, Folders], dict[str, pd.DataFrame]]
+    tables: Callable[[Any, Any, Folders], dict[str, pd.DataFrame]]
     """The rows of a finished job by table."""
-    share: Callable[[Any, Sequence[J], Folders, Path], None]
+    share: Callable[[Any, Sequence[Any], Folders, Path], None]
     """Publishes what is no job's own: recordings, and sounds to listen to."""
 
 
-def run(kind: Kind[J], study: Any, wanted: Sequence[J], workers: int = 0, target: Path = RESULTS) -> list[J]:
+def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target: Path = RESULTS) -> list[Any]:
     """Compute the jobs that have no rows yet and publish those that finish, even when others fail.
 
-    Args:
-        kind: whose jobs.
-        study: its numbers.
-        wanted: jobs.
-        workers: processes side by side, a thread each; 0 takes one a core.
-        target: the folder of rows.
+    `workers` processes run side by side, a thread each; 0 takes one a core.
 
     Returns:
         The jobs that had to be computed.
@@ -95,10 +79,10 @@ def run(kind: Kind[J], study: Any, wanted: Sequence[J], workers: int = 0, target
     return missing
 
 
-def publish(kind: Kind[J], study: Any, jobs: Sequence[J], folders: Folders, target: Path) -> None:
+def publish(kind: Kind, study: Any, jobs: Sequence[Any], folders: Folders, target: Path) -> None:
     """Merge the rows of finished jobs into the tables of `target`."""
     finished = [job for job in jobs if (folders[f"say.{job.name}"] / DONE).exists()]
-    labels = [field.name for field in fields(kind.job)]  # type: ignore[arg-type]
+    labels = [field.name for field in fields(kind.job)]
     new: dict[str, list[pd.DataFrame]] = {}
     for job in finished:
         own = {"key": kind.key(study, job)} | {name: getattr(job, name) for name in labels}
@@ -110,7 +94,7 @@ def publish(kind: Kind[J], study: Any, jobs: Sequence[J], folders: Folders, targ
         kind.share(study, finished, folders, target)
 
 
-def _merge(kind: Kind[J], study: Any, new: list[pd.DataFrame], labels: list[str], path: Path) -> None:
+def _merge(kind: Kind, study: Any, new: list[pd.DataFrame], labels: list[str], path: Path) -> None:
     """Put new rows in place of old ones; rows of the study's language whose key is no longer current go.
 
     So the rows of two chains never mix: whoever trains anew begins the table anew.

@@ -208,14 +208,7 @@ def study_of(preset_name: str, folder: Path | None = None) -> Study:
 
 
 def plan(study: Study, arms: Sequence[str], seeds: Sequence[int], alphas: Sequence[float] = ()) -> list[Cell]:
-    """The cells asked for, seed by seed.
-
-    Args:
-        study: its points are used.
-        arms: names out of `ARMS`.
-        seeds: any numbers from 0 up.
-        alphas: some of the study's α instead of all; the data-budget arms have points of their own.
-    """
+    """The cells asked for, seed by seed, at all of the study's α or some; budget arms have other points."""
     unknown = [arm for arm in arms if arm not in ARMS] + [a for a in alphas if a not in study.alphas]
     if unknown or not arms or not seeds or min(seeds) < 0:
         raise LabError(
@@ -450,29 +443,18 @@ class Prompts:
     def say(
         self, lm: SpeechLM, manner: Manner, seed: int, styles: Sequence[Sequence[int]] = ()
     ) -> tuple[list[dict[str, Any]], list[list[int]], Tensor]:
-        """A model says the sentences.
-
-        Args:
-            lm: who speaks.
-            manner: temperature and noise.
-            seed: another seed, another reading.
-            styles: codes (t) in whose manner each is said; none is the plain manner.
+        """A model says the sentences, each in the style of codes (t) if any: another seed, another reading.
 
         Returns:
             A row of metrics for each sentence, its codes (t), and the wave (s) of the first.
         """
         sentences = self.recordings.rows.iloc[: len(self.timbres)]
         seeds = [1000 * seed + i for i in range(len(sentences))]
-        prompts = [
-            lm.prompt(text, language, style)
-            for text, language, style in zip(
-                sentences["spoken"], sentences["language"], styles or [()] * len(seeds), strict=True
-            )
-        ]
+        columns = (sentences["spoken"], sentences["language"], styles or [()] * len(seeds))
+        prompts = [lm.prompt(*sentence) for sentence in zip(*columns, strict=True)]
         codes = generate(lm, prompts, SamplingConfig(temperature=manner.temperature), seeds)
-        codes = [
-            noisy(row, manner.noise, lm.config.n_codes, i) or [0] for row, i in zip(codes, seeds, strict=True)
-        ]
+        share, n_codes = manner.noise, lm.config.n_codes
+        codes = [noisy(row, share, n_codes, i) or [0] for row, i in zip(codes, seeds, strict=True)]
         waves: list[Tensor] = []
         for start in range(0, len(codes), BATCH):
             part = slice(start, start + BATCH)

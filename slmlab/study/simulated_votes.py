@@ -26,14 +26,9 @@ LISTENERS, EACH = 12, 40
 
 
 def simulated(model: SpeechLM, jury: Jury, texts: Sequence[str], seed: int, folder: Path) -> list[Pair]:
-    """Pairs of a model's own samples, from the exported votes of simulated listeners.
+    """Pairs of a model's own samples, from the votes of simulated listeners; they are exported to `folder`.
 
-    Args:
-        model: says every text twice.
-        jury: its judge reads the melody from the tokens.
-        texts: to be said.
-        seed: of samples and listeners.
-        folder: where the votes and their export lie.
+    The jury's judge reads the melody from the tokens; `seed` is of samples and listeners.
     """
     table = folder / "preferences.parquet"
     if not table.exists():

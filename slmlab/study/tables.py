@@ -241,17 +241,12 @@ def scaling_cost(results: Results) -> Section:
 
 
 def alignment_sections(results: Aligned, spoken: Sequence[Path]) -> list[Section]:
-    """The alignment study from its comparisons to its cost; tables whose rows are missing are left out.
-
-    Args:
-        results: all its rows.
-        spoken: sound files of its systems.
-    """
+    """The alignment study from its comparisons to its cost; tables whose rows are missing are left out."""
     makers: list[Callable[[Aligned], Section]] = [
-        partial(methods, table=name) for name in ("table3", "table4", "table7", "table8")
+        *(partial(methods, table=name) for name in ("table3", "table4", "table7", "table8")),
+        *(by_alpha, plane, cloning, temperatures, rounds, votes, agreement),
+        *(lambda _: sounds(spoken), alignment_cost),
     ]
-    makers += [by_alpha, plane, cloning, temperatures, rounds, votes, agreement]
-    makers += [lambda _: sounds(spoken), alignment_cost]
     parts = []
     for make in makers:
         with suppress(NoRows):
