@@ -132,26 +132,35 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
 
 
-def from_plain(cls: type[C], values: Any, source: str) -> C:
-    """JSON values → a frozen dataclass: list → tuple, object → dataclass; fields must match exactly."""
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    given = set(values) if isinstance(values, dict) else set()
+def from_plain(cls: type[C], values: Any, source: str, lenient: bool = False) -> C:
+    """JSON values → a frozen dataclass: list → tuple, object → dataclass.
+
+    Fields must match exactly; `lenient` gives those that are missing their default, where they have one.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    given, names = set(values) if isinstance(values, dict) else set(), {field.name for field in fields}
+    if lenient:
+        names = {field.name for field in fields if field.name in given or _required(field)}
     if given != names:
         unlike = ", ".join(sorted(given ^ names))
         raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); make it again.")
     hints = typing.get_type_hints(cls)
-    return cls(**{name: _typed(hints[name], item, source) for name, item in values.items()})
+    return cls(**{name: _typed(hints[name], item, source, lenient) for name, item in values.items()})
 
 
-def _typed(hint: Any, value: Any, source: str) -> Any:
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+def _typed(hint: Any, value: Any, source: str, lenient: bool) -> Any:
     """One JSON value as its field's type; of a union, the first part that is not None."""
     parts = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in parts if part is not type(None))
-        return None if value is None else _typed(hint, value, source)
+        return None if value is None else _typed(hint, value, source, lenient)
     if dataclasses.is_dataclass(hint):
-        return from_plain(typing.cast("type[Any]", hint), value, source)
+        return from_plain(typing.cast("type[Any]", hint), value, source, lenient)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         parts = parts[:1] * len(value) if parts[-1:] == (...,) else parts
-        return tuple(_typed(part, item, source) for part, item in zip(parts, value, strict=True))
+        return tuple(_typed(part, item, source, lenient) for part, item in zip(parts, value, strict=True))
     return value

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -218,6 +219,16 @@ def test_a_newer_schema_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database, but long enough to look at " * 50)
     with pytest.raises(LabError, match="cannot be used"):
         Store(tmp_path / "text.db")
+
+
+def test_a_test_stored_before_a_setting_existed_has_its_default(tmp_path: Path) -> None:
+    """Votes of last year stay readable when a listening test gains a setting."""
+    old = Store(tmp_path / "votes.sqlite")
+    body = asdict(paper_test(3, 6))
+    del body["overlap"], body["rules"]
+    with old._writing():
+        old._append("study", "study", None, body)
+    assert old.test == paper_test(3, 6)
 
 
 def test_the_first_test_stays(store: Store) -> None:

@@ -151,7 +151,7 @@ class Store:
         row = self._db.execute("SELECT body FROM events WHERE key = 'study'").fetchone()
         if row is None:
             raise LabError(f"{self.path} holds no listening test yet: make one of a folder of systems first")
-        return from_plain(ListeningTest, json.loads(row[0]), str(self.path))
+        return from_plain(ListeningTest, json.loads(row[0]), str(self.path), lenient=True)
 
     @property
     def clips(self) -> Path:
