@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.errors import LabError
-from slmlab.models.lm import STYLE_TOKENS, SpeechLM
+from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
 
 T = TypeVar("T")
@@ -137,17 +137,34 @@ class _Weights:
         self.output = [piece.contiguous() for piece in output.chunk(PIECES, 1)]
         """`(d v)` in pieces of v, from <end> on, the last norm's gain folded in."""
         self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
-
-    def logits(self, x: Tensor) -> Tensor:
-        """`(b v)`: what follows, by the last block's `(b d)`."""
-        x = unit_rms(x)
-        return torch.cat([x @ piece for piece in self.output], 1)
+        self.columns = [
+            FusedBlock(*(matrix.mT if matrix.ndim == 2 else matrix for matrix in b)) for b in self.blocks
+        ]
+        """The same, transposed: what one token a row is multiplied by."""
 
 
 def _long_rows(matrix: Tensor) -> Tensor:
     """The same matrix with its longer side contiguous: a few rows are multiplied by it twice as fast."""
     tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
     return matrix.t().contiguous().t() if tall else matrix.contiguous()
+
+
+class _Buffers:
+    """Where one step of `b` rows writes its results; their views are made once, not at every step."""
+
+    def __init__(self, config: LMConfig, b: int, like: Tensor) -> None:
+        h, kv, e = config.heads, config.kv_heads, config.width // config.heads
+        self.qkv = like.new_empty(b, (h + 2 * kv) * e)
+        self.turning = torch.view_as_complex(self.qkv[:, : (h + kv) * e].unflatten(1, (h + kv, e // 2, 2)))
+        """`(b h p)`: q and k as pairs."""
+        self.q = self.qkv[:, : h * e].unflatten(1, (kv, h // kv, e))
+        """`(b kv h/kv e)`: heads that share keys are so many queries of one head."""
+        self.kv = self.qkv[:, h * e :].unflatten(1, (2, kv, e)).transpose(0, 1)
+        """`(2 b kv e)`: what is remembered."""
+        self.gate_up = like.new_empty(b, 2 * config.ffn)
+        self.gate, self.up = self.gate_up.chunk(2, 1)
+        self.logits = like.new_empty(b, config.vocabulary - config.end)
+        self.pieces = self.logits.chunk(PIECES, 1)
 
 
 class _Reader:
@@ -174,6 +191,7 @@ class _Reader:
         self.turns = rearrange(last, "b p -> b 1 p") * ahead
         """`(b room p)`: rotations of what follows the prompts."""
         self.logits = self._read_prompts(ids, lengths, turns, sources)
+        self.buffers = _Buffers(c, len(prompts), self.logits)
 
     def _read_prompts(self, ids: Tensor, lengths: Tensor, turns: Tensor, sources: Sequence[int]) -> Tensor:
         """Fill the memory of each row from the prompt that `sources` names; logits `(b v)` after it."""
@@ -190,29 +208,30 @@ class _Reader:
             if i == len(self.memory):  # of the last block, only what predicts is needed
                 x, attended = x[ends], attended[ends]
             x = block.finish(x, attended, fused)
-        return self.weights.logits(x)[sources]
+        x = unit_rms(x)
+        return torch.cat([x @ piece for piece in self.weights.output], 1)[sources]
 
     def read(self, ids: Tensor) -> None:
         """Read one more id a row, `(b)`.
 
         Plain views stand in for einops here, whose microseconds would be a tenth of the step.
         """
-        c, slot, self.filled = self.weights.model.config, self.filled, self.filled + 1
+        at, slot, self.filled = self.buffers, self.filled, self.filled + 1
         turn = self.turns[:, slot - self.start, None]
         mask = None if self.mask is None else self.mask[..., : self.filled]
         x = functional.embedding(ids, self.weights.table)
-        for fused, memory in zip(self.weights.blocks, self.memory[..., : self.filled, :], strict=True):
-            qkv = torch.addmm(fused.qkv_bias, unit_rms(x), fused.qkv.mT)
-            heads = qkv.unflatten(1, (-1, c.width // c.heads))
-            turning, v = heads.split([c.heads + c.kv_heads, c.kv_heads], 1)
-            torch.view_as_complex(turning.unflatten(2, (-1, 2))).mul_(turn)
-            memory[0, :, :, slot], memory[1, :, :, slot] = turning[:, c.heads :], v
-            q = turning[:, : c.heads].unflatten(1, (c.kv_heads, -1))  # heads that share keys are its queries
-            attended = functional.scaled_dot_product_attention(q, memory[0], memory[1], attn_mask=mask)
-            x = torch.addmm(x, attended.reshape(x.shape), fused.out.mT)
-            gate, up = torch.mm(unit_rms(x), fused.gate_up.mT).chunk(2, 1)
-            x = torch.addmm(x, functional.silu(gate).mul_(up), fused.down.mT)
-        self.logits = self.weights.logits(x)
+        for columns, memory in zip(self.weights.columns, self.memory[..., : self.filled, :], strict=True):
+            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=at.qkv)
+            at.turning.mul_(turn)
+            memory.select(3, slot).copy_(at.kv)
+            attended = functional.scaled_dot_product_attention(at.q, memory[0], memory[1], attn_mask=mask)
+            x = torch.addmm(x, attended.reshape(x.shape), columns.out)
+            torch.mm(unit_rms(x), columns.gate_up, out=at.gate_up)
+            x = torch.addmm(x, functional.silu(at.gate).mul_(at.up), columns.down)
+        x = unit_rms(x)
+        for piece, logits in zip(self.weights.output, at.pieces, strict=True):
+            torch.mm(x, piece, out=logits)
+        self.logits = at.logits
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in ascending order: they move up, and no second memory is needed."""
@@ -222,6 +241,7 @@ class _Reader:
         self.memory = self.memory[:, :, : len(rows)]
         self.turns, self.logits = self.turns[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
+        self.buffers = _Buffers(self.weights.model.config, len(rows), self.logits)
 
 
 @torch.inference_mode()
