@@ -36,36 +36,31 @@ Arrival = tuple[str, str, str, bytes | None]
 
 @dataclass(frozen=True)
 class Source:
-    """A public collection of recordings: name and settings of `data/sources/NAME.toml`."""
+    """A public collection of recordings, as `data/sources/NAME.toml` has it.
+
+    `sounds` and `transcripts` are patterns of paths at the `home`, and all that is ever taken; `form` is one
+    of FORMS. In a transcript `marker` begins a sentence, of which only the first was read, and characters to
+    `ignore` are no text; `texts` is sha256 of all, as lines of `name, tab, text`. The list's `sha256` is of
+    files that end in `suffix`, its `original` of the WAV file at the home.
+    """
 
     name: str
     language: str
     readers: dict[str, str]
-    """By code, who reads."""
     home: str
     commit: str
     sounds: str
-    """Pattern of the recordings' paths at the home, all WAV."""
     transcripts: str
-    """Pattern of the paths of what says what is read."""
     form: str
-    """How transcripts are found there, one of FORMS."""
     texts: str
-    """sha256 of all transcripts as they are kept, a line `name, tab, text` each."""
     leave_out: str
-    """What else lies at the home and is never taken."""
     licence: str
     copyright: str
     sentence: str
-    """What the home allows, in its words."""
     ships: bool
-    """Whether networks that have heard it may be passed on."""
     suffix: str = ".wav"
-    """Ending of the files that the list's `sha256` is of; its `original` is of those at the home."""
     marker: str = ""
-    """What a sentence begins with in a transcript; only the first was read."""
     ignore: str = ""
-    """Characters of transcripts that are no text."""
 
     @property
     def folder(self) -> Path:
