@@ -14,12 +14,7 @@ from slmlab.language import languages
 def wer(text: str, heard: str, language: str = "") -> float:
     """Word error rate of one utterance: edits a word of the text. Above 1 when more was heard than said.
 
-    Case and punctuation do not count.
-
-    Args:
-        text: what should have been said.
-        heard: what a recogniser heard.
-        language: whose cut into words counts (see `language.toml`); without one words stand between spaces.
+    Case and punctuation do not count. Without a language, words stand between spaces.
 
     Raises:
         LabError: the text holds no word.

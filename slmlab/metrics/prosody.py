@@ -52,13 +52,8 @@ def f0_spread(f0: ArrayLike) -> float:
 def f0_correlation(f0: ArrayLike, reference: ArrayLike, path: NDArray[np.int64]) -> float:
     """Pearson correlation of F0 with a reference's over aligned frames voiced in both (Table 2).
 
-    Args:
-        f0: (f)
-        reference: F0 of the reference, of any length.
-        path: (p 2), which frame goes with which; `align` makes it by DTW on the mel.
-
-    Returns:
-        −1 to 1; NaN when fewer than 5 steps are voiced in both or one melody does not move.
+    `path` (p 2) says which frame goes with which, see `align`. NaN when fewer than 5 steps are voiced in both
+    or one melody does not move.
     """
     ours, theirs = _both_voiced(f0, reference, path)
     return correlation(ours, theirs) if len(ours) >= FEWEST_VOICED else math.nan
@@ -74,10 +69,7 @@ def melody_entropy(f0: ArrayLike, smoothing: int = 9) -> float:
     """Bits of the melody in steps of a semitone, after a running median: an entropy that hears prosody only.
 
     H_p counts every token that differs, for whatever reason. This one hears pitch alone, and no slip that is
-    shorter than half of `smoothing` voiced frames (0.09 s) can move it.
-
-    Returns:
-        bits, 0 for a monotone; NaN below 5 voiced frames.
+    shorter than half of `smoothing` voiced frames (0.09 s) can move it. NaN below 5 voiced frames.
     """
 
     def bits(hertz: Floats) -> float:
@@ -143,12 +135,8 @@ def align(mel: ArrayLike, reference: ArrayLike) -> NDArray[np.int64]:
     The cost of a pair of frames is the Euclidean distance of their log-mels, each less its own sound's mean
     over time, so that the colour of a voice or a microphone does not steer it.
 
-    Args:
-        mel: log-mel (f m).
-        reference: log-mel (f m), of any length.
-
     Returns:
-        (p 2) pairs of frames, from (0, 0) to the last of both.
+        (p 2) pairs of frames of two log-mels (f m), from (0, 0) to the last of both.
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (mel, reference))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not len(a) or not len(b):
@@ -214,12 +202,8 @@ def expressivity_scores(
     Only utterances whose CER is at most `CLEAR` and whose voicing is confident should come here: broken
     speech looks lively.
 
-    Args:
-        utterances: to be scored; ingredients (n 4).
-        authentic: the speech whose mean is 0 and whose standard deviation is 1.
-
     Returns:
-        (n) one score an utterance, from the ingredients that are defined; NaN when none is.
+        (n) one score an utterance, from those of its ingredients (n 4) that are defined; NaN when none is.
     """
     if len(authentic) < 2:
         raise LabError(f"standardising needs 2 or more authentic utterances, found {len(authentic)}.")

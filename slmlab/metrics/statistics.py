@@ -70,10 +70,7 @@ def draws_of(n: int, draws: int = DRAWS, seed: int = 0) -> Places:
 
 
 def estimated(
-    value: float,
-    draws: ArrayLike,
-    moved: bool = False,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    value: float, draws: ArrayLike, moved: bool = False, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> Estimate:
     """An estimate from a statistic and its draws (d); draws in which it was not defined are left out.
 
@@ -97,9 +94,6 @@ def estimated(
 
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values of one family, adjusted so that the chance of any false discovery keeps its level (Holm 1979).
-
-    Args:
-        ps: (k) in any order.
 
     Returns:
         (k): the i-th smallest times k − i + 1, at least as large as those before it, at most 1.

@@ -89,9 +89,7 @@ def entropy(tokens: NDArray[np.int64]) -> float:
 def silence_codes(utterances: Sequence[Tokens], energies: Sequence[ArrayLike]) -> frozenset[int]:
     """The codes that mostly (more than half of the time) stand for pauses: what to `exclude` elsewhere.
 
-    Args:
-        utterances: token lists (t).
-        energies: energy (f) of each utterance in dB, f ≥ 2 t: two frames a token.
+    Energies (f) are in dB, two frames a token.
     """
     pauses, rows = [NO_TOKENS], [NO_TOKENS]
     for tokens, energy in zip(utterances, energies, strict=True):

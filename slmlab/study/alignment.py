@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
@@ -339,10 +338,8 @@ def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, An
             prompts = replace(prompts, timbres=timbres, speakers=list(foreign.rows["voice"])[: len(timbres)])
         rows, codes, wave = prompts.say(lm, Manner(), unit.seed * 100, styles)
         hearings = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]))(codes)
-    errors = [
-        scaling.count_words(row["text"], hearing.text, unit.language)[0]
-        for row, hearing in zip(rows, hearings, strict=True)
-    ]
+    heard = zip(rows, hearings, strict=True)
+    errors = [scaling.count_words(row["text"], each.text, unit.language)[0] for row, each in heard]
     pd.DataFrame(rows).assign(filter_errors=errors).to_parquet(folder / "rows.parquet", index=False)
     audio.write(folder / "test.wav", wave.numpy())
     return {} if unit.part == FOREIGN else scaling.entropies({"test": codes}, inputs)
@@ -353,15 +350,13 @@ def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: Folders) -> 
     ledger = tdsc.ledger(inputs[source_of(study, unit)]).reset_index(drop=True)
     chain = Chain(Path(study.checkpoints))
     last = ledger["round"] == ledger["round"].max()
-    texts = list(ledger.loc[last, "text"])
     with one_thread():
         judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "b")
         hearings = judge([list(codes) for codes in ledger.loc[last, "tokens"]])
     ledger = ledger.assign(passed=ledger["fate"].isin(tdsc.PASSED), tried=1, errors=0, words=0)
-    ledger.loc[last, ["errors", "words"]] = [
-        scaling.count_words(text, hearing.text, unit.language)
-        for text, hearing in zip(texts, hearings, strict=True)
-    ]
+    heard = zip(ledger.loc[last, "text"], hearings, strict=True)
+    counts = [scaling.count_words(text, each.text, unit.language) for text, each in heard]
+    ledger.loc[last, ["errors", "words"]] = counts
     for name in ("errors", "words"):
         ledger[f"passed_{name}"] = ledger[name] * ledger["passed"]
     sums = ["tried", "passed", "errors", "words", "passed_errors", "passed_words", "repetition"]
@@ -376,9 +371,7 @@ def _set_entropies(ledger: pd.DataFrame) -> dict[str, Any]:
     sets = {f"{t:g}": part for t, part in ledger.groupby("temperature")}
     sets["accepted"] = ledger[ledger["passed"]]
     codes = {
-        name: [
-            np.concatenate([[], *part.loc[part["place"] == i, "tokens"]]).astype(int).tolist() for i in places
-        ]
+        name: [[code for row in part.loc[part["place"] == i, "tokens"] for code in row] for i in places]
         for name, part in sets.items()
     }
     sizes = [sum(map(len, texts)) for texts in codes.values()]

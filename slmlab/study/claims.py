@@ -468,12 +468,10 @@ def entropy_parts(results: Results) -> dict[str, list[Part]]:
     rows = with_scores(results.rows[results.rows["arm"] == ENTROPY], results.recordings)
     n, paired = int(rows["sentence"].max()) + 1, pairs(rows)
     found: dict[str, list[Part]] = {}
-    for claim, name in zip(
-        "12345", ("f0_std", "f0_range", "energy_std", "f0_correlation", "f0_rmse"), strict=True
-    ):
-        used = paired[paired[name].notna()].assign(pairs=1.0)
-        side = "below" if name == "f0_rmse" else "above"
-        found[f"E{claim}"] = [Part(mean, (summed(used, name, "pairs", n),), side)]
+    for claim in declared():
+        for name, side in claim.measures.items() if claim.id[0] == "E" else ():
+            used = paired[paired[name].notna()].assign(pairs=1.0)
+            found[claim.id] = [Part(mean, (summed(used, name, "pairs", n),), side)]
     clean = rows[(rows["noise"] == 0) & rows["clear"] & rows["h_window"].notna() & rows["f0_spread"].notna()]
     groups = clean.groupby(["seed", "sentence", "temperature"])
     h, f = (clean[name] - groups[name].transform("mean") for name in ("h_window", "f0_spread"))
@@ -650,11 +648,9 @@ def judge(claim: Claim, parts: Sequence[Part]) -> dict[str, Any]:
     first = parts[0].estimate
     for_it, against = all_of([part.ps() for part in parts])
     sided = 1 if claim.direction == "within" or claim.margin else 2
-    low, high = first.interval()
     return {
         "estimate": first.value,
-        "low": low,
-        "high": high,
+        **dict(zip(("low", "high"), first.interval(), strict=True)),
         "by_seed": parts[0].by_seed(),
         "holds": for_it <= against,
         "p": min(1.0, sided * min(for_it, against)),
