@@ -238,6 +238,7 @@ def _fetch(arguments: Namespace) -> None:
 )
 def _import(arguments: Namespace) -> None:
     from slmlab import files
+    from slmlab.corpus.build import SETTINGS
     from slmlab.corpus.imports import FORMS, ImportSpec, bring_in
 
     name, form = arguments.name or arguments.folder.resolve().name, arguments.form
@@ -247,10 +248,9 @@ def _import(arguments: Namespace) -> None:
     target = arguments.out or files.CACHE / "imported" / name
     if target.exists() and not arguments.replace:
         raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
-    imported = bring_in(FORMS[form](arguments.folder), spec, target)
-    for path, reason in imported.skipped:
-        print(f"skipped: {path}: {reason}")
-    corpus = imported.corpus
+    corpus = bring_in(FORMS[form](arguments.folder), spec, target)
+    for clip in files.read_json(target / SETTINGS)["skipped"]:
+        print(f"skipped: {clip['file']}: {clip['reason']}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
     print(f"next: slmlab train {arguments.language} --recordings {target}")
 

@@ -37,7 +37,9 @@ def read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise LabError(f"{file} cannot be read ({error.strerror}): give another file") from None
+        is_gone = isinstance(error, FileNotFoundError)
+        reason = "does not exist" if is_gone else f"cannot be read ({error.strerror})"
+        raise LabError(f"{file} {reason}: give another file") from None
     except UnicodeDecodeError as error:
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         raise LabError(f"{file}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8") from None

@@ -89,7 +89,7 @@ def test_a_file_that_is_no_manifest_is_named(tmp_path: Path):
     with pytest.raises(LabError, match="does not exist"):
         manifest.read(tmp_path / "none.parquet")
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(LabError, match="not a readable Parquet file"):
+    with pytest.raises(LabError, match="is no readable table"):
         manifest.read(tmp_path / "m.parquet")
 
 

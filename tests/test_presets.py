@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from slmlab.corpus.imports import Clip, Collection, ImportSpec
+from slmlab.corpus.imports import Clip, ImportSpec
 from slmlab.errors import LabError
 from slmlab.models.lm import SpeechLM
 from slmlab.training import recipes
@@ -68,7 +68,7 @@ def test_base_speaks_with_118_million_parameters() -> None:
 
 def test_presets_that_need_recordings_name_the_folder() -> None:
     chain = preset("base")
-    collections = [spec for group in chain.corpora.values() for spec in group if isinstance(spec, Collection)]
+    collections = [spec for group in chain.corpora.values() for spec in group if isinstance(spec, ImportSpec)]
     assert {spec.language for spec in collections} == {"vi", "sw", "es", "it", "id", "tr"}
     planned = recipes.stages(chain)
     assert {"corpus.parts", "tokenizer", "lm.vi", "lm.sw"} <= {stage.name for stage in planned}
@@ -80,10 +80,10 @@ def test_presets_that_need_recordings_name_the_folder() -> None:
 def test_who_hears_what_is_divided_by_speakers_and_sentences(tmp_path: Path) -> None:
     rows = [f"speaker{i % 50:02d}\tx.mp3\tsentence {i}" for i in range(400)]
     (tmp_path / "validated.tsv").write_text("\n".join(["client_id\tpath\tsentence", *rows]) + "\n")
-    spec = ImportSpec("mine", "sw", consent="CC0")
+    spec = ImportSpec("mine", "sw", consent="CC0", folder=str(tmp_path))
 
     def heard(splits: tuple[str, ...], thirds: tuple[int, ...]) -> list[Clip]:
-        return Collection(spec, str(tmp_path), splits=splits, thirds=thirds).clips()
+        return dataclasses.replace(spec, splits=splits, thirds=thirds).clips()
 
     learnt = [heard(("lm",), (third,)) for third in range(3)]
     assert all(len(clips) > 50 for clips in learnt)
@@ -98,7 +98,7 @@ def test_who_hears_what_is_divided_by_speakers_and_sentences(tmp_path: Path) -> 
 
 
 def test_a_changed_collection_is_noticed(tmp_path: Path) -> None:
-    collection = Collection(ImportSpec("mine", "sw", consent="CC0"), str(tmp_path / "sw"))
+    collection = ImportSpec("mine", "sw", consent="CC0", folder=str(tmp_path / "sw"))
     assert collection.content() == []
     (tmp_path / "sw" / "clips").mkdir(parents=True)
     (tmp_path / "sw" / "clips" / "x.mp3").write_bytes(b"abc")

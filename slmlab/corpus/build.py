@@ -37,12 +37,14 @@ from slmlab.corpus.prosody import Prosody, of_kind, transcribe
 from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.errors import LabError
 from slmlab.files import digest, from_plain, read_json, write_json, writing
-from slmlab.language.sentences import from_file, sentences
+from slmlab.language.sentences import from_file, sentences, stream
 from slmlab.sound import SAMPLE_RATE, audio, features
 from slmlab.sound.audio import Wave
 
 Row = dict[str, Any]
 """A row of the manifest."""
+Sound = dict[str, NDArray[Any]]
+"""One utterance: wave (s) int16 at 16 kHz, mel (f m) float16, f0 (f) Hz, 0 where unvoiced, energy (f) dB."""
 FORMAT = 1
 """Counts up when the same settings begin to give another corpus."""
 CHUNK = 4
@@ -100,34 +102,15 @@ class CorpusSpec:
 
 
 @dataclass(frozen=True)
-class Sound:
-    """One utterance's samples and features."""
-
-    wave: NDArray[np.int16]
-    """(s) at 16 kHz."""
-    mel: NDArray[np.float16]
-    """(f m)"""
-    f0: NDArray[np.float32]
-    """(f) Hz, 0 where unvoiced."""
-    energy: NDArray[np.float32]
-    """(f) dB."""
-
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return len(self.wave) / SAMPLE_RATE
-
-
-@dataclass(frozen=True)
 class Corpus:
-    """A corpus in memory: its manifest and its features."""
+    """A corpus in memory: its manifest, whose row i is utterance i, and its features.
+
+    mel (F m) float16, f0 (F), energy (F), offsets (N+1); wave (S) int16 and wave_offsets (N+1) if kept.
+    """
 
     folder: Path
-    """Where it lies."""
     rows: pd.DataFrame
-    """The manifest; row i is utterance i."""
     tensors: dict[str, Tensor]
-    """mel (F m) float16, f0 (F), energy (F), offsets (N+1); wave (S) int16 and wave_offsets (N+1) if kept."""
 
     @staticmethod
     def load(folder: str | Path) -> "Corpus":
@@ -185,10 +168,7 @@ class Corpus:
 def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
     """Make a corpus, or load it when the folder holds one of the same settings.
 
-    Args:
-        spec: what is wanted.
-        folder: where; a corpus of other settings there is replaced once the new one is whole.
-        workers: processes that speak.
+    A corpus of other settings is replaced once the new one is whole. `workers` are processes that speak.
     """
     if workers < 1:
         raise LabError(f"Corpus '{spec.name}': {workers} processes cannot work, give 1 or more.")
@@ -210,12 +190,13 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
         for row, sound in spoken:
             rows.append(row)
             sounds.append(sound)
-            done += sound.seconds if unit == "s" else 1
+            done += _seconds(sound) if unit == "s" else 1
             bar.update(min(done, wanted) - bar.n)
             if done >= wanted:
                 break
     if done < wanted:
-        raise LabError(f"{spec.lines} holds {done:.0f} s of speech, expected {wanted:.0f} s: ask for less.")
+        source = spec.lines or f"{spec.language}, split '{spec.split}',"
+        raise LabError(f"{source} holds {done:.0f} s of speech, expected {wanted:.0f} s: ask for less.")
     save(folder, rows, sounds, spec.keep_wave, {"digest": spec.digest(), "spec": asdict(spec)})
     return Corpus.load(folder)
 
@@ -225,18 +206,21 @@ def save(
 ) -> None:
     """Write a corpus's folder, whole or not at all; replaces a corpus, but no folder of another kind.
 
-    Args:
-        rows: of the manifest; their `seconds` and `sha256` come from the sounds.
+    The rows' `seconds` and `sha256` come from the sounds.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
         raise LabError(f"{folder} holds files that are no corpus: choose another folder, or empty it.")
-    lengths = [{"seconds": s.seconds, "sha256": checksum(s.wave)} for s in sounds]
-    table = manifest.table([row | length for row, length in zip(rows, lengths, strict=True)])
+    table = manifest.table(
+        [
+            row | {"seconds": _seconds(sound), "sha256": checksum(sound["wave"])}
+            for row, sound in zip(rows, sounds, strict=True)
+        ]
+    )
     names = ("mel", "f0", "energy", "wave") if keep_wave else ("mel", "f0", "energy")
-    tensors = {n: torch.from_numpy(np.concatenate([getattr(s, n) for s in sounds])) for n in names}
-    tensors["offsets"] = _offsets([s.f0 for s in sounds])
+    tensors = {n: torch.from_numpy(np.concatenate([s[n] for s in sounds])) for n in names}
+    tensors["offsets"] = _offsets([s["f0"] for s in sounds])
     if keep_wave:
-        tensors["wave_offsets"] = _offsets([s.wave for s in sounds])
+        tensors["wave_offsets"] = _offsets([s["wave"] for s in sounds])
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -254,7 +238,8 @@ def sound_of(wave: Wave) -> Sound:
     """Samples as they are stored, and the features of these: what is made again tomorrow has the same."""
     samples = audio.to_pcm(wave)
     mel, f0, energy = features.extract(audio.from_pcm(samples))
-    return Sound(samples, mel.half().numpy(), f0.float().numpy(), energy.float().numpy())
+    tensors = {"mel": mel.half(), "f0": f0.float(), "energy": energy.float()}
+    return {"wave": samples} | {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def recorded_wave(path: str | Path, max_seconds: float | None = None) -> Wave:
@@ -306,18 +291,14 @@ def _rows(spec: CorpusSpec) -> Iterator[Row]:
 
 def _texts(spec: CorpusSpec) -> Iterator[str]:
     """Sentences in order. The first n sentences of a split are also the first n of any larger number."""
-    if spec.lines is not None:
-        lines = from_file(spec.lines, spec.language)
-        if (spec.n or 0) > len(lines):
-            raise LabError(
-                f"{spec.lines} has {len(lines)} sentences, {spec.n} were asked for: ask for fewer."
-            )
-        yield from lines
-        return
-    given, size = 0, spec.n or round(60 * (spec.minutes or 0) / USUAL_SECONDS) + 1
-    while True:
-        yield from sentences(spec.language, spec.split, size, spec.seed)[given:]
-        given, size = size, size + size // 2 + CHUNK
+    if spec.lines is None and spec.n is None:
+        return stream(spec.language, spec.split, spec.seed)
+    if spec.lines is None:
+        return iter(sentences(spec.language, spec.split, spec.n or 0, spec.seed))
+    lines = from_file(spec.lines, spec.language)
+    if (spec.n or 0) > len(lines):
+        raise LabError(f"{spec.lines} has {len(lines)} sentences, {spec.n} were asked for: ask for fewer.")
+    return iter(lines)
 
 
 def _seed(spec: CorpusSpec, i: int, purpose: str) -> int:
@@ -369,6 +350,10 @@ def _wave(row: Row) -> Wave:
         return speak(row["spoken"], row["language"], voice, prosody, int(row["seed"]), params["engine"])
     except LabError as error:
         raise LabError(f"{name}: {error}") from error
+
+
+def _seconds(sound: Sound) -> float:
+    return len(sound["wave"]) / SAMPLE_RATE
 
 
 def _again(row: Row, folder: Path) -> Wave:

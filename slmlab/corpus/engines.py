@@ -48,7 +48,7 @@ class Engine(Protocol):
     """Product and version, as the manifest keeps it."""
 
     def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
-        """A planned sentence as a clean 16 kHz wave (s); equal arguments give equal samples.
+        """A planned sentence as a clean 16 kHz wave (s), the same of equal arguments.
 
         `width` is `Prosody.range`. LabError when the engine does not have the language.
         """
@@ -58,18 +58,10 @@ class Engine(Protocol):
 def speak(
     text: str, language: str, voice: Voice, prosody: Prosody, seed: int, engine: str = "espeak-ng"
 ) -> Wave:
-    """One sentence, performed and recorded as `prosody` says.
+    """One sentence, performed and recorded as `prosody` says: (s) at 16 kHz.
 
-    Args:
-        text: in the language's usual spelling.
-        language: code such as `vi`.
-        voice: who speaks.
-        prosody: how it is performed, and what the recording adds.
-        seed: decides everything that is left to chance.
-        engine: name of what speaks, as `engine_of` knows it.
-
-    Returns:
-        the wave (s) at 16 kHz; clean speech lies at -23 dB, with at most 0.15 s of silence on either side.
+    Clean speech lies at -23 dB, with at most 0.15 s of silence on either side. The seed decides everything
+    that is left to chance; `engine` is a name that `engine_of` knows.
     """
     words = plan(text, language, prosody, seed)
     wave = engine_of(engine).say(words, language, voice, prosody.range, seed)
@@ -184,19 +176,14 @@ class Mms:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise LabError(
-                f"{folder} holds no MMS-TTS model (no config.json): download one, such as "
-                f"facebook/mms-tts-lao."
-            )
+            raise LabError(f"{folder} holds no MMS-TTS model: download one, such as facebook/mms-tts-lao.")
         from transformers import VitsModel, VitsTokenizer
 
         try:
             self._tokenizer = VitsTokenizer.from_pretrained(folder)
             self._model = VitsModel.from_pretrained(folder).eval()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(
-                f"{folder} could not be loaded as an MMS-TTS model ({error}): download it again."
-            ) from error
+            raise LabError(f"{folder} is no whole MMS-TTS model ({error}): download it again.") from error
         self.name = f"mms {folder.name}"
 
     def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
@@ -257,10 +244,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {"": str, "numbered pinyin": number
 def _commands(words: Plan, language: str, voice: Voice, width: float) -> str:
     """A plan as espeak-ng reads it: before each word, commands in its own units; pauses as SSML breaks.
 
-    Pitch 50 is the voice's and 50 units are an octave, range 50 is usual, speed is in words a minute,
-    loudness up to 200. Not SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words
-    (in 5 % of ours more than half of the sound), and at the end of `speak` it goes back to the language's own
-    voice, too early.
+    Pitch 50 is the voice's and 50 units are an octave; range 50 is usual; speed is in words a minute. Not
+    SSML's `prosody`: of many such elements in a sentence espeak-ng 1.52 loses words (in 5 % of ours more than
+    half of the sound), and at the end of `speak` it goes back to the language's own voice, too early.
     """
     width_units = min(round(50 * width), 99)
     respell = SPELLINGS[languages.find(language).respell]

@@ -1,9 +1,8 @@
 """People's recordings become a corpus: LJSpeech folders, Common Voice folders, and plain folders of sound and
 text.
 
-A broken file does not stop an import: it is skipped and listed with the reason, in the result and in
-`corpus.json`. The recordings stay where they are; the manifest points to them and keeps under what terms they
-may be used.
+A broken file does not stop an import: it is skipped and listed with the reason in `corpus.json`. The
+recordings stay where they are; the manifest points to them and keeps under what terms they may be used.
 """
 
 import csv
@@ -19,8 +18,9 @@ from tqdm.auto import tqdm
 from slmlab.corpus import manifest
 from slmlab.corpus.build import MANIFEST, Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.errors import LabError
-from slmlab.files import fraction
+from slmlab.files import fraction, read_text
 from slmlab.language import languages
+from slmlab.language.sentences import share_of
 from slmlab.language.text import alphabet_of
 from slmlab.sound.audio import SOUNDS, is_generated
 
@@ -28,81 +28,48 @@ RECORDED = "recordings.tsv"
 """The table that the Record tab keeps beside its recordings, and `slmlab fetch` too."""
 COLUMNS = ("text", "speaker", "consent", "split")
 """What it says of each file; the last is not always there."""
-SPLITS = {"lm": 0.85, "dev": 0.05, "test": 0.10}
-"""Shares of the sentences when an import chooses the splits itself."""
-
-
-@dataclass(frozen=True)
-class ImportSpec:
-    """What is known about a collection of recordings."""
-
-    name: str
-    """Its name, and the beginning of its utterances' ids."""
-    language: str
-    """Code of the language spoken."""
-    consent: str
-    """Under what terms the recordings may be used, where they do not say it themselves: a licence, or who
-    agreed to what and when.
-    """
-    split: str | None = None
-    """The one split of all rows; None leaves it to the collection, or to a hash of each sentence."""
-    keep_wave: bool = False
-    """Store the samples too; without them the recordings must stay where they are."""
-    max_seconds: float = 30.0
-    """Longer recordings are skipped."""
+SPLITS = {"lm": 85, "dev": 5, "test": 10}
+"""Of a hundred sentences, when an import chooses the splits itself."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording and what is said in it."""
+    """One recording, its transcript (empty if there is none), and who speaks.
+
+    `consent` and `split` tell how this one may be used and where it belongs, if the collection does.
+    """
 
     path: Path
-    """The sound file."""
     text: str
-    """Its transcript; empty if there is none."""
     speaker: str
-    """Who speaks."""
     consent: str = ""
-    """Under what terms this one may be used, where the collection says so."""
     split: str = ""
-    """The split that the collection puts it into, where it does."""
 
 
-@dataclass(frozen=True)
-class Imported:
-    """The corpus made, and what did not come along."""
-
-    corpus: Corpus
-    """What could be used."""
-    skipped: tuple[tuple[str, str], ...]
-    """File and reason."""
+def _lines(path: Path) -> list[str]:
+    return [line for line in read_text(path).splitlines() if line.strip()]
 
 
 def ljspeech(folder: str | Path) -> list[Clip]:
     """The recordings of a folder like LJSpeech: `metadata.csv` of `id|text|text in words`, and
     `wavs/id.wav`.
     """
-    folder = Path(folder)
-    found = []
-    for i, line in enumerate(_lines(folder / "metadata.csv"), start=1):
-        fields = line.split("|")
-        if len(fields) < 2:
+    folder, table = Path(folder), Path(folder) / "metadata.csv"
+    rows = [line.split("|") for line in _lines(table)]
+    for i, row in enumerate(rows, start=1):
+        if len(row) < 2:
             raise LabError(
-                f"{folder / 'metadata.csv'}, line {i}: found {len(fields)} field, expected id|text or "
-                "id|text|text in words, with bars between."
+                f"{table}, line {i}: found {len(row)} field, expected id|text or id|text|text in words, with "
+                "bars between."
             )
-        found.append(Clip(folder / "wavs" / f"{fields[0]}.wav", fields[-1].strip(), "reader"))
-    return found
+    return [Clip(folder / "wavs" / f"{row[0]}.wav", row[-1].strip(), "reader") for row in rows]
 
 
 def common_voice(folder: str | Path, part: str = "validated") -> list[Clip]:
     """The recordings of a Common Voice folder: `part`.tsv with client_id, path and sentence, and `clips/`."""
-    folder = Path(folder)
-    path = folder / f"{part}.tsv"
-    rows = _rows(path, ("client_id", "path", "sentence"))
     return [
-        Clip(folder / "clips" / row["path"], (row["sentence"] or "").strip(), f"cv-{row['client_id'][:12]}")
-        for row in rows
+        Clip(Path(folder) / "clips" / row["path"], row["sentence"].strip(), f"cv-{row['client_id'][:12]}")
+        for row in _rows(Path(folder) / f"{part}.tsv", ("client_id", "path", "sentence"))
     ]
 
 
@@ -129,13 +96,12 @@ def plain(folder: str | Path) -> list[Clip]:
             Clip(folder / row["file"], *(row.get(name, "").strip() for name in COLUMNS))
             for row in _rows(folder / RECORDED, ("file", *COLUMNS[:-1]))
         ]
-    found = []
+    clips = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS):
-        transcript = path.with_suffix(".txt")
+        transcript, place = path.with_suffix(".txt"), path.parent.relative_to(folder).as_posix()
         text = " ".join(_lines(transcript)) if transcript.is_file() else ""
-        place = path.parent.relative_to(folder).as_posix()
-        found.append(Clip(path, text.strip(), "speaker" if place == "." else place))
-    return found
+        clips.append(Clip(path, text.strip(), "speaker" if place == "." else place))
+    return clips
 
 
 FORMS: dict[str, Callable[[str | Path], list[Clip]]] = {
@@ -147,13 +113,25 @@ FORMS: dict[str, Callable[[str | Path], list[Clip]]] = {
 
 
 @dataclass(frozen=True)
-class Collection:
-    """A folder of recordings of which some become a corpus: settings, so that a preset can hold it."""
+class ImportSpec:
+    """What is known about a collection of recordings, and which of them become a corpus."""
 
-    spec: ImportSpec
-    """What is known about it."""
-    folder: str
-    """Where it lies."""
+    name: str
+    """Its name, and the beginning of its utterances' ids."""
+    language: str
+    """Code of the language spoken."""
+    consent: str
+    """Under what terms the recordings may be used, where they do not say it themselves: a licence, or who
+    agreed to what and when.
+    """
+    split: str | None = None
+    """The one split of all rows; None leaves it to the collection, or to a hash of each sentence."""
+    keep_wave: bool = False
+    """Store the samples too; without them the recordings must stay where they are."""
+    max_seconds: float = 30.0
+    """Longer recordings are skipped."""
+    folder: str = ""
+    """Where they lie, for `clips`."""
     form: str = "common_voice"
     """One of FORMS."""
     splits: tuple[str, ...] = ("lm",)
@@ -161,20 +139,10 @@ class Collection:
     thirds: tuple[int, ...] = (0, 1, 2)
     """Only speakers that fall into these thirds, so that networks can have speakers of their own."""
 
-    @property
-    def name(self) -> str:
-        """Of the corpus."""
-        return self.spec.name
-
-    @property
-    def language(self) -> str:
-        """Of the speech."""
-        return self.spec.language
-
     def clips(self) -> list[Clip]:
-        """The recordings that are wanted; LabError says what the folder lacks."""
+        """The recordings in the folder that are wanted; LabError says what it lacks."""
         every = FORMS[self.form](self.folder)
-        return [c for c in every if _split(c) in self.splits and _third(c.speaker) in self.thirds]
+        return [c for c in every if _split(c) in self.splits and int(3 * fraction(c.speaker)) in self.thirds]
 
     def content(self) -> list[tuple[str, int]]:
         """Files and their sizes, by which a change is noticed; none where there is no such folder."""
@@ -185,12 +153,10 @@ class Collection:
 
 @dataclass(frozen=True)
 class Share:
-    """Utterances of a corpus that is there already, such as one that `slmlab import` made."""
+    """Utterances, of some splits, of a corpus that is there already, such as what `slmlab import` made."""
 
     folder: str
-    """The corpus."""
     splits: tuple[str, ...] = ("lm",)
-    """Utterances of these splits."""
     keep_wave: bool = False
     """Store the samples too."""
 
@@ -227,16 +193,10 @@ def take(share: Share, folder: Path) -> Corpus:
     return Corpus.load(folder)
 
 
-def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Imported:
-    """Make a corpus of recordings; what cannot be used is skipped and listed.
+def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
+    """Make a corpus of recordings; what cannot be used is skipped and listed in its `corpus.json`.
 
-    Args:
-        clips: from `ljspeech`, `common_voice` or `plain`.
-        spec: what is known about them.
-        folder: where the corpus goes.
-
-    Raises:
-        LabError: no recording can be used, or the language or consent is missing.
+    LabError: no recording can be used, or the language or consent is missing.
     """
     languages.find(spec.language)
     if not spec.consent.strip() and not (clips and all(clip.consent for clip in clips)):
@@ -247,30 +207,23 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Importe
     alphabet = alphabet_of([spec.language])
     rows: list[dict[str, Any]] = []
     sounds: list[Sound] = []
-    skipped: list[tuple[str, str]] = []
+    skipped: list[dict[str, str]] = []
     for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file", disable=None)):
         try:
-            alphabet.encode_spoken(_transcript(clip), spec.language)
+            if not clip.text:
+                raise LabError(f"{clip.path} has no transcript: write what is said in it.")
+            alphabet.encode_spoken(clip.text, spec.language)
             if is_generated(clip.path):
                 raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
-            sound = sound_of(recorded_wave(clip.path, spec.max_seconds))
+            sounds.append(sound_of(recorded_wave(clip.path, spec.max_seconds)))
+            rows.append(_row(spec, i, clip))
         except LabError as error:
-            skipped.append((str(clip.path), str(error)))
-            continue
-        rows.append(_row(spec, i, clip))
-        sounds.append(sound)
+            skipped.append({"file": str(clip.path), "reason": str(error)})
     if not rows:
-        first = f"; the first: {skipped[0][1]}" if skipped else ""
+        first = f"; the first: {skipped[0]['reason']}" if skipped else ""
         raise LabError(f"Import '{spec.name}': none of {len(clips)} recordings can be used{first}")
-    settings = {"spec": asdict(spec), "skipped": [{"file": f, "reason": r} for f, r in skipped]}
-    save(Path(folder), rows, sounds, spec.keep_wave, settings)
-    return Imported(Corpus.load(folder), tuple(skipped))
-
-
-def _transcript(clip: Clip) -> str:
-    if not clip.text:
-        raise LabError(f"{clip.path} has no transcript: write what is said in it.")
-    return clip.text
+    save(Path(folder), rows, sounds, spec.keep_wave, {"spec": asdict(spec), "skipped": skipped})
+    return Corpus.load(folder)
 
 
 def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
@@ -293,28 +246,4 @@ def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:
 
 def _split(clip: Clip) -> str:
     """What the collection says, or by the sentence's hash: whoever reads it, it stays on one side."""
-    if clip.split:
-        return clip.split
-    point = fraction(clip.text)
-    for split, share in SPLITS.items():
-        point -= share
-        if point < 0:
-            return split
-    return next(iter(SPLITS))
-
-
-def _third(speaker: str) -> int:
-    """0, 1 or 2 by a hash of who speaks."""
-    return int(3 * fraction(speaker))
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not blank."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise LabError(f"{path} does not exist: is {path.parent} the right folder?") from None
-    except UnicodeDecodeError as error:
-        raise LabError(
-            f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8."
-        ) from None
+    return clip.split or share_of(clip.text, SPLITS)

@@ -70,15 +70,20 @@ def write(rows: pd.DataFrame, path: str | Path) -> None:
         pq.write_table(pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False), part)
 
 
+def read_table(path: Path, remedy: str) -> pa.Table:
+    """The table in a Parquet file; LabError where there is none, with what to do."""
+    if not path.is_file():
+        raise LabError(f"{path} does not exist: {remedy}.")
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LabError(f"{path} is no readable table ({error}): {remedy}.") from error
+
+
 def read(path: str | Path) -> pd.DataFrame:
     """The checked rows of a manifest; LabError names the file and what is wrong in it."""
     path = Path(path)
-    if not path.is_file():
-        raise LabError(f"{path} does not exist: build or import the corpus first.")
-    try:
-        content = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LabError(f"{path} is not a readable Parquet file ({error}): build the corpus again.") from error
+    content = read_table(path, "build or import the corpus again")
     if missing := [name for name in REQUIRED if name not in content.column_names]:
         raise LabError(
             f"{path} lacks the columns {', '.join(missing)}: it is no manifest, or an older one; build again."

@@ -5,6 +5,7 @@ utterances of a smaller one and adds to them, so that the points of a sweep diff
 addition.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +20,15 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which rows of an authentic and of a synthetic manifest are trained on."""
+    """Which rows of an authentic and of a synthetic manifest are trained on, ascending; and hours in all.
+
+    `alpha` is what was reached: utterances are whole, so it may miss the wish by half an utterance.
+    """
 
     authentic: Rows
-    """Places in the authentic manifest, ascending."""
     synthetic: Rows
-    """Places in the synthetic manifest, ascending."""
     alpha: float
-    """What was reached; utterances are whole, so it may miss the wish by half an utterance."""
     hours: float
-    """Speech in all."""
 
 
 def mix(
@@ -36,16 +36,8 @@ def mix(
 ) -> Mixture:
     """Choose utterances so that the wanted share of the hours is synthetic.
 
-    Args:
-        authentic: a manifest's rows, with `seconds`.
-        synthetic: the same of the synthetic speech.
-        alpha: wanted share, 0 to 1.
-        seed: decides which utterances come first.
-        hours: speech wanted in all; without it every authentic utterance is taken (alpha must then be below
-            1).
-
-    Raises:
-        LabError: alpha is no share, or there is not enough speech.
+    Without `hours`, the speech wanted in all, every authentic utterance is taken; alpha must then be below
+    1. LabError where alpha is no share, or there is not enough speech.
     """
     if not 0 <= alpha <= 1:
         raise LabError(f"alpha is a share of the hours: found {alpha}, expected 0 to 1.")
@@ -71,7 +63,7 @@ def quality_filter(
     """Keep what a recogniser understands, of natural length, without loops (the paper's §7).
 
     Args:
-        rows: a manifest with the scores `wer`, `heard` and `duration_ratio` filled in, and `text`, `engine`.
+        rows: a manifest with the scores `wer`, `heard` and `duration_ratio` filled in.
         max_wer: rows must stay below it.
         duration: bounds of the duration ratio, both allowed.
 
@@ -113,11 +105,8 @@ def balanced(rows: pd.DataFrame, kept: NDArray[np.bool_], seed: int) -> NDArray[
 def duration_ratios(rows: pd.DataFrame, reference: pd.DataFrame) -> NDArray[np.float64]:
     """Seconds of each row over those expected for its text.
 
-    Expected is a line a + b · letters, fitted by least squares for each language on trusted speech.
-
-    Args:
-        rows: `language`, `text`, `seconds`.
-        reference: the same columns of trusted speech, at least two lengths of text in each language.
+    Expected is a line a + b · letters, fitted by least squares for each language on trusted speech, the
+    `reference`, which needs texts of two lengths or more in each.
     """
     ratios = np.empty(len(rows))
     languages = rows["language"].to_numpy()
@@ -138,20 +127,11 @@ def duration_ratios(rows: pd.DataFrame, reference: pd.DataFrame) -> NDArray[np.f
 
 def loops(heard: str, text: str, language: str = "", times: int = 3, longest: int = 4) -> bool:
     """Whether up to `longest` words are heard `times` times in a row without the text doing so."""
-    return _most_repeats(heard, language, longest) >= times > _most_repeats(text, language, longest)
-
-
-def _most_repeats(text: str, language: str, longest: int) -> int:
-    """How often in a row one phrase of up to `longest` words stands in a text."""
-    words = words_of(text, language)
-    most = min(len(words), 1)
-    for n in range(1, longest + 1):
-        for start in range(len(words)):
-            count = 1
-            while words[start + count * n : start + (count + 1) * n] == words[start : start + n]:
-                count += 1
-            most = max(most, count)
-    return most
+    again = re.compile(rf"(?<!\S)((?:\S+ ){{1,{longest}}})\1{{{times - 1}}}")
+    in_heard, in_text = (
+        again.search("".join(f"{word} " for word in words_of(said, language))) for said in (heard, text)
+    )
+    return in_heard is not None and in_text is None
 
 
 def _take(rows: pd.DataFrame, seconds: float, seed: int, what: str) -> Rows:

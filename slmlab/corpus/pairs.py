@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slmlab import files
+from slmlab.corpus.manifest import read_table
 from slmlab.errors import LabError
-from slmlab.language.text import as_string, for_scoring
+from slmlab.language.text import for_scoring
 
 ORIGINS = ("real", "judge", "people")
 SIDES = ("chosen", "rejected")
@@ -34,42 +35,50 @@ Encode = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One text said twice: a row of the table."""
+    """One text said twice: a row of the table.
+
+    `id` is unique in a table; `language` is empty in a file whose reader tells. `origin` is who prefers:
+    `real` (a recording against an own sample), `judge` or `people`. Tokens are 0 to 6560; both sides are
+    scored in the manner of `style`, the plain one without. `group` is which of several sets it belongs to:
+    `stability`, `expressivity`, or `train` and `test` of votes; `weight` is how much its loss counts. Sounds
+    are files made to be listened to, with their digests when they were judged; an empty one is not checked.
+    """
 
     id: str
-    """Its name, unique in a table."""
     language: str
-    """Of the text; empty in a file: whoever reads it tells."""
     prompt: str
-    """The text that both sides should say."""
     chosen_tokens: tuple[int, ...]
-    """Speech tokens of the better side, 0 to 6560."""
     rejected_tokens: tuple[int, ...]
-    """Speech tokens of the worse side."""
     origin: str
-    """Who prefers: `real` (a recording against an own sample), `judge` or `people`."""
     style: tuple[int, ...] = ()
-    """Speech tokens in whose manner both sides are scored; none is the plain manner."""
     group: str = ""
-    """Which of several sets it belongs to: `stability`, `expressivity`, or `train` and `test` of votes."""
     weight: float = 1.0
-    """How much its loss counts."""
     chosen_sound: str = ""
-    """File of the better side, if it was made to be listened to."""
     rejected_sound: str = ""
-    """File of the worse side."""
     chosen_sha256: str = ""
-    """Digest of that file when it was judged; empty: not checked."""
     rejected_sha256: str = ""
-    """The same of the worse side."""
 
 
 TOKENS = tuple[int, ...]
 TYPES = {str: pa.string(), float: pa.float64(), TOKENS: pa.list_(pa.int32())}
+ACCEPTED: dict[Any, Any] = {
+    str: (str, "text"),
+    float: (object, "a number"),
+    TOKENS: (list | tuple, "a list of speech tokens"),
+}
 FIELDS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Pair)}
 SCHEMA = pa.schema(
     [*((side, pa.string()) for side in SIDES), *((name, TYPES[kind]) for name, kind in FIELDS.items())]
 )
+
+
+def as_string(tokens: Sequence[int]) -> str:
+    """Speech tokens as a tokeniser with one symbol a token, such as TRL's, reads them.
+
+    >>> as_string([12, 0])
+    '<|s_12|><|s_0|>'
+    """
+    return "".join(f"<|s_{token}|>" for token in tokens)
 
 
 def as_row(pair: Pair) -> dict[str, Any]:
@@ -81,16 +90,9 @@ def as_row(pair: Pair) -> dict[str, Any]:
 
 
 def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequence[Pair]:
-    """The same pairs, if they can be learned from.
+    """The same pairs, if they can be learned from; LabError names what is wrong, by their `source`.
 
-    Args:
-        pairs: any number of them.
-        source: what they are called in messages: a file, or who made them.
-        sounds: folder that relative names of sounds begin at.
-
-    Raises:
-        LabError: there is none, or one has equal or empty sides, no text, a code that does not exist, a
-            weight that is no weight, the id of another, or a sound that is gone or not the one judged.
+    Relative names of sounds begin at the folder `sounds`.
     """
     if not pairs:
         raise LabError(f"{source} holds no pair: make or label some before tuning.")
@@ -142,15 +144,10 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
 def read(path: str | Path, language: str = "", encode: Encode | None = None) -> list[Pair]:
     """The checked pairs of a table.
 
-    A row needs `prompt`, `chosen` and `rejected`; columns that are no fields of a pair (listeners, sides,
-    latencies) stay where they are. A row that names no origin is a vote. Several votes on the same two sounds
-    are so many pairs: what many prefer weighs more. Votes between sounds that the tokenizer cannot tell apart
-    are left out, and counted.
-
-    Args:
-        path: `.parquet` or `.jsonl`; relative names of sounds begin at its folder.
-        language: of rows that do not name one.
-        encode: for sides that only name a sound.
+    A row needs `prompt`, `chosen` and `rejected`, and has the `language` given unless it names one; columns
+    that are no fields of a pair stay where they are. A row that names no origin is a vote. Several votes on
+    the same two sounds are so many pairs: what many prefer weighs more. Votes between sounds that the
+    tokenizer cannot tell apart are left out, and counted. `encode` serves sides that only name a sound.
     """
     path = Path(path)
     rows = read_rows(path)
@@ -175,14 +172,11 @@ def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str)
     for side in SIDES:
         if not values.get(f"{side}_tokens"):
             values[f"{side}_tokens"] = _tokens(cells[side], encode, f"{where}, {side}")
-    for kind, accepted, expected in ((str, str, "text"), (TOKENS, list | tuple, "a list of speech tokens")):
-        wrong = {key: value for key, value in values.items() if FIELDS[key] == kind}
-        wrong = {key: value for key, value in wrong.items() if not isinstance(value, accepted)}
-        if wrong:
-            cause = ", ".join(f"{key} is {value!r}" for key, value in wrong.items())
-            raise LabError(f"{where}: {cause}, expected {expected}.")
-        if kind == TOKENS:
-            values |= {key: tuple(values[key]) for key in values if FIELDS[key] == TOKENS}
+    for key, value in values.items():
+        accepted, expected = ACCEPTED[FIELDS[key]]
+        if not isinstance(value, accepted):
+            raise LabError(f"{where}: {key} is {value!r}, expected {expected}.")
+        values[key] = tuple(value) if FIELDS[key] == TOKENS else value
     return Pair(**values)
 
 
@@ -202,12 +196,11 @@ def _tokens(text: str, encode: Encode | None, where: str) -> Sequence[int]:
 
 def read_rows(path: Path) -> list[Any]:
     """Rows of a Parquet or JSON Lines file as they are, each a dictionary if it is a table's."""
-    if not path.is_file():
-        raise LabError(f"{path} does not exist: export the votes, or make the pairs first.")
-    try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        rows: list[Any] = pq.read_table(path).to_pylist()
+    if path.suffix != ".jsonl":
+        rows: list[Any] = read_table(path, "export the votes, or make the pairs, again").to_pylist()
         return rows
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+    lines = files.read_text(path).splitlines()
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
         raise LabError(f"{path} is no readable table ({error}): export it again.") from error

@@ -54,11 +54,7 @@ class Channel:
 
 STUDIO = Channel()
 CROWD = Channel(
-    noise_snr=(10.0, 30.0),
-    room_share=0.7,
-    low_cut=(40.0, 200.0),
-    gain_spread=3.0,
-    wrong_transcripts=0.04,
+    noise_snr=(10.0, 30.0), room_share=0.7, low_cut=(40.0, 200.0), gain_spread=3.0, wrong_transcripts=0.04
 )
 
 
@@ -106,18 +102,13 @@ class Prosody:
 
 @dataclass(frozen=True)
 class PlannedWord:
-    """One word of a performance."""
+    """One word of a performance, with its punctuation."""
 
     text: str
-    """The word with its punctuation."""
-    pitch: float = 0.0
-    """st above the voice's register."""
-    rate: float = 1.0
-    """Speed against the engine's usual pace."""
-    gain: float = 0.0
-    """dB."""
-    pause: float = 0.0
-    """Seconds of silence after it, besides what its punctuation brings."""
+    pitch: float = 0.0  # st above the voice's register
+    rate: float = 1.0  # speed against the engine's usual pace
+    gain: float = 0.0  # dB
+    pause: float = 0.0  # seconds of silence after it, besides what its punctuation brings
 
 
 Plan = tuple[PlannedWord, ...]
@@ -141,14 +132,8 @@ LIVELY = Prosody(
     word_spread=0.7,
     pause_share=0.25,
 )
-KINDS = {
-    "synthetic": SYNTHETIC,
-    "lively": LIVELY,
-    "authentic": replace(LIVELY, recording=CROWD),
-}
-"""The three arms: flat and clean; the same text performed; performed, recorded by a crowd and transcribed in
-haste.
-"""
+KINDS = {"synthetic": SYNTHETIC, "lively": LIVELY, "authentic": replace(LIVELY, recording=CROWD)}
+"""Three arms: flat and clean; performed; performed, recorded by a crowd and transcribed in haste."""
 
 
 def of_kind(kind: str) -> Prosody:
@@ -161,9 +146,7 @@ def of_kind(kind: str) -> Prosody:
 def plan(text: str, language: str, prosody: Prosody, seed: int) -> Plan:
     """How one sentence is performed, word by word; equal arguments give equal plans."""
     if not any(c.isalnum() for c in text):
-        raise LabError(
-            f"Text '{text}' has nothing to say: found no letter, expected words; write at least one."
-        )
+        raise LabError(f"Text '{text}' has nothing to say: found no letter, expected words; write one.")
     words = text.split()
     rng = np.random.default_rng((seed, MELODY))
     pace = prosody.rate * 2 ** (prosody.rate_spread * _normal(rng))
@@ -172,8 +155,10 @@ def plan(text: str, language: str, prosody: Prosody, seed: int) -> Plan:
     tune = _tune(words, languages.find(language), prosody)
     phrase = (prosody.phrase_spread, prosody.phrase_rate_spread, prosody.phrase_gain_spread)
     planned: list[PlannedWord] = []
-    step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
+    ends = True
     for i, (word, melody) in enumerate(zip(words, tune, strict=True)):
+        if ends:
+            step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
         stressed = float(for_scoring(word, language) in focus)
         ends = i + 1 < len(words) and (word[-1] in ",;:" or rng.random() < 1 / prosody.phrase_words)
         pauses = ends and rng.random() < prosody.pause_share
@@ -187,8 +172,6 @@ def plan(text: str, language: str, prosody: Prosody, seed: int) -> Plan:
                 pause=float(rng.gamma(4.0, prosody.pause_seconds / 4)) if pauses else 0.0,
             )
         )
-        if ends:
-            step, step_rate, step_gain = (spread * _normal(rng) for spread in phrase)
     return tuple(planned)
 
 
@@ -217,12 +200,7 @@ def record(wave: Wave, channel: Channel, seed: int) -> Wave:
 
 
 def transcribe(text: str, others: list[str], channel: Channel, seed: int) -> str:
-    """What a hurried person writes down: `text`, or now and then a word too few, too many or mistaken.
-
-    Args:
-        text: the sentence as spoken.
-        others: sentences whose words may slip in.
-    """
+    """What a hurried person writes down: `text`, now and then with a word lost, or taken from `others`."""
     rng = np.random.default_rng((seed, TRANSCRIPT))
     if rng.random() >= channel.wrong_transcripts:
         return text

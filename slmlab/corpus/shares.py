@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from slmlab import files
 from slmlab.corpus.build import CorpusSpec
-from slmlab.corpus.imports import Collection, ImportSpec, Share
+from slmlab.corpus.imports import ImportSpec, Share
 from slmlab.language import languages
 from slmlab.language.sentences import count
 
@@ -17,13 +17,25 @@ N_PARTS_VOICES = 120
 
 TEST_SEED = 2  # sentences of seeds 0 and 1 were scored while this was built; choices are made on dev
 
-RECORDED_BACKBONE = tuple(language for language in BACKBONE if language != "cmn")  # has no pinyin
-
 SYNTHETIC_HOURS = 100
 """Hours of synthetic speech of a target language at `base`."""
 
+HEARD_BY_ALL = ("parts", "judge_a", "judge_b")
+"""Groups of networks that serve all languages."""
+JUDGED = {"lively": 24, "authentic": 20, "synthetic": 8}
+SPOKEN: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] = (
+    ("parts", TARGETS, {"lively": 90, "authentic": 60, "synthetic": 20}, "parts", N_PARTS_VOICES, "parts"),
+    ("parts", BACKBONE, {"lively": 15}, "parts", N_PARTS_VOICES, "lm"),
+    ("judge_a", TARGETS, JUDGED, "judge_a", 30, "judge_a"),
+    ("judge_b", TARGETS, JUDGED, "judge_b", 30, "judge_b"),
+    ("backbone", BACKBONE, {"lively": 16}, "backbone", 40, "lm"),
+    ("vi", ("vi",), {"authentic": 15}, "authentic", 30, "lm"),
+    ("vi", ("vi",), {"synthetic": 90}, "synthetic", 2, "lm"),
+    ("sw", ("sw",), {"synthetic": 100}, "synthetic", 2, "lm"),
+)
+"""Group, languages, minutes of each kind at the tiny tier, pool and number of voices, and split."""
 
-Source = CorpusSpec | Collection | Share
+Source = CorpusSpec | ImportSpec | Share
 """Where a corpus of a group comes from: a synthesiser, a folder of recordings, or a corpus that is there."""
 
 
@@ -47,14 +59,13 @@ def with_recordings(
     corpora: dict[str, tuple[Source, ...]], shares: Sequence[Share]
 ) -> dict[str, tuple[Source, ...]]:
     """Groups with recordings of people added: a language's group its own, networks of all languages all."""
-    heard_by_all = ("parts", "judge_a", "judge_b")
     return {
         group: (
             *sources,
             *(
                 replace(share, keep_wave=group == "parts")
                 for share in shares
-                if group in heard_by_all or group == share.language
+                if group in HEARD_BY_ALL or group == share.language
             ),
         )
         for group, sources in corpora.items()
@@ -64,34 +75,9 @@ def with_recordings(
 def _spoken(
     group: str, language: str, kind: str, pool: str, voices: int, split: str, minutes: float
 ) -> CorpusSpec:
-    name = f"{group}-{language}-{kind}"
+    name = f"{group if group in HEARD_BY_ALL else 'lm'}-{language}-{kind}"
     kept = group == "parts"  # the vocoder learns from samples
     return CorpusSpec(name, language, kind, pool, voices, split, minutes=minutes, keep_wave=kept)
-
-
-def _parts(scale: float) -> tuple[CorpusSpec, ...]:
-    """What tokenizer, decoder, vocoder and speaker encoder hear: all languages, many voices."""
-    kinds = (("lively", 90), ("authentic", 60), ("synthetic", 20))
-    return (
-        *(
-            _spoken("parts", language, kind, "parts", N_PARTS_VOICES, "parts", minutes * scale)
-            for language in TARGETS
-            for kind, minutes in kinds
-        ),
-        *(
-            _spoken("parts", language, "lively", "parts", N_PARTS_VOICES, "lm", 15 * scale)
-            for language in BACKBONE
-        ),
-    )
-
-
-def _judge(name: str, scale: float) -> tuple[CorpusSpec, ...]:
-    """What one judge hears: voices and sentences of its own."""
-    return tuple(
-        _spoken(name, language, kind, name, 30, name, minutes * scale)
-        for language in TARGETS
-        for kind, minutes in (("lively", 24), ("authentic", 20), ("synthetic", 8))
-    )
 
 
 def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
@@ -112,29 +98,30 @@ def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
 
 def corpora(scale: float, n_test: int) -> dict[str, tuple[Source, ...]]:
     """The tiny tier's corpora, with `scale` times its minutes."""
-    return {
-        "parts": _parts(scale),
-        "judge_a": _judge("judge_a", scale),
-        "judge_b": _judge("judge_b", scale),
-        "backbone": tuple(
-            _spoken("lm", language, "lively", "backbone", 40, "lm", 16 * scale) for language in BACKBONE
-        ),
-        "vi": (
-            _spoken("lm", "vi", "authentic", "authentic", 30, "lm", 15 * scale),
-            _spoken("lm", "vi", "synthetic", "synthetic", 2, "lm", 90 * scale),
-        ),
-        "sw": (_spoken("lm", "sw", "synthetic", "synthetic", 2, "lm", 100 * scale),),
-        "held_out": _held_out(n_test),
-    }
+    groups: dict[str, tuple[Source, ...]] = {}
+    for group, spoken, minutes_of, pool, voices, split in SPOKEN:
+        groups[group] = groups.get(group, ()) + tuple(
+            _spoken(group, language, kind, pool, voices, split, minutes * scale)
+            for language in spoken
+            for kind, minutes in minutes_of.items()
+        )
+    return groups | {"held_out": _held_out(n_test)}
 
 
 def _recorded(
     group: str, language: str, splits: tuple[str, ...] = ("lm",), thirds: tuple[int, ...] = (0, 1, 2)
-) -> Collection:
+) -> ImportSpec:
     """Recordings of a language: a Common Voice folder under `data/recordings`, named by its code."""
-    consent = "CC0, Common Voice; speakers are not to be identified"
-    spec = ImportSpec(f"{group}-{language}", language, consent, keep_wave=group == "parts")
-    return Collection(spec, str(files.RECORDINGS / language), "common_voice", splits, thirds)
+    consent, folder = "CC0, Common Voice; speakers are not to be identified", str(files.RECORDINGS / language)
+    return ImportSpec(
+        f"{group}-{language}",
+        language,
+        consent,
+        keep_wave=group == "parts",
+        folder=folder,
+        splits=splits,
+        thirds=thirds,
+    )
 
 
 def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
@@ -143,20 +130,22 @@ def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
     Vietnamese is learnt from recordings and synthetic speech, Swahili from synthetic speech alone, as the
     paper's Thai and Lao are. The sentences of `unseen` are made speech here too.
     """
-    recorded = tuple(
-        _recorded(split, language, (split,)) for language in TARGETS for split in ("dev", "test")
-    )
-    made = tuple(spec for spec in _held_out(n_test) if spec.split == "unseen")
-    return {
-        **{
-            group: tuple(_recorded(group, language, thirds=(third,)) for language in TARGETS)
-            for third, group in enumerate(("parts", "judge_a", "judge_b"))
-        },
-        "backbone": tuple(_recorded("lm", language) for language in RECORDED_BACKBONE),
-        "vi": (
-            _recorded("lm", "vi"),
-            _spoken("lm", "vi", "synthetic", "synthetic", 2, "lm", 60.0 * SYNTHETIC_HOURS),
+    synthetic = {
+        language: _spoken("lm", language, "synthetic", "synthetic", 2, "lm", 60.0 * SYNTHETIC_HOURS)
+        for language in TARGETS
+    }
+    groups: dict[str, tuple[Source, ...]] = {
+        group: tuple(_recorded(group, language, thirds=(third,)) for language in TARGETS)
+        for third, group in enumerate(HEARD_BY_ALL)
+    }
+    return groups | {
+        "backbone": tuple(
+            _recorded("lm", language) for language in BACKBONE if language != "cmn"
+        ),  # no pinyin
+        "vi": (_recorded("lm", "vi"), synthetic["vi"]),
+        "sw": (synthetic["sw"],),
+        "held_out": (
+            *(_recorded(split, language, (split,)) for language in TARGETS for split in ("dev", "test")),
+            *(spec for spec in _held_out(n_test) if spec.split == "unseen"),
         ),
-        "sw": (_spoken("lm", "sw", "synthetic", "synthetic", 2, "lm", 60.0 * SYNTHETIC_HOURS),),
-        "held_out": recorded + made,
     }

@@ -20,9 +20,7 @@ Batch = dict[str, Tensor]
 
 
 class Utterances:
-    """Several corpora as one list, with what networks ask of an utterance; mel frames come in even
-    numbers.
-    """
+    """Several corpora as one list; mel frames come in even numbers, two a speech token."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` is a corpus, or holds corpora."""
@@ -31,7 +29,7 @@ class Utterances:
         self.places = [(corpus, i) for corpus in self.corpora for i in range(len(corpus))]
         voices = [corpus.rows["voice"].iloc[i] for corpus, i in self.places]
         self.voices = np.unique(voices, return_inverse=True)[1]
-        self.frames = [len(self.f0(i)) for i in range(len(self.places))]
+        self.frames = [frames // 2 * 2 for corpus in self.corpora for frames in corpus.frames()]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -47,20 +45,17 @@ class Utterances:
     def mel(self, i: int) -> Tensor:
         """`(f m)` log-mel."""
         corpus, j = self.places[i]
-        mel = corpus.mel(j)
-        return mel[: len(mel) // 2 * 2]
+        return corpus.mel(j)[: self.frames[i]]
 
     def f0(self, i: int) -> Tensor:
         """`(f,)` Hz."""
         corpus, j = self.places[i]
-        f0 = corpus.f0(j)
-        return f0[: len(f0) // 2 * 2]
+        return corpus.f0(j)[: self.frames[i]]
 
     def prosody(self, i: int) -> Tensor:
         """`(f p)` as the tokenizer hears it."""
         corpus, j = self.places[i]
-        f0 = self.f0(i)
-        return prosody_features(f0, corpus.energy(j)[: len(f0)])
+        return prosody_features(self.f0(i), corpus.energy(j)[: self.frames[i]])
 
     def wave(self, i: int) -> Tensor:
         """`(s,)`, as long as the mel."""

@@ -9,10 +9,11 @@ import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from slmlab.errors import LabError
 
@@ -54,12 +55,9 @@ def _thai(text: str) -> list[str]:
     return [word for word in word_tokenize(text) if word.strip()]
 
 
-CUTTERS: dict[str, Callable[[str], list[str]]] = {
-    "spaces": str.split,
-    "characters": _characters,
-    "thai": _thai,
-}
+CUTTERS = {"spaces": str.split, "characters": _characters, "thai": _thai}
 """How a text is cut into the words that error rates count, by the name in `language.toml`."""
+CHOICES: dict[str, Mapping[str, Any]] = {"words": CUTTERS, "questions": QUESTIONS}
 
 
 @dataclass(frozen=True)
@@ -106,21 +104,24 @@ class Language:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Its letters and marks as models read them: after NFD, letters first, in order of code points."""
-        if self.letters == FROM_THE_TEXTS:
-            return _sorted(
-                {c for _, _, line in self.lines() for c in self.normalise(line)} - set(self._breaks)
-            )
-        return _sorted(_plain(self.letters))
+        if self._own:
+            return _sorted(_plain(self._own))
+        return _sorted({c for _, _, line in self.lines() for c in self.normalise(line)} - set(self.breaks))
 
     @property
-    def _breaks(self) -> str:
+    def breaks(self) -> str:
+        """What stands between words, and the marks that a reader hears."""
         return " '-" + self.punctuation
+
+    @property
+    def _own(self) -> str:
+        """The letters, if the file has them."""
+        return "" if self.letters == FROM_THE_TEXTS else self.letters
 
     @cached_property
     def _table(self) -> dict[int, str]:
         """Typography that the language does not use as letters or punctuation, then its own rules."""
-        own = set(self.punctuation) | (set() if self.letters == FROM_THE_TEXTS else set(self.letters))
-        usual = {c: by for c, by in _TYPOGRAPHY.items() if c not in own}
+        usual = {c: by for c, by in _TYPOGRAPHY.items() if c not in self.punctuation + self._own}
         return str.maketrans(usual | dict.fromkeys(self.ignore, "") | self.replace)
 
     def normalise(self, text: str) -> str:
@@ -129,7 +130,7 @@ class Language:
 
     def for_scoring(self, text: str) -> str:
         """The spelling in which error rates are taken: NFC, lower case, no punctuation but apostrophes."""
-        own = "'" if self.letters == FROM_THE_TEXTS else "'" + self.letters
+        own = "'" + self._own
         scored = (c if unicodedata.category(c)[0] in "LMN" or c in own else " " for c in self.normalise(text))
         return unicodedata.normalize("NFC", " ".join("".join(scored).split()))
 
@@ -173,14 +174,11 @@ ANY = Language("", "any language")
 
 
 def codes() -> list[str]:
-    """Codes of the languages that have a folder; LabError for a folder that is no language's, or for two
-    of one code.
-    """
+    """Codes of the languages that have a folder; LabError for one that is no code, or for two of one code."""
     names = sorted((path.parent.name for path in FOLDER.glob(f"*/{FILE}")), key=str.lower)
-    for one, other in itertools.pairwise(names):
-        if one.lower() == other.lower():
-            raise LabError(f"{FOLDER} has two folders of one code, {one} and {other}: keep one.")
-    for name in names:
+    for name, after in itertools.zip_longest(names, names[1:], fillvalue=""):
+        if name.lower() == after.lower():
+            raise LabError(f"{FOLDER} has two folders of one code, {name} and {after}: keep one.")
         if not CODE.fullmatch(name):
             raise LabError(
                 f"{FOLDER / name} is no language: its name must be a code of two or three small letters, "
@@ -194,10 +192,8 @@ def find(code: str) -> Language:
     if not code:
         return ANY
     folder = FOLDER / code
-    changed = (
-        max((file.stat().st_mtime_ns for file in os.scandir(folder)), default=0) if folder.is_dir() else 0
-    )
-    return _find(code, FOLDER, changed)
+    times = [file.stat().st_mtime_ns for file in os.scandir(folder)] if folder.is_dir() else []
+    return _find(code, FOLDER, max(times, default=0))
 
 
 @cache
@@ -209,18 +205,14 @@ def _find(code: str, folder: Path, changed: int) -> Language:
             f"{folder / code} with a {FILE} (see {folder / 'README.md'})."
         )
     path = folder / code / FILE
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabError(f"{path} cannot be read as TOML in UTF-8 ({error}): mend it.") from None
-    language = parse(code, values, str(path))
+    language = parse(code, read_toml(path), str(path))
     check_letters(language)
     return language
 
 
-def parse(code: str, values: dict[str, object], source: str) -> Language:
+def parse(code: str, values: dict[str, Any], source: str) -> Language:
     """A language from the values of its file; LabError names what is wrong."""
-    known = {f.name: f.type for f in fields(Language) if f.name != "code"}
+    known = [f.name for f in fields(Language) if f.name != "code"]
     if unknown := [name for name in values if name not in known]:
         raise LabError(
             f"{source}: there is no field {', '.join(unknown)}; the fields are {', '.join(known)}."
@@ -228,27 +220,21 @@ def parse(code: str, values: dict[str, object], source: str) -> Language:
     if "name" not in values:
         raise LabError(f"{source}: the field name is missing: say what the language is called.")
     for name, value in values.items():
-        wanted = dict if name in ("replace", "capitals") else str
-        inner = value.items() if isinstance(value, dict) else ()
-        if not isinstance(value, wanted) or not all(isinstance(by, str) and len(c) == 1 for c, by in inner):
-            form = 'a table such as {"ʻ" = "\'"}' if wanted is dict else "a text in quotes"
-            raise LabError(f"{source}: {name} must be {form}.")
-    language = Language(code=code, **values)  # type: ignore[arg-type]  # checked above
-    for name, choice, choices in (
-        ("words", language.words, CUTTERS),
-        ("questions", language.questions, QUESTIONS),
-    ):
-        if choice not in choices:
-            raise LabError(f"{source}: {name} = {choice!r} is unknown; expected one of {', '.join(choices)}.")
-    return language
+        if name in ("replace", "capitals"):
+            pairs = value.items() if isinstance(value, dict) else [("", value)]
+            if not all(isinstance(by, str) and len(c) == 1 for c, by in pairs):
+                raise LabError(f"""{source}: {name} must be a table such as {{"ʻ" = "'"}}.""")
+        elif not isinstance(value, str):
+            raise LabError(f"{source}: {name} must be a text in quotes.")
+        elif value not in (choices := CHOICES.get(name, {value: None})):
+            raise LabError(f"{source}: {name} = {value!r} is unknown; expected one of {', '.join(choices)}.")
+    return Language(code=code, **values)
 
 
 def check_letters(language: Language) -> None:
-    """LabError where texts have characters that the language's letters and punctuation lack: each with its
-    count and its first line.
-    """
+    """LabError where texts have characters that letters and punctuation lack: their count and first line."""
     places: dict[str, list[str]] = {}
-    known = {*language.symbols, *language._breaks}
+    known = {*language.symbols, *language.breaks}
     for path, number, line in language.lines():
         for c in language.normalise(line):
             if c not in known:
@@ -270,14 +256,19 @@ def named_character(c: str) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file; LabError names the line that is not UTF-8."""
-    raw = path.read_bytes()
     try:
-        return raw.decode("utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        row, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
-        raise LabError(
-            f"{path}, line {row}: found byte 0x{byte:02X}, expected UTF-8; save the file as UTF-8."
-        ) from None
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise LabError(f"{path}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8.") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file; LabError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{path} cannot be read as TOML in UTF-8 ({error}): mend it.") from None
 
 
 def _plain(text: str) -> str:

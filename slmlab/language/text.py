@@ -25,9 +25,7 @@ def normalise(text: str, language: str = "") -> str:
 
 
 def for_scoring(text: str, language: str = "") -> str:
-    """The spelling in which error rates are taken: NFC, lower case, no punctuation but apostrophes.
-
-    Letters and digits of every script stay, so that texts of any language can be compared.
+    """The spelling in which error rates are taken: letters and digits of every script, and apostrophes.
 
     >>> for_scoring("Chị Hà ơi, mấy giờ rồi?")
     'chị hà ơi mấy giờ rồi'
@@ -117,12 +115,3 @@ def alphabet_of(codes: Sequence[str]) -> Alphabet:
 def _short(text: str, limit: int = 60) -> str:
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return f"'{shown}'"
-
-
-def as_string(tokens: Sequence[int]) -> str:
-    """Speech tokens as a tokeniser with one symbol a token, such as TRL's, reads them.
-
-    >>> as_string([12, 0])
-    '<|s_12|><|s_0|>'
-    """
-    return "".join(f"<|s_{token}|>" for token in tokens)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slmlab.corpus.build import Corpus, CorpusSpec, build
-from slmlab.corpus.imports import Collection, Share, bring_in, take
+from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.shares import TARGETS, Source, made_speech
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
@@ -110,8 +110,8 @@ def speak_group(specs: Sequence[Source], folder: Path, inputs: dict[str, Path]) 
 
 
 def _corpus(spec: Source, folder: Path) -> Corpus:
-    if isinstance(spec, Collection):
-        return bring_in(spec.clips(), spec.spec, folder).corpus
+    if isinstance(spec, ImportSpec):
+        return bring_in(spec.clips(), spec, folder)
     return take(spec, folder) if isinstance(spec, Share) else build(spec, folder, workers=1)
 
 
