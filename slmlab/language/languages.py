@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -55,7 +55,11 @@ def _thai(text: str) -> list[str]:
     return [word for word in word_tokenize(text) if word.strip()]
 
 
-CUTTERS = {"spaces": str.split, "characters": _characters, "thai": _thai}
+CUTTERS: dict[str, Callable[[str], list[str]]] = {
+    "spaces": str.split,
+    "characters": _characters,
+    "thai": _thai,
+}
 """How a text is cut into the words that error rates count, by the name in `language.toml`."""
 CHOICES: dict[str, Mapping[str, Any]] = {"words": CUTTERS, "questions": QUESTIONS}
 
