@@ -165,6 +165,7 @@ def test_what_cannot_be_planned_is_refused() -> None:
 
 def test_rates_are_tried_on_dev_alone(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf, "checkpoint_folder", lambda preset: parts)
+    monkeypatch.setattr(alignment, "run_stages", partial(run_stages, workers=1))
     monkeypatch.setattr(scaling.Prompts, "say", lambda *_: pytest.fail("no test sentence may be said"))
     table = alignment.settle("smoke", unit("sw", "tdsc"), lrs=[1e-5, 2e-5], rounds=1)
     assert list(table["dpo lr"]) == [1e-5, 2e-5]

@@ -148,7 +148,7 @@ def test_a_pairs_file_that_is_no_table_is_explained(systems: Path, tmp_path: Pat
     table.write_text(f"first,second,first_system,second_system\na.wav,b.wav,a,b\n{endless},,,\n")
     with pytest.raises(LabError, match=r"pairs\.csv, line 3 cannot be read \(field larger"):
         design.from_pairs(table, tmp_path / "lab")
-    with pytest.raises(LabError, match=r"nothing\.csv cannot be read"):
+    with pytest.raises(LabError, match=r"nothing\.csv does not exist"):
         design.from_pairs(systems / "nothing.csv", tmp_path / "lab")
 
 

@@ -463,7 +463,7 @@ def settle(
         trials.append(Stage(name, inputs, partial(_trial, study, unit, scale), scale))
         rates.append({"sft lr": sft_lr, "dpo lr": lr, "sft weight": weight})
     needed = [*stages_before(study, unit), *trials]
-    folders = run_stages(needed, files.CACHE / preset_name, workers=min(2, len(trials)))
+    folders = run_stages(needed, files.CACHE / preset_name)
     done = [read_done(folders[trial.name]) for trial in trials]
     figures = [one["metrics"] | {"seconds": one["seconds"]} for one in done]
     return pd.concat([pd.DataFrame(rates), pd.DataFrame(figures)], axis=1)

@@ -24,11 +24,9 @@ def code_of(function: Callable[..., Any]) -> list[str]:
     while waiting:
         place = module, name = waiting.pop()
         if place not in code and module.partition(".")[0] == package:
-            definitions, imports = _read_module(module)
-            nodes = definitions.get(name, [])
-            code[place] = [ast.unparse(node) for node in nodes]
-            waiting += _named(nodes, module, imports)
-            waiting += [imports[name]] if name in imports else []  # a name that is only passed on
+            file = _file(module)
+            code[place], places = _read(file, file.stat().st_mtime_ns, module, name) if file else ([], set())
+            waiting += places
     return [line for _, lines in sorted(code.items()) for line in lines]
 
 
@@ -45,13 +43,16 @@ def _named(nodes: Iterable[ast.AST], module: str, imports: Mapping[str, Place]) 
     return places
 
 
-def _read_module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
-    """Statements at a module's top by the name they bind, and the places of names it imports.
+@functools.lru_cache(maxsize=10_000)
+def _read(file: Path, changed: int, module: str, name: str) -> tuple[list[str], set[Place]]:
+    """The code that binds a name in a module's file as it was at the time `changed`, and the places it names.
 
-    Nothing of it is run. A module that is not written in Python has neither.
+    Nothing of it is run.
     """
-    file = _file(name)
-    return _parse(file, file.stat().st_mtime_ns) if file else ({}, {})
+    definitions, imports = _parse(file, changed)
+    nodes = definitions.get(name, [])
+    passed_on = {imports[name]} if name in imports else set()
+    return [ast.unparse(node) for node in nodes], _named(nodes, module, imports) | passed_on
 
 
 @functools.cache
@@ -66,7 +67,7 @@ def _file(module: str) -> Path | None:
 
 @functools.lru_cache(maxsize=1000)
 def _parse(file: Path, changed: int) -> tuple[dict[str, list[ast.stmt]], dict[str, Place]]:
-    """`_read_module` of a file as it was at the time `changed`."""
+    """Statements at a module's top by the name they bind, and the places of names it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     definitions: dict[str, list[ast.stmt]] = {}
     imports: dict[str, Place] = {}
