@@ -1,6 +1,6 @@
 # What a person types. Each of run, lab and test sets everything up from nothing: Python and make are enough.
 #
-#   make run PRESET=smoke     another size: smoke, tiny, base, paper
+#   make run PRESET=smoke     another size: smoke, tiny, human (people's recordings: slmlab fetch), base, paper
 #   make run FRESH=1          train everything anew instead of using what is shipped
 #   make run PYTHON=/path/to/python3.12
 #   make run PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"

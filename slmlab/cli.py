@@ -97,7 +97,7 @@ def _numbers(text: str) -> list[float]:
         raise ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8") from None
 
 
-PRESET = _preset("smoke, tiny, base or paper (tiny)")
+PRESET = _preset("smoke, tiny, human, base or paper (tiny)")
 FRESH = _option("--fresh", "make everything anew, whatever the cache holds", bool)
 WORKERS = "runs side by side (one a core)"
 
@@ -128,14 +128,14 @@ def _corpus(arguments: Namespace) -> None:
     FRESH,
 )
 def _train(arguments: Namespace) -> None:
-    from slmlab.corpus.shares import TARGETS
     from slmlab.language import languages
     from slmlab.training import shelf
+    from slmlab.training.presets import preset
 
     if arguments.ship and arguments.stage != "all":
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
     network, _, language = arguments.stage.rpartition(".")
-    if language in languages.codes() and (not network or language not in TARGETS):
+    if language in languages.codes() and (not network or language not in preset(arguments.preset).languages):
         folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
         print(f"trained: {folder}")
         print(f"next: slmlab speak TEXT --language {language} --preset {arguments.preset}")

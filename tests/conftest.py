@@ -26,7 +26,7 @@ def words_of(figure: Figure) -> str:
 def random_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of checkpoints as `train` leaves it, of small networks that have learnt nothing."""
     from slmlab import files
-    from slmlab.corpus.shares import TARGETS
+    from slmlab.corpus.groups import TARGETS
     from slmlab.models.decoder import DecoderConfig
     from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig
     from slmlab.models.lm import LMConfig

@@ -106,5 +106,5 @@ def test_a_changed_collection_is_noticed(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_names_the_known() -> None:
-    with pytest.raises(LabError, match="'huge': choose one of smoke, tiny, base, paper"):
+    with pytest.raises(LabError, match="'huge': choose one of smoke, tiny, human, base, paper"):
         preset("huge")

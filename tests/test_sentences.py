@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmlab.corpus.shares import BACKBONE, TARGETS
+from slmlab.corpus.groups import BACKBONE, TARGETS
 from slmlab.errors import LabError
 from slmlab.language import sentences as source
 from slmlab.language.sentences import (

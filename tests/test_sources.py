@@ -298,8 +298,8 @@ def test_the_command_says_what_came_and_what_there_is(
 
 def test_transcripts_are_found_in_lines_and_beside_sounds() -> None:
     lines = {"a/texts.txt": "s_1:Habari: njema\ns_2:Leo"}
-    assert sources.FORMS["lines"](lines) == {"s_1": "Habari: njema", "s_2": "Leo"}
-    assert sources.FORMS["beside"]({"a/s_1.mb": "wa obia\n"}) == {"s_1": "wa obia\n"}
+    assert sources.TRANSCRIPTS["lines"](lines) == {"s_1": "Habari: njema", "s_2": "Leo"}
+    assert sources.TRANSCRIPTS["beside"]({"a/s_1.mb": "wa obia\n"}) == {"s_1": "wa obia\n"}
 
 
 EVERY = sorted(path.stem for path in sources.SOURCES.glob("*.toml"))

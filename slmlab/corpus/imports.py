@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from slmlab.corpus import manifest
 from slmlab.corpus.build import MANIFEST, Corpus, Sound, recorded_wave, save, sound_of
+from slmlab.corpus.sources import TABLE, recordings
 from slmlab.errors import LabError
 from slmlab.files import fraction, read_text
 from slmlab.language import languages
@@ -24,10 +25,8 @@ from slmlab.language.sentences import share_of
 from slmlab.language.text import alphabet_of
 from slmlab.sound.audio import SOUNDS, is_generated
 
-RECORDED = "recordings.tsv"
-"""The table that the Record tab keeps beside its recordings, and `slmlab fetch` too."""
 COLUMNS = ("text", "speaker", "consent", "split")
-"""What it says of each file; the last is not always there."""
+"""What the table beside recordings says of each file; the last is not always there."""
 SPLITS = {"lm": 85, "dev": 5, "test": 10}
 """Of a hundred sentences, when an import chooses the splits itself."""
 
@@ -91,10 +90,10 @@ def plain(folder: str | Path) -> list[Clip]:
     folder = Path(folder)
     if not folder.is_dir():
         raise LabError(f"{folder} is no folder: give the one that holds the sound files.")
-    if (folder / RECORDED).exists():
+    if (folder / TABLE).exists():
         return [
             Clip(folder / row["file"], *(row.get(name, "").strip() for name in COLUMNS))
-            for row in _rows(folder / RECORDED, ("file", *COLUMNS[:-1]))
+            for row in _rows(folder / TABLE, ("file", *COLUMNS[:-1]))
         ]
     clips = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUNDS):
@@ -108,6 +107,7 @@ FORMS: dict[str, Callable[[str | Path], list[Clip]]] = {
     "ljspeech": ljspeech,
     "common_voice": common_voice,
     "plain": plain,
+    "source": lambda folder: plain(recordings(Path(folder).name)),
 }
 """Kinds of collection, by the name that people type."""
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from slmlab import files
-from slmlab.corpus.imports import RECORDED
 from slmlab.errors import LabError
 
 SOURCES = files.ROOT / "data" / "sources"
+TABLE = "recordings.tsv"
+"""What a folder of recordings says of each of its files."""
 COMPLETE = "complete.json"
 """Written last: the mark of a folder in which every recording of a source is verified."""
 BATCH = 64
@@ -39,9 +40,9 @@ class Source:
     """A public collection of recordings, as `data/sources/NAME.toml` has it.
 
     `sounds` and `transcripts` are patterns of paths at the `home`, and all that is ever taken; `form` is one
-    of FORMS. In a transcript `marker` begins a sentence, of which only the first was read, and characters to
-    `ignore` are no text; `texts` is sha256 of all, as lines of `name, tab, text`. The list's `sha256` is of
-    files that end in `suffix`, its `original` of the WAV file at the home.
+    of TRANSCRIPTS. In a transcript `marker` begins a sentence, of which only the first was read, and
+    characters to `ignore` are no text; `texts` is sha256 of all, as lines of `name, tab, text`. The list's
+    `sha256` is of files that end in `suffix`, its `original` of the WAV file at the home.
     """
 
     name: str
@@ -104,8 +105,10 @@ def find(name: str) -> Source:
         source = Source(name, **tomllib.loads(files.read_text(path)))
     except (ValueError, TypeError) as error:
         raise LabError(f"{path} does not describe a source ({error}): see {SOURCES / 'README.md'}.") from None
-    if not re.fullmatch("[0-9a-f]{40}", source.commit) or source.form not in FORMS:
-        raise LabError(f"{path}: commit must be 40 hexadecimal digits, and form one of {', '.join(FORMS)}.")
+    if not re.fullmatch("[0-9a-f]{40}", source.commit) or source.form not in TRANSCRIPTS:
+        raise LabError(
+            f"{path}: commit must be 40 hexadecimal digits, and form one of {', '.join(TRANSCRIPTS)}."
+        )
     return source
 
 
@@ -174,7 +177,7 @@ def fetch(name: str, place: Path | None = None) -> Path:
         for file, row in source.rows.items()
     ]
     table = [list(rows[0]), *(row.values() for row in rows)]
-    files.replace_text(source.folder / RECORDED, "".join("\t".join(row) + "\n" for row in table))
+    files.replace_text(source.folder / TABLE, "".join("\t".join(row) + "\n" for row in table))
     files.write_json(source.folder / COMPLETE, source.mark)
     return source.folder
 
@@ -239,7 +242,7 @@ def _from_home(source: Source, here: Collection[str], home: str) -> Iterator[Arr
         tree = {path: meta.split()[2] for meta, tab, path in (e.partition("\t") for e in entries) if tab}
         written = {path: blob for path, blob in tree.items() if fnmatchcase(path, source.transcripts)}
         contents = dict(_contents(git, sorted(set(written.values())), missing, len(written)))
-        texts = FORMS[source.form](
+        texts = TRANSCRIPTS[source.form](
             {p: contents[b].decode("utf-8-sig", "replace") for p, b in written.items()}
         )
         sounds = {blob: Path(path).stem for path, blob in tree.items() if fnmatchcase(path, source.sounds)}
@@ -317,5 +320,5 @@ def _beside(written: dict[str, str]) -> dict[str, str]:
     return {Path(path).stem: text for path, text in written.items()}
 
 
-FORMS = {"linker": _linker, "lines": _lines, "beside": _beside}
+TRANSCRIPTS = {"linker": _linker, "lines": _lines, "beside": _beside}
 """How homes write transcripts: from the files that hold them, by path, to texts by the sounds' names."""

@@ -9,7 +9,17 @@ through an engine such as torchrun, which is not part of this package.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slmlab.corpus.shares import BACKBONE, N_PARTS_VOICES, TARGETS, Source, corpora, recordings
+from slmlab.corpus.groups import (
+    BACKBONE,
+    HEARD_BY_ALL,
+    N_PARTS_VOICES,
+    READ,
+    TARGETS,
+    Supply,
+    corpora,
+    read_aloud,
+    recordings,
+)
 from slmlab.errors import LabError
 from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
@@ -47,7 +57,7 @@ class Preset:
 
     name: str
     """As people call it."""
-    corpora: dict[str, tuple[Source, ...]]
+    corpora: dict[str, tuple[Supply, ...]]
     """What is spoken, by group; every network hears one group (see `recipes`)."""
     judge_a: Part
     """The recogniser that filters."""
@@ -69,6 +79,11 @@ class Preset:
     """Test sentences of a language that are spoken and scored."""
     n_adopted: int = 2000
     """Sentences, at most, that are made speech for each network that adopts a language."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that have a language model of their own."""
+        return tuple(g for g in self.corpora if g not in (*HEARD_BY_ALL, "backbone", "held_out"))
 
 
 def _train(steps: int, lr: float = 3e-3, muon_lr: float = 0.02, ema: float = 0.0) -> TrainConfig:
@@ -109,6 +124,27 @@ def smoke() -> Preset:
         if isinstance(part, Part)
     }
     return replace(full, name="smoke", corpora=corpora(0.02, 8), n_test=8, n_adopted=12, **short)
+
+
+def human() -> Preset:
+    """Two cores, no GPU, and recordings of three readers: `slmlab fetch` brings them (see `data/sources`)."""
+    full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
+    letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
+    lm = replace(full.lm.config, alphabet=letters, languages=spoken)
+    tokenizer = replace(full.tokenizer.config, alphabet=letters, n_speakers=n_speakers, width=192, layers=5)
+    return replace(
+        full,
+        name="human",
+        corpora=read_aloud(),
+        judge_a=replace(full.judge_a, config=AttentiveConfig(letters)),
+        judge_b=replace(full.judge_b, config=ConvolutionalConfig(letters)),
+        speaker=replace(full.speaker, config=replace(full.speaker.config, n_speakers=n_speakers)),
+        tokenizer=replace(full.tokenizer, config=tokenizer),
+        decoder=replace(full.decoder, config=replace(full.decoder.config, width=256)),
+        backbone=replace(full.backbone, config=lm),
+        lm=replace(full.lm, config=lm),
+        n_test=200,
+    )
 
 
 def base() -> Preset:
@@ -155,7 +191,7 @@ def paper() -> Preset:
     )
 
 
-PRESETS = {"smoke": smoke, "tiny": tiny, "base": base, "paper": paper}
+PRESETS = {"smoke": smoke, "tiny": tiny, "human": human, "base": base, "paper": paper}
 
 
 def preset(name: str) -> Preset:

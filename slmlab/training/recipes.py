@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slmlab.corpus.build import Corpus, CorpusSpec, build
+from slmlab.corpus.groups import Supply, made_speech
 from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
-from slmlab.corpus.shares import TARGETS, Source, made_speech
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
 from slmlab.language import languages
@@ -103,13 +103,13 @@ def _fit(
     checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts))
 
 
-def speak_group(specs: Sequence[Source], folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
+def speak_group(specs: Sequence[Supply], folder: Path, inputs: dict[str, Path]) -> dict[str, float]:
     """Speak every corpus of a group, or bring its recordings in."""
     corpora = [_corpus(spec, folder / spec.name) for spec in specs]
     return {"utterances": sum(map(len, corpora)), "minutes": 60 * sum(corpus.hours for corpus in corpora)}
 
 
-def _corpus(spec: Source, folder: Path) -> Corpus:
+def _corpus(spec: Supply, folder: Path) -> Corpus:
     if isinstance(spec, ImportSpec):
         return bring_in(spec.clips(), spec, folder)
     return take(spec, folder) if isinstance(spec, Share) else build(spec, folder, workers=1)
@@ -266,7 +266,7 @@ def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path], base
     _fit(folder, part, model, lm_loss, batches, languages=sorted(set(languages)), **facts)
 
 
-def _corpus_stage(group: str, specs: Sequence[Source]) -> Stage:
+def _corpus_stage(group: str, specs: Sequence[Supply]) -> Stage:
     content = [
         languages.find(spec.language).content() if isinstance(spec, CorpusSpec) else spec.content()
         for spec in specs
@@ -283,7 +283,7 @@ def stages(chain: Preset) -> list[Stage]:
         Stage("tokenizer", (parts, "speaker"), partial(train_tokenizer, chain.tokenizer)),
         Stage("lm.backbone", ("corpus.backbone", "tokenizer"), partial(train_lm, chain.backbone, "backbone")),
     ]
-    for language in TARGETS:
+    for language in chain.languages:
         needs = (f"corpus.{language}", "tokenizer", "lm.backbone")
         made.append(Stage(f"lm.{language}", needs, partial(train_lm, chain.lm, language)))
     made += [
@@ -302,7 +302,7 @@ def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) 
     """
     made = []
     for network in ("lm", "judge_a", "judge_b"):
-        speech: list[Source] = [*made_speech(network, language, chain.n_adopted), *shares]
+        speech: list[Supply] = [*made_speech(network, language, chain.n_adopted), *shares]
         if not speech:
             raise LabError(
                 f"The texts of {language!r} have no sentence for {network}: each network learns from its own "

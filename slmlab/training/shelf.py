@@ -16,8 +16,8 @@ from torch import nn
 
 from slmlab import files
 from slmlab.corpus.build import MANIFEST
+from slmlab.corpus.groups import with_recordings
 from slmlab.corpus.imports import Share
-from slmlab.corpus.shares import with_recordings
 from slmlab.corpus.utterances import Utterances
 from slmlab.errors import LabError
 from slmlab.language import languages

@@ -23,7 +23,7 @@ from bench import browser, listeners, load, peers, studies
 from slmlab import files, metrics
 from slmlab.corpus import utterances
 from slmlab.corpus.build import Corpus, CorpusSpec, build
-from slmlab.corpus.shares import TARGETS
+from slmlab.corpus.groups import TARGETS
 from slmlab.errors import LabError
 from slmlab.files import read_json, replace_text
 from slmlab.notebook import series

@@ -1,4 +1,4 @@
-"""Who hears what: the corpora of a preset."""
+"""Which speech the groups of a preset hold; which network hears which group stands in `recipes.stages`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +35,27 @@ SPOKEN: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] =
 )
 """Group, languages, minutes of each kind at the tiny tier, pool and number of voices, and split."""
 
-Source = CorpusSpec | ImportSpec | Share
+READ = {"joshua": "sw", "habari": "sw", "yoruba": "yo"}
+"""Sources of people's recordings that `human` hears, each of one reader, and their languages."""
+READ_TO: dict[str, tuple[str, ...]] = {
+    "parts": tuple(READ),
+    "judge_a": ("joshua",),
+    "judge_b": ("habari", "yoruba"),
+    "backbone": tuple(READ),
+    "sw": ("joshua",),
+    "yo": ("yoruba",),
+}
+"""Which of them each group holds: the judges share no reader."""
+SPOKEN_BESIDE: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] = (
+    ("parts", ("sw",), {"lively": 60}, "parts", N_PARTS_VOICES, "parts"),
+    ("judge_a", ("sw",), {"lively": 30}, "judge_a", 30, "judge_a"),
+    ("judge_b", ("sw",), {"lively": 30}, "judge_b", 30, "judge_b"),
+    ("backbone", ("sw",), {"lively": 40}, "backbone", 40, "lm"),
+    ("sw", ("sw",), {"synthetic": 40}, "synthetic", 2, "lm"),
+)
+"""What a synthesiser says beside the readers, as in `SPOKEN`."""
+
+Supply = CorpusSpec | ImportSpec | Share
 """Where a corpus of a group comes from: a synthesiser, a folder of recordings, or a corpus that is there."""
 
 
@@ -56,8 +76,8 @@ def made_speech(network: str, language: str, most: int) -> list[CorpusSpec]:
 
 
 def with_recordings(
-    corpora: dict[str, tuple[Source, ...]], shares: Sequence[Share]
-) -> dict[str, tuple[Source, ...]]:
+    corpora: dict[str, tuple[Supply, ...]], shares: Sequence[Share]
+) -> dict[str, tuple[Supply, ...]]:
     """Groups with recordings of people added: a language's group its own, networks of all languages all."""
     return {
         group: (
@@ -96,16 +116,53 @@ def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
     )
 
 
-def corpora(scale: float, n_test: int) -> dict[str, tuple[Source, ...]]:
-    """The tiny tier's corpora, with `scale` times its minutes."""
-    groups: dict[str, tuple[Source, ...]] = {}
-    for group, spoken, minutes_of, pool, voices, split in SPOKEN:
+def _synthesised(
+    table: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...], scale: float = 1.0
+) -> dict[str, tuple[Supply, ...]]:
+    """The groups of a table such as `SPOKEN`, with `scale` times its minutes."""
+    groups: dict[str, tuple[Supply, ...]] = {}
+    for group, spoken, minutes_of, pool, voices, split in table:
         groups[group] = groups.get(group, ()) + tuple(
             _spoken(group, language, kind, pool, voices, split, minutes * scale)
             for language in spoken
             for kind, minutes in minutes_of.items()
         )
-    return groups | {"held_out": _held_out(n_test)}
+    return groups
+
+
+def corpora(scale: float, n_test: int) -> dict[str, tuple[Supply, ...]]:
+    """The tiny tier's corpora, with `scale` times its minutes."""
+    return _synthesised(SPOKEN, scale) | {"held_out": _held_out(n_test)}
+
+
+def _read(source: str, name: str, split: str = "lm", keep_wave: bool = False) -> ImportSpec:
+    """Recordings of a source, as `slmlab fetch` brings them: what their own split says."""
+    folder = str(files.RECORDINGS / source)
+    return ImportSpec(
+        name, READ[source], "", keep_wave=keep_wave, folder=folder, form="source", splits=(split,)
+    )
+
+
+def read_aloud() -> dict[str, tuple[Supply, ...]]:
+    """Corpora of `human`: what people read, and what a synthesiser says beside it.
+
+    Scored are sittings that nobody heard, of the reader who speaks in each language; and of the other one.
+    """
+    spoken = _synthesised(SPOKEN_BESIDE)
+    groups = {
+        group: (
+            *(_read(source, f"{group}-{source}", keep_wave=group == "parts") for source in sources),
+            *spoken.get(group, ()),
+        )
+        for group, sources in READ_TO.items()
+    }
+    scored = {"joshua": "sw", "yoruba": "yo", "habari": "habari"}
+    held_out = (
+        _read(source, f"{split}-{name}", split, keep_wave=True)
+        for source, name in scored.items()
+        for split in ("dev", "test")
+    )
+    return {**groups, "held_out": tuple(held_out)}
 
 
 def _recorded(
@@ -124,7 +181,7 @@ def _recorded(
     )
 
 
-def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
+def recordings(n_test: int) -> dict[str, tuple[Supply, ...]]:
     """Corpora of real speech: who hears what is divided by speakers, and by a hash of the sentences.
 
     Vietnamese is learnt from recordings and synthetic speech, Swahili from synthetic speech alone, as the
@@ -134,7 +191,7 @@ def recordings(n_test: int) -> dict[str, tuple[Source, ...]]:
         language: _spoken("lm", language, "synthetic", "synthetic", 2, "lm", 60.0 * SYNTHETIC_HOURS)
         for language in TARGETS
     }
-    groups: dict[str, tuple[Source, ...]] = {
+    groups: dict[str, tuple[Supply, ...]] = {
         group: tuple(_recorded(group, language, thirds=(third,)) for language in TARGETS)
         for third, group in enumerate(HEARD_BY_ALL)
     }
