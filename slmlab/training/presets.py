@@ -23,6 +23,7 @@ from slmlab.corpus.groups import (
 from slmlab.errors import LabError
 from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
+from slmlab.models.critic import CriticConfig
 from slmlab.models.decoder import DecoderConfig
 from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig
 from slmlab.models.lm import LMConfig
@@ -69,6 +70,8 @@ class Preset:
     """Speech tokenizer."""
     decoder: Part
     """Flow-matching decoder."""
+    sharpen: Part | None
+    """Its training against a critic; none leaves its mel as smooth as flow matching makes it."""
     vocoder: Part
     """Mel to wave."""
     backbone: Part
@@ -108,6 +111,7 @@ def tiny() -> Preset:
             1600,
         ),
         decoder=Part(DecoderConfig(timbre_width=timbre), _train(1000, ema=0.995), 1600),
+        sharpen=None,
         vocoder=Part(VocoderConfig(), _train(1500, lr=5e-3, muon_lr=0.0), 128),
         backbone=Part(lm, _train(300), 3000),
         lm=Part(lm, _train(300, lr=2e-3, muon_lr=0.015), 3000),
@@ -141,6 +145,7 @@ def human() -> Preset:
         speaker=replace(full.speaker, config=replace(full.speaker.config, n_speakers=n_speakers)),
         tokenizer=replace(full.tokenizer, config=tokenizer),
         decoder=replace(full.decoder, config=replace(full.decoder.config, width=256)),
+        sharpen=Part(CriticConfig(), _train(600, 5e-4, muon_lr=0.0, ema=0.99), 1600),
         backbone=replace(full.backbone, config=lm),
         lm=replace(full.lm, config=lm),
         n_test=200,
@@ -165,6 +170,7 @@ def base() -> Preset:
         speaker=Part(speaker, _train(20_000, 1e-3), 40_000),
         tokenizer=Part(tokenizer, _train(40_000, 1e-3), 40_000),
         decoder=Part(DecoderConfig(timbre, width=512, layers=16), _train(60_000, 1e-3, ema=0.999), 40_000),
+        sharpen=None,
         vocoder=Part(VocoderConfig(width=512, layers=8), _train(100_000, 1e-3, muon_lr=0.0), 2_048),
         backbone=Part(lm, _train(40_000, 1e-3, muon_lr=0.01), 32_000),
         lm=Part(lm, _train(20_000, 5e-4, muon_lr=0.005), 32_000),

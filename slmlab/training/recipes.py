@@ -24,6 +24,7 @@ from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
 from slmlab.language import languages
+from slmlab.models.critic import Sharpening, sharpening_loss
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
@@ -99,6 +100,10 @@ def _fit(
 ) -> None:
     """Train a network and keep it with its card."""
     train(model, loss, batches, part.train, folder / "training")
+    _keep(folder, part, model, **facts)
+
+
+def _keep(folder: Path, part: Part, model: nn.Module, **facts: Any) -> None:
     facts = {"seed": part.train.seed, "steps": part.train.steps, **facts}
     checkpoints.save(folder / "model", model, Card(config=model.config, facts=facts))
 
@@ -176,8 +181,8 @@ def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     _fit(folder, part, model, tokenizer_loss, batches)
 
 
-def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
-    """The flow decoder, from the frozen tokenizer's codes and its blurred mel."""
+def train_decoder(part: Part, sharpen: Part | None, folder: Path, inputs: dict[str, Path]) -> None:
+    """The flow decoder, from the frozen tokenizer's codes and blurred mel; then made sharp by a critic."""
     data = Utterances(inputs["corpus.parts"])
     tokenizer = _load_tokenizer(inputs)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
@@ -191,11 +196,17 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
         batch["digits"] = padded([digits[i] for i in rows])
         batch["timbre"] = timbre[[data.other(i, draw) for i in rows]]
         batch["clean"] = clean[rows]
+        batch["prosody"] = padded([data.prosody(i) for i in rows])
         with torch.inference_mode():
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
     _fit(folder, part, model, decoder_loss, _step_batches(part, data.frames, make))
+    if sharpen:
+        both = Sharpening(model, tokenizer, sharpen.config)
+        batches = _step_batches(sharpen, data.frames, make)
+        train(both, sharpening_loss, batches, sharpen.train, folder / "sharpening")
+        _keep(folder, part, model, sharpened=sharpen.train.steps)
 
 
 def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
@@ -287,7 +298,7 @@ def stages(chain: Preset) -> list[Stage]:
         needs = (f"corpus.{language}", "tokenizer", "lm.backbone")
         made.append(Stage(f"lm.{language}", needs, partial(train_lm, chain.lm, language)))
     made += [
-        Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder)),
+        Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder, chain.sharpen)),
         Stage("vocoder", (parts,), partial(train_vocoder, chain.vocoder)),
         Stage("judge_a", ("corpus.judge_a",), partial(train_judge, chain.judge_a, "judge_a")),
         Stage("judge_b", ("corpus.judge_b",), partial(train_judge, chain.judge_b, "judge_b")),
