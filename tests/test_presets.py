@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from slmlab import files
 from slmlab.corpus.imports import Clip, ImportSpec
 from slmlab.errors import LabError
 from slmlab.models.lm import SpeechLM
@@ -108,3 +109,23 @@ def test_a_changed_collection_is_noticed(tmp_path: Path) -> None:
 def test_an_unknown_preset_names_the_known() -> None:
     with pytest.raises(LabError, match="'huge': choose one of smoke, tiny, human, base, paper"):
         preset("huge")
+
+
+def test_the_judges_of_people_share_no_reader_and_nobody_hears_what_is_scored() -> None:
+    corpora = preset("human").corpora
+    readers = {
+        group: {(spec.folder, spec.splits) for spec in specs if isinstance(spec, ImportSpec)}
+        for group, specs in corpora.items()
+    }
+    assert not {folder for folder, _ in readers["judge_a"]} & {folder for folder, _ in readers["judge_b"]}
+    assert {splits for _, splits in readers.pop("held_out")} == {("dev",), ("test",)}
+    assert {splits for heard in readers.values() for _, splits in heard} == {("lm",)}
+    assert preset("human").languages == ("sw", "yo")
+
+
+def test_recordings_that_were_not_fetched_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "RECORDINGS", tmp_path)
+    (spec, *_) = preset("human").corpora["sw"]
+    assert isinstance(spec, ImportSpec)
+    with pytest.raises(LabError, match=r"joshua are not here, or not all: `slmlab fetch joshua`"):
+        spec.clips()

@@ -231,7 +231,7 @@ def test_a_broken_grammar_file_is_named(languages_folder: Path):
 def test_unknown_languages_and_splits_are_named():
     with pytest.raises(
         LabError,
-        match=r"Language 'xx' is unknown: .*data/languages has cmn, es, id, it, sw, tr, vi\. To add one",
+        match=r"Language 'xx' is unknown: .*data/languages has cmn, es, id, it, sw, tr, vi, yo\. To add one",
     ):
         sentences("xx", "lm", 1, seed=0)
     with pytest.raises(LabError, match=r"Split 'train'.*lm, parts"):
