@@ -134,6 +134,8 @@ def _train(arguments: Namespace) -> None:
 
     if arguments.ship and arguments.stage != "all":
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
+    if arguments.ship:
+        shelf.check_shippable(arguments.preset, arguments.recordings)
     network, _, language = arguments.stage.rpartition(".")
     if language in languages.codes() and (not network or language not in preset(arguments.preset).languages):
         folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
@@ -353,6 +355,7 @@ def _speak(arguments: Namespace) -> None:
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
     language = arguments.language
     texts = from_file(arguments.file, language) if arguments.file else [arguments.text]
+    commands.check_lengths(texts)
     said = f"said, read as {languages.find(language).name}: {out}"
     chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)
     manner = (arguments.style, arguments.seed, arguments.temperature)

@@ -93,6 +93,7 @@ NO_SOUND: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_unknown_preset_stage_and_language(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'huge'" in refused(capsys, "corpus", "--preset", "huge")
     assert "'lm.xx'" in refused(capsys, "train", "lm.xx")
+    assert "tokenizer is taught no language" in refused(capsys, "train", "tokenizer.it")
     assert "'xx'" in refused(capsys, "speak", "abc", "--language", "xx")
 
 
@@ -250,6 +251,13 @@ def test_mistakes_in_speaking(
     error = refused(capsys, "speak", *arguments, "--out", out, "--checkpoints", random_chain)
     assert all(word in error for word in words), error
     assert not out.exists()
+
+
+def test_a_text_that_is_too_long_is_refused_before_a_chain_is_opened(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert "at most 500" in refused(capsys, "speak", "mama " * 101, "--checkpoints", nowhere)
 
 
 def test_a_sound_of_another_form_is_not_promised(

@@ -85,6 +85,15 @@ def test_coming_back_finds_the_same_pair_on_the_same_sides(store: Store) -> None
         store.vote(token, n, 0, Vote("tie"))
 
 
+def test_a_vote_of_another_store_is_its_session_s_whatever_it_says(store: Store, tmp_path: Path) -> None:
+    vote_all(store, store.open_session("Ana"))
+    told = {"listener": "Bayo", "session": "another", "at": 0.0}
+    events = [e | {"body": e["body"] | (told if e["kind"] == "vote" else {})} for e in store.events()]
+    copy = Store(tmp_path / "copy.db")
+    copy.take_in(events)
+    pd.testing.assert_frame_equal(copy.votes(), store.votes())
+
+
 def test_events_carried_over_twice_give_the_same_tables(store: Store, tmp_path: Path) -> None:
     tokens = [store.open_session(name) for name in ("Ana", "Bayo", "Čeda")]
     vote_all(store, tokens[0])

@@ -1,6 +1,7 @@
 """Sources of people's recordings: what comes from a home or a folder is what is listed, or one sentence."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from slmlab.cli import main
 from slmlab.corpus import imports, sources
 from slmlab.errors import LabError
 from slmlab.sound import SAMPLE_RATE, audio
+from slmlab.training import shelf
 
 HERE = Path(os.environ.get("SLMLAB_RECORDINGS", files.ROOT.parent / "shared" / "real"))
 """A folder with joshua.tsv beside joshua/ and so on; what needs it is skipped where there is none."""
@@ -249,7 +251,10 @@ def test_a_folder_that_lacks_files_or_texts_says_how_many(home: Path, shared: Pa
     )
     (shared / "tones.tsv").write_text("file\ttext\n0000.wav\tMama anapika chakula.\n")
     assert "texts: 3, the first 0001; 2 of 4" in refused(shared)
-    assert "has no tones.tsv beside a folder tones, and is no clone of file:" in refused(tmp_path / "nothing")
+    (shared / "tones.tsv").write_text("name\tword\n0000.wav\n")
+    assert "texts: 4, the first 0000; 2 of 4" in refused(shared)
+    for place in (tmp_path / "nothing", sources.SOURCES):
+        assert "has no tones.tsv beside a folder tones, and is no clone of file:" in refused(place)
 
 
 def test_texts_of_others_are_refused(home: Path, shared: Path) -> None:
@@ -294,6 +299,36 @@ def test_the_command_says_what_came_and_what_there_is(
     describe("odd", shape="round")
     assert main(["fetch", "odd"]) == 2
     assert "odd.toml does not describe a source" in capsys.readouterr().err
+
+
+def test_what_heard_a_source_that_may_not_be_passed_on_is_not_even_trained_to_be_shipped(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*_: object) -> Path:
+        raise LabError("training begins")
+
+    def said(*arguments: str) -> str:
+        assert main(["train", "all", "--ship", *arguments]) == 2
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(shelf, "make", train)
+    clips = imports.plain(sources.fetch("tones"))
+    made = [tmp_path / "made", tmp_path / "moved"]
+    imports.bring_in(clips, imports.ImportSpec("tones", "sw", ""), made[0])
+    settings = sources.SOURCES / "tones.toml"
+    assert "training begins" in said("--recordings", str(made[0]))
+    settings.write_text(settings.read_text().replace("ships = true", "ships = false"))
+    monkeypatch.setattr(files, "RECORDINGS", tmp_path / "elsewhere")
+    assert "heard tones may not be shipped" in said("--recordings", str(made[0]))  # by its consent
+    monkeypatch.setattr(files, "RECORDINGS", tmp_path / "recordings")
+    own = [dataclasses.replace(clip, consent="my own voice") for clip in clips]
+    imports.bring_in(own, imports.ImportSpec("tones", "sw", ""), made[1])
+    assert "heard tones may not be shipped" in said("--recordings", str(made[1]))  # by where it lies
+    assert "training begins" in said("--preset", "smoke")
+    shutil.copy(settings, sources.SOURCES / "habari.toml")
+    describe("joshua")
+    describe("yoruba")
+    assert "heard habari may not be shipped" in said("--preset", "human")
 
 
 def test_transcripts_are_found_in_lines_and_beside_sounds() -> None:

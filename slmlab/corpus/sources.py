@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from slmlab import files
@@ -122,6 +123,13 @@ def shippable(name: str) -> None:
         )
 
 
+def in_manifest(rows: pd.DataFrame) -> list[str]:
+    """Names of the sources that recordings of a manifest come from, by their consent or where they lie."""
+    consents, folders = set(rows["consent"]), {Path(file).parent for file in rows["file"]}
+    every = [find(path.stem) for path in sorted(SOURCES.glob("*.toml"))]
+    return [s.name for s in every if _terms(s) in consents or s.folder.resolve() in folders]
+
+
 def recordings(name: str) -> Path:
     """The complete folder of a source; LabError says how to get it."""
     source = find(name)
@@ -170,9 +178,8 @@ def fetch(name: str, place: Path | None = None) -> Path:
     found = hashlib.sha256("\n".join(f"{file}\t{texts[file]}" for file in source.rows).encode()).hexdigest()
     if found != source.texts:
         raise LabError(f"texts from {origin} are others than {name}.toml knows (sha256 {found}); {kept}.")
-    terms = f"{source.licence}, {source.copyright}: {source.sentence}"
     rows = [
-        {"file": here[file].name, "text": texts[file], "language": source.language, "consent": terms}
+        {"file": here[file].name, "text": texts[file], "language": source.language, "consent": _terms(source)}
         | {field: row[field] for field in ("speaker", "session", "split", "seconds")}
         for file, row in source.rows.items()
     ]
@@ -180,6 +187,10 @@ def fetch(name: str, place: Path | None = None) -> Path:
     files.replace_text(source.folder / TABLE, "".join("\t".join(row) + "\n" for row in table))
     files.write_json(source.folder / COMPLETE, source.mark)
     return source.folder
+
+
+def _terms(source: Source) -> str:
+    return f"{source.licence}, {source.copyright}: {source.sentence}"
 
 
 def _verified(source: Source) -> dict[str, Path]:
@@ -204,7 +215,7 @@ def _arrivals(source: Source, here: Collection[str], place: Path | None) -> Iter
     """Every recording that the home or the folder has, with its transcript."""
     if place is None:
         return _from_home(source, here, source.home)
-    if (place / f"{source.name}.tsv").is_file():
+    if (place / f"{source.name}.tsv").is_file() and (place / source.name).is_dir():
         return _from_folder(source, here, place)
     if (place / ".git").exists() or (place / "objects").is_dir():
         return _from_home(source, here, str(place.resolve()))
@@ -215,7 +226,8 @@ def _arrivals(source: Source, here: Collection[str], place: Path | None) -> Iter
 
 
 def _from_folder(source: Source, here: Collection[str], place: Path) -> Iterator[Arrival]:
-    told = {Path(row["file"]).stem: row["text"] for row in _table(place / f"{source.name}.tsv")}
+    rows = _table(place / f"{source.name}.tsv")
+    told = {Path(row.get("file") or "").stem: row.get("text") or "" for row in rows}
     for file in source.rows:
         path = place / source.name / (file + source.suffix)
         if file in here or path.is_file():

@@ -247,7 +247,7 @@ class Store:
             vote |= {name: int(vote[name]) for name in ("heard", "override")}
             vote |= {name: "|".join(map(str, vote[name])) for name in ("tags", "plays")}
             came = {"session": session, "listener": listener, "task": task, "event": event, "at": at}
-            rows.append(came | vote | trials[number].columns())
+            rows.append(vote | came | trials[number].columns())
         table = pd.DataFrame(rows, columns=VOTE_COLUMNS)
         return table.sort_values(["session", "trial"], ignore_index=True)
 

@@ -40,12 +40,7 @@ def speak(
     Raises:
         LabError: a text, the language, voice or style cannot be used.
     """
-    for text in texts:
-        if len(text) > LONGEST_TEXT:
-            raise LabError(
-                f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
-                "go: cut it into sentences."
-            )
+    check_lengths(texts)
     if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
         timbre = chain.timbre(_reference(Path(voice)))
     else:
@@ -54,6 +49,16 @@ def speak(
     manner = chain.encode(_reference(style)) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
+
+
+def check_lengths(texts: Sequence[str]) -> None:
+    """LabError for a text that is too long to be said: asked before a chain is opened, or even trained."""
+    for text in texts:
+        if len(text) > LONGEST_TEXT:
+            raise LabError(
+                f"the text {text[:30]!r}… has {len(text)} characters, at most {LONGEST_TEXT} are said in one "
+                "go: cut it into sentences."
+            )
 
 
 def write_spoken(folder: Path, texts: Sequence[str], utterances: Sequence[Speech], seed: int) -> None:

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slmlab import files
+from slmlab.corpus import manifest, sources
 from slmlab.corpus.build import MANIFEST
 from slmlab.corpus.groups import with_recordings
-from slmlab.corpus.imports import Share
+from slmlab.corpus.imports import ImportSpec, Share
 from slmlab.corpus.utterances import Utterances
 from slmlab.errors import LabError
 from slmlab.language import languages
@@ -113,6 +114,8 @@ def adopt(
         )
     stages = recipes.adoption(preset(preset_name), checkpoint_folder(preset_name), language, shares)
     networks = [stage.name for stage in stages if stage.inputs and stage.name.startswith(only)]
+    if not networks:
+        raise LabError(f"{only} is taught no language by itself: lm, judge_a and judge_b are.")
     done = run_stages(stages, files.CACHE / preset_name, fresh=fresh, wanted=networks)
     for name, folder in done.items():
         _keep_small(name, folder, adopted_folder(preset_name))
@@ -130,6 +133,17 @@ def shares_of(recordings: Sequence[Path]) -> list[Share]:
 def adopted_folder(preset_name: str) -> Path:
     """Where the language models and judges lie that the chain of a preset was taught later."""
     return files.RUNS / preset_name / "adopted"
+
+
+def check_shippable(preset_name: str, recordings: Sequence[Path] = ()) -> None:
+    """LabError if networks of a preset hear, there or in imported corpora, what may not be passed on."""
+    groups = preset(preset_name).corpora
+    heard = [spec for group, specs in groups.items() if group != "held_out" for spec in specs]
+    names = {Path(s.folder).name for s in heard if isinstance(s, ImportSpec) and s.form == "source"}
+    for share in shares_of(recordings):
+        names.update(sources.in_manifest(manifest.read(Path(share.folder) / MANIFEST)))
+    for name in sorted(names):
+        sources.shippable(name)
 
 
 def ship(made: Path, preset_name: str) -> Path:
