@@ -377,8 +377,17 @@ def _speak(arguments: Namespace) -> None:
     _preset("whose networks listen (tiny)"),
     _option("--json", "print JSON, not a table", bool),
     _option("--checkpoints", "a folder of checkpoints, for the judge and the speaker encoder", Path),
+    _option(
+        "--instruments",
+        "networks of other people's that measure too, some of whisper,dnsmos,sim,vad (none): they need "
+        "`pip install 'slmlab[instruments]'`",
+        _names,
+        default=[],
+    ),
+    _option("--whisper", "whisper's weights: a folder or a hub id (Systran/faster-whisper-base)", default=""),
 )
 def _measure(arguments: Namespace) -> None:
+    from slmlab.metrics.instruments import open_instruments
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
 
@@ -388,9 +397,14 @@ def _measure(arguments: Namespace) -> None:
                 f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
                 f"sound, in their order"
             )
+    if "sim" in arguments.instruments and not arguments.reference:
+        raise LabError("the instrument 'sim' compares two voices: give --reference once for each sound")
+    if arguments.whisper and "whisper" not in arguments.instruments:
+        raise LabError("--whisper names an instrument's weights: give --instruments whisper as well")
+    opened = open_instruments(arguments.instruments, arguments.whisper)
     chain = open_chain(arguments.preset, arguments.checkpoints)
     what = (arguments.sounds, arguments.text, arguments.reference)
-    rows = commands.measure(chain, *what, arguments.language)
+    rows = commands.measure(chain, *what, arguments.language, opened)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))
 
 

@@ -5,9 +5,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,6 +109,30 @@ def digest(value: Any) -> str:
 def sha256_of(file: Path) -> str:
     """Hash of a file's bytes."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def weights(place: str, patterns: Sequence[str]) -> Path:
+    """Somebody's published weights: a file or folder here, or a hub id `OWNER/NAME`, fetched once.
+
+    Of a hub's repository only the files that match `patterns` are taken.
+    """
+    if Path(place).exists():
+        return Path(place)
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", place):
+        raise LabError(f"{place} does not exist: give a folder of weights, or a hub id OWNER/NAME.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise LabError(
+            f"{place} is no folder here, and a hub id needs a package: run `pip install huggingface_hub`."
+        ) from None
+    try:
+        return Path(snapshot_download(place, allow_patterns=list(patterns)))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise LabError(
+            f"{place} is no folder here and the hub did not give it ({reason}): go online, or give a folder."
+        ) from error
 
 
 def fraction(text: str) -> float:

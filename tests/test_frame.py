@@ -21,6 +21,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
     Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
 ]
+EXTRAS = [
+    Requirement(line)
+    for name, lines in PROJECT["optional-dependencies"].items()
+    if name != "dev"
+    for line in lines
+]
 PINS = {
     canonicalize_name(pin.name): pin
     for pin in map(
@@ -42,9 +48,17 @@ def run(*command: str | Path, path: str = os.environ["PATH"]) -> subprocess.Comp
 
 def test_every_dependency_says_why_it_is_there():
     lines = (ROOT / "pyproject.toml").read_text().splitlines()
-    for requirement in REQUIREMENTS:
-        (line,) = [line for line in lines if line.strip().startswith(f'"{requirement}"')]
-        assert re.search(r'",\s+# \w.{8,}', line), f"{requirement} has no reason beside it"
+    for requirement in {*REQUIREMENTS, *EXTRAS}:
+        found = [line for line in lines if line.strip().startswith(f'"{requirement}"')]
+        assert len(found) == [*REQUIREMENTS, *EXTRAS].count(requirement)
+        for line in found:
+            assert re.search(r'",\s+# \w.{8,}', line), f"{requirement} has no reason beside it"
+
+
+def test_extras_never_become_requirements():
+    core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert {"onnxruntime", "faster-whisper", "huggingface-hub"} <= {canonicalize_name(r.name) for r in EXTRAS}
+    assert core & {canonicalize_name(requirement.name) for requirement in EXTRAS} == set()
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)

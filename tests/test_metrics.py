@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slmlab import metrics
 from slmlab.errors import LabError
-from slmlab.metrics import Expressivity
+from slmlab.metrics import Expressivity, instruments
 from slmlab.sound import features
 
 RANDOM = np.random.default_rng(0)
@@ -134,7 +134,10 @@ def test_systems_are_counted_alike_whatever_they_say():
 def test_every_figure_of_a_sound_has_a_unit():
     wave = 0.1 * np.sin(np.arange(16_000) * 0.08).astype(np.float32)
     told = metrics.describe(wave, "moja", wave, "moja", lambda sound: np.ones(3))
-    assert told.keys() | {"entropy", "repetition", "repeats_at", "calibrated_cer"} == metrics.UNITS.keys()
+    opened = dict.fromkeys(instruments.INSTRUMENTS.index, lambda *_: "moja")
+    told |= instruments.figures(opened, wave, "moja", wave)
+    of_tokens = {"entropy", "repetition", "repeats_at", "calibrated_cer"}
+    assert told.keys() - {"whisper_heard"} | of_tokens == metrics.UNITS.keys()
 
 
 def test_equal_counts_count_exactly_and_repeat_with_their_seed():

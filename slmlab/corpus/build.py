@@ -85,7 +85,7 @@ class CorpusSpec:
     prosody: Prosody | None = None
     """Settings of its own in place of those of `kind`."""
     engine: str = "espeak-ng"
-    """What speaks: `espeak-ng`, or `mms:FOLDER`."""
+    """What speaks: `espeak-ng`, `mms:FOLDER` or `kokoro:FOLDER`, as `engine_of` knows it."""
     lines: str | None = None
     """A UTF-8 text file of one sentence a line, to be read in place of the split's sentences."""
 

@@ -6,7 +6,7 @@ its flutter, its noise, its gain control), so the library is loaded anew for eve
 a sentence sounds the same, to the bit, alone or after a thousand others.
 
 MMS-TTS (VITS, through `transformers`) serves languages that espeak-ng lacks or speaks badly, Thai and Lao
-first.
+first. Kokoro (`slmlab.corpus.kokoro`) speaks any language that espeak-ng can spell, and sounds like a person.
 
 Axis legend: s samples.
 """
@@ -25,6 +25,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import torch
 
+from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import Plan, Prosody, plan, record
 from slmlab.corpus.voices import Voice
 from slmlab.errors import LabError
@@ -70,13 +71,23 @@ def speak(
 
 @cache
 def engine_of(name: str) -> Engine:
-    """This process's engine of a name: `espeak-ng`, or `mms:FOLDER` with a model's folder."""
+    """This process's engine of a name: `espeak-ng`, `mms:FOLDER`, or `kokoro:` and a folder or hub id."""
     kind, _, folder = name.partition(":")
     if kind == "espeak-ng":
-        return Espeak()
+        return espeak()
     if kind == "mms" and folder:
         return Mms(folder)
-    raise LabError(f"Speech engine '{name}' is unknown; expected 'espeak-ng' or 'mms:FOLDER'.")
+    if kind == "kokoro" and folder:
+        return Kokoro(folder, espeak().phonemes)
+    raise LabError(
+        f"Speech engine '{name}' is unknown; expected 'espeak-ng', 'mms:FOLDER' or 'kokoro:FOLDER'."
+    )
+
+
+@cache
+def espeak() -> "Espeak":
+    """This process's espeak-ng, which also spells."""
+    return Espeak()
 
 
 def check() -> str:
@@ -122,19 +133,35 @@ class Espeak:
     def say(self, words: Plan, language: str, voice: Voice, width: float, seed: int) -> Wave:
         """See `Engine`."""
         commands = _commands(words, language, voice, width).encode()
-        voice_file = Path(self._scratch.name) / "voice"
-        voice_file.write_text(_voice_file(language, voice, self._data), encoding="latin-1")
         flags = 0x1 | 0x10 | 0x1000  # UTF-8, SSML, a pause at the end
         self._chunks.clear()
         with self._loaded() as library:
             library.espeak_ng_SetRandSeed(ctypes.c_long(seed % 2**31))
-            _expect(library.espeak_ng_SetVoiceByFile(str(voice_file).encode()), "load the voice")
+            self._choose(library, language, voice)
             _expect(library.espeak_Synth(commands, len(commands) + 1, 0, 1, 0, flags, None, None), "speak")
         wave = np.frombuffer(b"".join(self._chunks), np.int16).astype(np.float32) / np.float32(32768)
         if not wave.any():
             text = " ".join(word.text for word in words)
             raise LabError(f"espeak-ng found nothing to say in '{text}' ({language}): write words of it.")
         return resample(wave, self.SAMPLE_RATE * voice.tract)
+
+    def phonemes(self, text: str, language: str, voice: Voice) -> str:
+        """A text in the symbols of the IPA, as the language's own voice would say it; stress is marked."""
+        spelt = SPELLINGS[languages.find(language).respell](text)
+        rest = ctypes.c_char_p(spelt.encode())  # moves along the text, a clause a call
+        clauses: list[str] = []
+        with self._loaded() as library:
+            self._choose(library, language, voice)
+            library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+            while rest.value:
+                clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), 0x1, 0x2).decode())
+        return " ".join(clauses)
+
+    def _choose(self, library: ctypes.CDLL, language: str, voice: Voice) -> None:
+        """Make the library speak in a voice of a language."""
+        file = Path(self._scratch.name) / "voice"
+        file.write_text(_voice_file(language, voice, self._data), encoding="latin-1")
+        _expect(library.espeak_ng_SetVoiceByFile(str(file).encode()), "load the voice")
 
     def _receive(self, samples: Any, count: int, _events: Any) -> int:
         """espeak-ng hands over what it has spoken."""

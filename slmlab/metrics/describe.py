@@ -34,6 +34,11 @@ UNITS = {
     "repetition": "share",
     "repeats_at": "0 begins, 1 ends",
     "calibrated_cer": "cer less the recording's",
+    "whisper_cer": "wrong letters over letters",
+    "whisper_added": "whisper_cer less the recording's",
+    "dnsmos": "1 to 5",
+    "vad": "share",
+    "sim": "-1 to 1",
 }
 """What the figures of a sound are counted in."""
 

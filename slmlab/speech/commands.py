@@ -10,6 +10,7 @@ import torch
 
 from slmlab import files, metrics
 from slmlab.errors import LabError
+from slmlab.metrics import instruments
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
@@ -78,6 +79,7 @@ def measure(
     texts: Sequence[str] = (),
     references: Sequence[Path] = (),
     language: str = "",
+    opened: instruments.Opened | None = None,
 ) -> list[dict[str, Any]]:
     """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
 
@@ -86,11 +88,13 @@ def measure(
         texts: what each says, or none; with them come error rates and the speaking rate.
         references: a recording of each text, or none; with them come SIM and what compares melodies.
         language: that is spoken: its judge listens, if it was adopted, and its cut into words counts.
+        opened: instruments to hear the sounds too.
 
     Returns:
         For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
         windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
-        `calibrated_cer`: what the recogniser does not misread in the recording; None where undefined.
+        `calibrated_cer`: what the recogniser does not misread in the recording; then what
+        `instruments.figures` says; None where undefined.
     """
 
     def hear(wave: audio.Wave) -> str:
@@ -99,10 +103,11 @@ def measure(
     rows = []
     for i, path in enumerate(sounds):
         wave, reference = _measurable(path), _measurable(references[i]) if references else None
+        text = texts[i] if texts else None
         transcript = hear(wave)
         figures = metrics.describe(
             wave,
-            text=texts[i] if texts else None,
+            text=text,
             reference=reference,
             heard=transcript,
             embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
@@ -113,9 +118,10 @@ def measure(
         figures["repetition"] = metrics.repetition_rate(codes)
         repeats = metrics.where_repeats(codes)
         figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
-        if texts and reference is not None:
-            recorded = metrics.cer(texts[i], hear(reference), language)
+        if text is not None and reference is not None:
+            recorded = metrics.cer(text, hear(reference), language)
             figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
+        figures |= instruments.figures(opened or {}, wave, text, reference, language)
         rows.append({"sound": str(path), "heard": transcript, **files.plain(figures)})
     return rows
 
