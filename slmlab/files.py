@@ -165,7 +165,10 @@ def from_plain(cls: type[C], values: Any, source: str, lenient: bool = False) ->
     Fields must match exactly; `lenient` gives those that are missing their default, where they have one.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    given, names = set(values) if isinstance(values, dict) else set(), {field.name for field in fields}
+    names = {field.name for field in fields}
+    if not isinstance(values, dict):
+        raise LabError(f"{source} holds {values!r} in place of the fields of {cls.__name__}; make it again.")
+    given = set(values)
     if lenient:
         names = {field.name for field in fields if field.name in given or _required(field)}
     if given != names:

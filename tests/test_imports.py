@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from slmlab.corpus import imports
 from slmlab.corpus.build import SETTINGS, Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in, common_voice, ljspeech, plain
 from slmlab.errors import LabError
@@ -143,3 +144,9 @@ def test_tables_in_another_shape_are_explained(tmp_path: Path):
     (tmp_path / "metadata.csv").write_bytes(b"a|\xff\xfe")
     with pytest.raises(LabError, match="not UTF-8"):
         ljspeech(tmp_path)
+
+
+def test_a_source_is_read_only_where_fetch_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "recordings", lambda name: tmp_path / "home" / name)
+    with pytest.raises(LabError, match=r"elsewhere/joshua is not what `slmlab fetch` brought"):
+        imports.FORMS["source"](tmp_path / "elsewhere" / "joshua")

@@ -103,11 +103,19 @@ def plain(folder: str | Path) -> list[Clip]:
     return clips
 
 
+def fetched(folder: str | Path) -> list[Clip]:
+    """The recordings of a source, every one verified: the folder is where `slmlab fetch` puts it."""
+    place = recordings(Path(folder).name)
+    if Path(folder).resolve() != place.resolve():
+        raise LabError(f"{folder} is not what `slmlab fetch` brought ({place}): read it with --form plain.")
+    return plain(place)
+
+
 FORMS: dict[str, Callable[[str | Path], list[Clip]]] = {
     "ljspeech": ljspeech,
     "common_voice": common_voice,
     "plain": plain,
-    "source": lambda folder: plain(recordings(Path(folder).name)),
+    "source": fetched,
 }
 """Kinds of collection, by the name that people type."""
 
