@@ -33,7 +33,8 @@ INSTRUMENTS = pd.DataFrame(
             UNITS["whisper_cer"],
             "Words: how many letters of the text Whisper-base misreads, taking the likeliest words.",
             "Languages it hardly knows: of people's Swahili it misreads 25 % of the letters and 90 % of the "
-            "words, so its WER is useless, and its CER means something only beside a recording's.",
+            "words, so its WER is useless, and its CER means something only beside a recording's. It also "
+            "gets caught in loops: in one of ten sentences of espeak-ng (CER 10.8, the others 0.4).",
             "faster-whisper",
         ),
         (
