@@ -33,6 +33,7 @@ from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_fold
 from slmlab.training.presets import preset
 
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
+READER_SECONDS = 600  # of recordings that make a reader a voice of the chain
 VOICES = "voices.json"  # shipped last: where it is, all checkpoints are
 KINDS: dict[str, type[nn.Module]] = {
     "tokenizer": SpeechTokenizer,
@@ -54,16 +55,20 @@ def _stages(preset_name: str, shares: Sequence[Share] = ()) -> dict[str, Stage]:
 
 
 def _gather(folder: Path, inputs: dict[str, Path]) -> None:
-    """Stage: every network in one folder, stored small, with a card each and six named voices."""
+    """Stage: every network in one folder, stored small, with a card each, named voices and the readers'."""
     for name, made in inputs.items():
         _keep_small(name, made, folder)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
-    voices = Utterances(inputs["corpus.parts"]).voices
-    means = torch.stack([timbre[voices == voice].mean(0) for voice in range(voices.max() + 1)])
+    speech = Utterances(inputs["corpus.parts"])
+    means = torch.stack([timbre[speech.voices == voice].mean(0) for voice in range(speech.voices.max() + 1)])
     order = means[:, -1].argsort()
     places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
-    named = zip(VOICE_NAMES, places, strict=True)
-    files.write_json(folder / VOICES, {name: means[order[round(float(place))]] for name, place in named})
+    named = {name: means[order[round(float(p))]] for name, p in zip(VOICE_NAMES, places, strict=True)}
+    rows = speech.rows().assign(voice_number=speech.voices)
+    for reader, said in rows[rows["kind"] == manifest.RECORDED].groupby("voice"):
+        if said["seconds"].sum() >= READER_SECONDS:
+            named[str(reader)] = means[said["voice_number"].iloc[0]]
+    files.write_json(folder / VOICES, named)
 
 
 def _keep_small(name: str, made: Path, target: Path) -> None:
