@@ -23,7 +23,9 @@ SYNTHETIC_HOURS = 100
 HEARD_BY_ALL = ("parts", "judge_a", "judge_b")
 """Groups of networks that serve all languages."""
 JUDGED = {"lively": 24, "authentic": 20, "synthetic": 8}
-SPOKEN: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] = (
+Table = tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...]
+"""Group, languages, minutes of each kind, pool and number of voices, and split."""
+SPOKEN: Table = (
     ("parts", TARGETS, {"lively": 90, "authentic": 60, "synthetic": 20}, "parts", N_PARTS_VOICES, "parts"),
     ("parts", BACKBONE, {"lively": 15}, "parts", N_PARTS_VOICES, "lm"),
     ("judge_a", TARGETS, JUDGED, "judge_a", 30, "judge_a"),
@@ -33,7 +35,7 @@ SPOKEN: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] =
     ("vi", ("vi",), {"synthetic": 90}, "synthetic", 2, "lm"),
     ("sw", ("sw",), {"synthetic": 100}, "synthetic", 2, "lm"),
 )
-"""Group, languages, minutes of each kind at the tiny tier, pool and number of voices, and split."""
+"""What a synthesiser says at the tiny tier."""
 
 READ = {"joshua": "sw", "habari": "sw", "yoruba": "yo"}
 """Sources of people's recordings that `human` hears, each of one reader, and their languages."""
@@ -46,7 +48,7 @@ READ_TO: dict[str, tuple[str, ...]] = {
     "yo": ("yoruba",),
 }
 """Which of them each group holds: the judges share no reader."""
-SPOKEN_BESIDE: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...] = (
+SPOKEN_BESIDE: Table = (
     ("parts", ("sw",), {"lively": 60}, "parts", N_PARTS_VOICES, "parts"),
     ("judge_a", ("sw",), {"lively": 30}, "judge_a", 30, "judge_a"),
     ("judge_b", ("sw",), {"lively": 30}, "judge_b", 30, "judge_b"),
@@ -116,9 +118,7 @@ def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
     )
 
 
-def _synthesised(
-    table: tuple[tuple[str, tuple[str, ...], dict[str, int], str, int, str], ...], scale: float = 1.0
-) -> dict[str, tuple[Supply, ...]]:
+def _synthesised(table: Table, scale: float = 1.0) -> dict[str, tuple[Supply, ...]]:
     """The groups of a table such as `SPOKEN`, with `scale` times its minutes."""
     groups: dict[str, tuple[Supply, ...]] = {}
     for group, spoken, minutes_of, pool, voices, split in table:

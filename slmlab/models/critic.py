@@ -6,6 +6,8 @@ three listeners: distance (L1), a critic of small convolutions over time and fre
 (least squares, Mao et al. 2017, and its features, Larsen et al. 2016), and the tokenizer's own encoder,
 frozen, in which what was said should look the same. Steps before the last are as in generating speech.
 
+It is a trial: trained by the critic from nothing the decoder lost words; after flow matching it is untried.
+
 Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre numbers, k channels.
 """
 

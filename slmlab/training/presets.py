@@ -131,7 +131,10 @@ def smoke() -> Preset:
 
 
 def human() -> Preset:
-    """Two cores, no GPU, and recordings of three readers: `slmlab fetch` brings them (see `data/sources`)."""
+    """Two cores, no GPU, and recordings of three readers: `slmlab fetch` brings them (see `data/sources`).
+
+    It is not trained whole yet; that `sharpen` helps is not shown.
+    """
     full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
     letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
     lm = replace(full.lm.config, alphabet=letters, languages=spoken)

@@ -17,7 +17,7 @@ from torch import nn
 from slmlab import files
 from slmlab.corpus import manifest, sources
 from slmlab.corpus.build import MANIFEST
-from slmlab.corpus.groups import with_recordings
+from slmlab.corpus.groups import READ, with_recordings
 from slmlab.corpus.imports import ImportSpec, Share
 from slmlab.corpus.utterances import Utterances
 from slmlab.errors import LabError
@@ -33,7 +33,6 @@ from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_fold
 from slmlab.training.presets import preset
 
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
-READER_SECONDS = 600  # of recordings that make a reader a voice of the chain
 VOICES = "voices.json"  # shipped last: where it is, all checkpoints are
 KINDS: dict[str, type[nn.Module]] = {
     "tokenizer": SpeechTokenizer,
@@ -55,19 +54,21 @@ def _stages(preset_name: str, shares: Sequence[Share] = ()) -> dict[str, Stage]:
 
 
 def _gather(folder: Path, inputs: dict[str, Path]) -> None:
-    """Stage: every network in one folder, stored small, with a card each, named voices and the readers'."""
+    """Stage: every network in one folder, stored small, with a card each, and named voices.
+
+    Of people, readers of public sources alone are named, by code: nobody else's voice is passed on.
+    """
     for name, made in inputs.items():
         _keep_small(name, made, folder)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
     speech = Utterances(inputs["corpus.parts"])
     means = torch.stack([timbre[speech.voices == voice].mean(0) for voice in range(speech.voices.max() + 1)])
     order = means[:, -1].argsort()
-    places = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
-    named = {name: means[order[round(float(p))]] for name, p in zip(VOICE_NAMES, places, strict=True)}
-    rows = speech.rows().assign(voice_number=speech.voices)
-    for reader, said in rows[rows["kind"] == manifest.RECORDED].groupby("voice"):
-        if said["seconds"].sum() >= READER_SECONDS:
-            named[str(reader)] = means[said["voice_number"].iloc[0]]
+    ranks = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
+    named = {name: means[order[round(float(rank))]] for name, rank in zip(VOICE_NAMES, ranks, strict=True)}
+    places = {source: i for i, source in enumerate(speech.column("source"))}
+    readers = {name: places[f"parts-{name}"] for name in READ if f"parts-{name}" in places}
+    named |= {name: means[speech.voices[i]] for name, i in readers.items()}
     files.write_json(folder / VOICES, named)
 
 
