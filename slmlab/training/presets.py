@@ -149,8 +149,8 @@ def human() -> Preset:
         tokenizer=replace(full.tokenizer, config=tokenizer),
         decoder=replace(full.decoder, config=replace(full.decoder.config, width=256)),
         sharpen=Part(CriticConfig(), _train(600, 5e-4, muon_lr=0.0, ema=0.99), 1600),
-        backbone=replace(full.backbone, config=lm),
-        lm=replace(full.lm, config=lm),
+        backbone=Part(lm, _train(800), 3000),
+        lm=Part(lm, _train(400, lr=2e-3, muon_lr=0.015), 3000),
         n_test=200,
     )
 
