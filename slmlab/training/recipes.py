@@ -24,7 +24,6 @@ from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
 from slmlab.language import languages
-from slmlab.models.critic import Sharpening, sharpening_loss
 from slmlab.models.decoder import FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
@@ -181,8 +180,8 @@ def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     _fit(folder, part, model, tokenizer_loss, batches)
 
 
-def train_decoder(part: Part, sharpen: Part | None, folder: Path, inputs: dict[str, Path]) -> None:
-    """The flow decoder, from the frozen tokenizer's codes and blurred mel; then made sharp by a critic."""
+def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
+    """The flow decoder, from the frozen tokenizer's codes and blurred mel."""
     data = Utterances(inputs["corpus.parts"])
     tokenizer = _load_tokenizer(inputs)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
@@ -196,17 +195,11 @@ def train_decoder(part: Part, sharpen: Part | None, folder: Path, inputs: dict[s
         batch["digits"] = padded([digits[i] for i in rows])
         batch["timbre"] = timbre[[data.other(i, draw) for i in rows]]
         batch["clean"] = clean[rows]
-        batch["prosody"] = padded([data.prosody(i) for i in rows])
         with torch.inference_mode():
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
     _fit(folder, part, model, decoder_loss, _step_batches(part, data.frames, make))
-    if sharpen:
-        both = Sharpening(model, tokenizer, sharpen.config)
-        batches = _step_batches(sharpen, data.frames, make)
-        train(both, sharpening_loss, batches, sharpen.train, folder / "sharpening")
-        _keep(folder, part, model, sharpened=sharpen.train.steps)
 
 
 def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
@@ -298,7 +291,7 @@ def stages(chain: Preset) -> list[Stage]:
         needs = (f"corpus.{language}", "tokenizer", "lm.backbone")
         made.append(Stage(f"lm.{language}", needs, partial(train_lm, chain.lm, language)))
     made += [
-        Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder, chain.sharpen)),
+        Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder)),
         Stage("vocoder", (parts,), partial(train_vocoder, chain.vocoder)),
         Stage("judge_a", ("corpus.judge_a",), partial(train_judge, chain.judge_a, "judge_a")),
         Stage("judge_b", ("corpus.judge_b",), partial(train_judge, chain.judge_b, "judge_b")),
