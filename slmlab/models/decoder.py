@@ -19,6 +19,8 @@ from slmlab.models import flow_matching
 from slmlab.models.blocks import ConvNeXt, frame_mask, masked_loss, restore, standardise
 from slmlab.models.tokenizer import FRAMES_PER_TOKEN, token_mask
 
+NOISE = 0.1  # of its training noise: what speech is decoded from; see `Chain.to_mels`
+
 
 @dataclass(frozen=True)
 class DecoderConfig:

@@ -32,6 +32,7 @@ from slmlab.sound.mel import HOP, N_FFT, frequencies, istft, log_mel, mel_filter
 SIZES = (256, 512, 1024, 2048)
 """Windows of the loss: the short ones hear pulses and bursts, the long ones harmonics."""
 GATE = 4.0  # sharpness of voicing: pulses are either there or not, but come and go softly
+SMOOTHING = 5  # mel bins over which a network's mel is trusted; see `Vocoder.forward`
 GAP = 100.0  # Hz left free between the highest harmonic and half the sample rate
 
 
@@ -225,16 +226,20 @@ class Vocoder(nn.Module):
         return pulse_train(f0, torch.zeros(b, device=f0.device)), repeat(noise, "s -> b s", b=b)
 
 
-def vocoder_loss(model: Vocoder, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def vocoder_loss(
+    model: Vocoder, batch: Mapping[str, Tensor], smoothing: int = 1
+) -> tuple[Tensor, dict[str, Tensor]]:
     """How far what is spoken for a segment is from what was recorded, and how wrong its F0 is.
 
     The pulses follow the given F0 where there is one: harmonics meet the target's from the first step. The
-    batch holds `mel` `(b f m)`, `wave` `(b s)`, and `f0` `(b f)` in Hz, 0 where unvoiced.
+    batch holds `mel` `(b f m)`, `wave` `(b s)`, and `f0` `(b f)` in Hz, 0 where unvoiced. With `smoothing`
+    above 1 the mel may be a network's, and voicing is what was recorded, as codes know it.
     """
     mel, wave, f0 = batch["mel"], batch["wave"], batch["f0"]
     scores, voicing = model.pitch(mel)
     followed = torch.where(f0 > 0, f0, model.pitch.f0(scores.detach()))
-    first, second = model.synthesise(mel, followed, voicing.detach(), draws=2)
+    gate = voicing.detach() if smoothing == 1 else torch.where(f0 > 0, GATE, -GATE)
+    first, second = model.synthesise(mel, followed, gate, draws=2, smoothing=smoothing)
     with torch.autocast(mel.device.type, enabled=False):
         parts = {
             "spectrum": energy_distance(first, second, wave),

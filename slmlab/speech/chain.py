@@ -15,13 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files
 from slmlab.errors import LabError
-from slmlab.models.decoder import FlowDecoder
+from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import Judge, transcribe
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
-from slmlab.models.vocoder import Vocoder
+from slmlab.models.vocoder import SMOOTHING, Vocoder
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
 from slmlab.speech.sampling import SamplingConfig, in_batches, speak
@@ -29,9 +29,7 @@ from slmlab.training import checkpoints, shelf
 from slmlab.training.checkpoints import SUFFIX
 from slmlab.training.shelf import KINDS, VOICES
 
-NOISE = 0.1  # of the decoder's training noise; see `Chain.to_mels`
 DECODED = 4  # utterances of like lengths that are decoded at a time: more leave a processor's cache
-SMOOTHING = 5  # mel bins over which the vocoder trusts the mel of a network; see `Vocoder.forward`
 
 
 @dataclass(frozen=True)

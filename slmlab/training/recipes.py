@@ -24,13 +24,13 @@ from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
 from slmlab.language import languages
-from slmlab.models.decoder import FlowDecoder, decoder_loss
+from slmlab.models.decoder import NOISE, FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
 from slmlab.models.speaker import SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, tokenizer_loss
-from slmlab.models.vocoder import Vocoder, vocoder_loss
+from slmlab.models.vocoder import SMOOTHING, Vocoder, vocoder_loss
 from slmlab.sound.mel import HOP
 from slmlab.sound.pitch import register
 from slmlab.training import checkpoints
@@ -43,6 +43,8 @@ EAR_FROM, EAR_FULL = 0.3, 0.5
 """Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
 CROP, SEGMENT = 80, 32
 """Mel frames that the speaker encoder and the vocoder hear at a time."""
+REFINED = 500
+"""Utterances that the decoder says again for the vocoder."""
 
 
 def _clean(data: Utterances) -> Tensor:
@@ -202,23 +204,62 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     _fit(folder, part, model, decoder_loss, _step_batches(part, data.frames, make))
 
 
-def train_vocoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
-    """The vocoder, on random segments of every voice of `parts`."""
+def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[str, Path]) -> None:
+    """The vocoder, on random segments of every voice of `parts`; then also on what the decoder makes of them.
+
+    A decoder's mel is smoother than a recording's, and in use the vocoder is asked for its envelope alone:
+    `refine` lets it learn that, on a decoded and a recorded mel by turns.
+    """
     torch.manual_seed(part.train.seed)
     model, data = Vocoder(part.config), Utterances(inputs["corpus.parts"])
-    long_enough = np.flatnonzero(np.array(data.frames) >= SEGMENT)
 
-    def batches(step: int) -> Batch:
-        draw = np.random.default_rng((part.train.seed, step))
-        rows = draw.choice(long_enough, part.batch // SEGMENT).tolist()
-        places = list(zip(rows, _crops(data, rows, SEGMENT, draw), strict=True))
-        return {
-            "mel": torch.stack([data.mel(i)[crop] for i, crop in places]),
-            "wave": torch.stack([data.wave(i)[HOP * crop.start : HOP * crop.stop] for i, crop in places]),
-            "f0": torch.stack([data.f0(i)[crop] for i, crop in places]),
-        }
+    def batches(part: Part, rows: Sequence[int], decoded: Sequence[Tensor]) -> Callable[[int], Batch]:
+        def make(step: int) -> Batch:
+            draw = np.random.default_rng((part.train.seed, step))
+            places = draw.choice(len(rows), part.batch // SEGMENT).tolist()
+            drawn = [rows[place] for place in places]
+            mels = [decoded[p] if decoded and n % 2 else data.mel(rows[p]) for n, p in enumerate(places)]
+            crops = _crops(data, drawn, SEGMENT, draw)
+            return {
+                "mel": torch.stack([mel[crop] for mel, crop in zip(mels, crops, strict=True)]),
+                "wave": torch.stack(
+                    [data.wave(i)[HOP * c.start : HOP * c.stop] for i, c in zip(drawn, crops, strict=True)]
+                ),
+                "f0": torch.stack([data.f0(i)[crop] for i, crop in zip(drawn, crops, strict=True)]),
+            }
 
-    _fit(folder, part, model, vocoder_loss, batches)
+        return make
+
+    rows = np.flatnonzero(np.array(data.frames) >= SEGMENT).tolist()
+    train(model, vocoder_loss, batches(part, rows, []), part.train, folder / "training")
+    if refine:
+        rows = np.random.default_rng(refine.train.seed).permutation(rows)[:REFINED].tolist()
+        loss = partial(vocoder_loss, smoothing=SMOOTHING)
+        train(
+            model,
+            loss,
+            batches(refine, rows, _decoded(data, rows, inputs)),
+            refine.train,
+            folder / "refining",
+        )
+    _keep(folder, part, model, **({"refined": refine.train.steps} if refine else {}))
+
+
+@torch.inference_mode()
+def _decoded(data: Utterances, rows: Sequence[int], inputs: dict[str, Path]) -> list[Tensor]:
+    """Log-mels `(f m)` of utterances as the decoder says their codes, with noise as in use."""
+    tokenizer = _load_tokenizer(inputs)
+    decoder = checkpoints.load(inputs["decoder"] / "model", FlowDecoder)[0]
+    timbre, draw = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"], np.random.default_rng(0)
+    mels = []
+    for i in rows:
+        heard = mels_of(data, [i])
+        digits = tokenizer.encode(heard["mel"], data.prosody(i)[None], heard["frames"])
+        voice = timbre[[data.other(i, draw)]]
+        _, prior = tokenizer.decode(digits, voice, heard["frames"])
+        noise = NOISE * torch.randn_like(prior)
+        mels.append(decoder.decode(digits, prior, voice, heard["frames"], noise=noise)[-1][0].clone())
+    return mels
 
 
 def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
@@ -292,7 +333,11 @@ def stages(chain: Preset) -> list[Stage]:
         made.append(Stage(f"lm.{language}", needs, partial(train_lm, chain.lm, language)))
     made += [
         Stage("decoder", (parts, "tokenizer"), partial(train_decoder, chain.decoder)),
-        Stage("vocoder", (parts,), partial(train_vocoder, chain.vocoder)),
+        Stage(
+            "vocoder",
+            (parts, "tokenizer", "decoder") if chain.refine else (parts,),
+            partial(train_vocoder, chain.vocoder, chain.refine),
+        ),
         Stage("judge_a", ("corpus.judge_a",), partial(train_judge, chain.judge_a, "judge_a")),
         Stage("judge_b", ("corpus.judge_b",), partial(train_judge, chain.judge_b, "judge_b")),
     ]
