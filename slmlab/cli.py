@@ -330,7 +330,7 @@ def _settle(arguments: Namespace) -> None:
     _option("--file", "a UTF-8 file: its lines become 001.wav, …, words and tokens beside them", Path),
     _option("--language", "vi, sw, or one that was taught with `train` (sw)", default="sw"),
     _preset("whose networks speak (tiny)"),
-    _option("--voice", "a shipped voice, or a sound file of the voice to speak in", default="mid"),
+    _option("--voice", "a shipped voice, or a sound file of one (the language's reader, or mid)", default=""),
     _option("--style", "a sound file to take the manner of speaking from", Path),
     _option("--out", "where to write (out.wav; of a file, the folder spoken)", Path),
     _option("--seed", "another seed, another reading (0)", _seed, default=0),

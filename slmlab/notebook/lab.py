@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import DisplayHandle, display
+from torch import Tensor
 
 from slmlab import files, metrics
 from slmlab.corpus.build import Corpus
@@ -57,13 +58,22 @@ class Lab:
         """Whether what the chain says can be understood: not at `smoke`, which only proves that all runs."""
         return self.preset_name != "smoke"
 
-    def sound(self, codes: Sequence[int], voice: str = "mid", seed: int = 0) -> Wave:
+    @property
+    def recorded(self) -> str:
+        """The language whose model learnt from recordings: Vietnamese stand-ins, or people's Swahili."""
+        return next(language for language in self.preset.languages if self.preset.has_recordings(language))
+
+    def timbre(self, language: str) -> Tensor:
+        """`(c,)` of the voice that usually speaks a language."""
+        return self.chain.named_timbre(self.chain.usual_voice(language))
+
+    def sound(self, codes: Sequence[int], voice: str = "", seed: int = 0) -> Wave:
         """Speech tokens `(t,)` to a wave `(s,)` in a named voice; no tokens make the shortest sound."""
-        timbre = self.chain.named_timbre(voice)
+        timbre = self.chain.named_timbre(voice or self.chain.usual_voice("sw"))
         return self.chain.to_sounds([list(codes) or [0]], timbre[None], [seed])[0].numpy()
 
     def recordings(self, language: str, split: str = "dev") -> Corpus:
-        """Held-out stand-in recordings: `dev` to look at; `test` and `unseen` only to score."""
+        """Held-out recordings, of `tiny` stand-ins: `dev` to look at; `test` and `unseen` only to score."""
         return score.held_out(shelf.make(self.preset_name, "corpus.held_out"), split, language)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files
+from slmlab.corpus.groups import READ
 from slmlab.errors import LabError
 from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
@@ -27,7 +28,7 @@ from slmlab.sound.pitch import register
 from slmlab.speech.sampling import SamplingConfig, in_batches, speak
 from slmlab.training import checkpoints, shelf
 from slmlab.training.checkpoints import SUFFIX
-from slmlab.training.shelf import KINDS, VOICES
+from slmlab.training.shelf import KINDS, VOICE_NAMES, VOICES
 
 DECODED = 4  # utterances of like lengths that are decoded at a time: more leave a processor's cache
 
@@ -138,6 +139,11 @@ class Chain:
         """Judge `a`, who filters, or `b`, who scores: of a language that was adopted, the judge taught it."""
         own = f"judge_{which}.{language}"
         return cast(Judge, self._network(own if self._place(own) else f"judge_{which}"))
+
+    def usual_voice(self, language: str) -> str:
+        """Who speaks where nobody is named: the reader whose recordings taught the language, or `mid`."""
+        readers = (name for name in self.voices if READ.get(name) == language)
+        return next(readers, VOICE_NAMES[2])
 
     def named_timbre(self, name: str) -> Tensor:
         """`(c,)` of a voice that came with the checkpoints."""

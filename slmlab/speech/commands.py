@@ -34,7 +34,7 @@ def speak(
     """Say texts, each from the same seed.
 
     Args:
-        voice: a shipped voice's name, or a sound file of a voice never heard before.
+        voice: a shipped voice's name, or a sound file of a voice never heard before; empty: the usual one.
         style: a sound file whose manner is taken.
         temperature: None keeps the usual one.
 
@@ -42,6 +42,7 @@ def speak(
         LabError: a text, the language, voice or style cannot be used.
     """
     check_lengths(texts)
+    voice = voice or chain.usual_voice(language)
     if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
         timbre = chain.timbre(_reference(Path(voice)))
     else:

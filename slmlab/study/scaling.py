@@ -166,12 +166,8 @@ class Results:
 
 def languages(preset_name: str) -> dict[str, bool]:
     """The languages of a preset's fine-tuned models, and whether each has recordings to learn from."""
-    corpora = preset(preset_name).corpora.items()
-    return {
-        group: any(not isinstance(spec, CorpusSpec) or spec.kind == "authentic" for spec in specs)
-        for group, specs in corpora
-        if all(spec.language == group for spec in specs)
-    }
+    chain = preset(preset_name)
+    return {language: chain.has_recordings(language) for language in chain.languages}
 
 
 def language_with(recordings: bool, preset_name: str) -> str:

@@ -9,6 +9,7 @@ through an engine such as torchrun, which is not part of this package.
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slmlab.corpus.build import CorpusSpec
 from slmlab.corpus.groups import (
     BACKBONE,
     HEARD_BY_ALL,
@@ -86,6 +87,10 @@ class Preset:
     def languages(self) -> tuple[str, ...]:
         """Those that have a language model of their own."""
         return tuple(g for g in self.corpora if g not in (*HEARD_BY_ALL, "backbone", "held_out"))
+
+    def has_recordings(self, language: str) -> bool:
+        """Whether its model learns from recordings, of people or stand-ins."""
+        return any(not isinstance(s, CorpusSpec) or s.kind == "authentic" for s in self.corpora[language])
 
 
 def _train(steps: int, lr: float = 3e-3, muon_lr: float = 0.02, ema: float = 0.0) -> TrainConfig:
