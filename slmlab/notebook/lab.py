@@ -53,6 +53,11 @@ class Lab:
         """Text to wave: made here, shipped, or trained now."""
         return open_chain(self.preset_name)
 
+    @cached_property
+    def people(self) -> Chain | None:
+        """The chain of `human`, which has heard people, if it is shipped or was trained here."""
+        return open_chain("human") if shelf.at_hand("human") else None
+
     @property
     def understood(self) -> bool:
         """Whether what the chain says can be understood: not at `smoke`, which only proves that all runs."""

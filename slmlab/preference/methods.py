@@ -126,6 +126,7 @@ SCALES = {
         dgsa=PreferenceConfig(_train(24, 4e-5, 4), sft=10.0, choose="melody", limits=Limits(error=0.015)),
     ),
 }
+SCALES["human"] = SCALES["tiny"]
 
 
 @dataclass(frozen=True)

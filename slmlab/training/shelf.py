@@ -161,11 +161,16 @@ def ship(made: Path, preset_name: str) -> Path:
     return target
 
 
-def checkpoint_folder(preset_name: str = "tiny") -> Path:
-    """Where the checkpoints of a preset lie: made here by the code as it is, shipped, or trained now."""
+def at_hand(preset_name: str) -> Path | None:
+    """Where the checkpoints of a preset lie: made here by the code as it is, or shipped; None: nowhere."""
     cache, shipped = files.CACHE / preset_name, files.SHIPPED / preset_name
     if any(cache.glob(f"all-*/{DONE}")):  # else nothing was made: to learn the keys takes seconds
         here = stage_folders(_stages(preset_name).values(), cache)["all"]
         if (here / DONE).exists():
             return here
-    return shipped if (shipped / VOICES).exists() else make(preset_name)
+    return shipped if (shipped / VOICES).exists() else None
+
+
+def checkpoint_folder(preset_name: str = "tiny") -> Path:
+    """Where the checkpoints of a preset lie: made here, shipped, or trained now."""
+    return at_hand(preset_name) or make(preset_name)
