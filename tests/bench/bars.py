@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import browser, listeners, load, peers, studies
+from bench import browser, listeners, load, peers, people, studies
 from slmlab import files, metrics
 from slmlab.corpus import utterances
 from slmlab.corpus.build import Corpus, CorpusSpec, build
@@ -333,8 +333,15 @@ class Bench:
         """The same of the scaling study."""
         return [Row(*row) for row in studies.of_scaling(self.preset)]
 
+    def people(self) -> list[Row]:
+        """People's speech, at a preset that has heard some."""
+        folder = shelf.make(self.preset, "corpus.held_out")
+        return [Row(*row) for row in people.rows(self.chain, folder, min(self.n, 60))]
+
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""
+        if self.preset == "human":
+            return {"human.": self.people, "peer.": self.people}
         return {
             "speak.": self.spoken,
             "speak.rtf": self.speed,
