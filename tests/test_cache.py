@@ -151,9 +151,9 @@ def test_code_that_a_package_passes_on_counts(tmp_path: Path, monkeypatch: pytes
 
 
 def test_code_of_a_network_is_not_code_of_another() -> None:
-    tokenizer, vocoder = (code_of(run) for run in (recipes.train_tokenizer, recipes.train_vocoder))
+    tokenizer, speaker = (code_of(run) for run in (recipes.train_tokenizer, recipes.train_speaker))
     assert any(line.startswith("class SpeechTokenizer") for line in tokenizer)
-    assert not any(line.startswith("class SpeechTokenizer") for line in vocoder)
+    assert not any(line.startswith("class SpeechTokenizer") for line in speaker)
     both = {line for line in tokenizer if line in vocoder}
     assert any(line.startswith("class Utterances") for line in both)
     assert any("def train(" in line for line in both)

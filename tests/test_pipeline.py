@@ -1,19 +1,27 @@
 """Checkpoints are used only where code, config and grammars are still those that made them."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from slmlab import __version__, files
+from slmlab.corpus.build import CorpusSpec, build
+from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.sound import features
 from slmlab.speech.chain import Chain
 from slmlab.study import ground, report
-from slmlab.training import recipes, shelf
+from slmlab.training import checkpoints, recipes, shelf
 from slmlab.training.cache import DONE, stage_folders
-from slmlab.training.presets import preset
+from slmlab.training.loop import TrainConfig
+from slmlab.training.presets import Part, preset
 from slmlab.training.shelf import VOICES
 
 
@@ -111,3 +119,36 @@ def test_speech_is_voiced_where_its_tokens_say_so() -> None:
     voiced = heard > 0
     assert voiced.float().mean() > max(0.5, 1.2 * float((blurred > 0).float().mean()))
     assert float((12 * (heard[voiced] / asked[voiced]).log2()).abs().median()) < 0.5  # semitones
+
+
+def test_the_vocoder_is_refined_on_what_the_decoder_says(random_chain: Path, tmp_path: Path) -> None:
+    parts, timbre = tmp_path / "parts", tmp_path / "tokenizer"
+    spec = CorpusSpec("a", "sw", "lively", "parts", 2, "parts", n=4, keep_wave=True)
+    build(spec, parts / "a", workers=1)
+    inputs = {"corpus.parts": parts}
+    for name in ("tokenizer", "decoder"):
+        inputs[name] = tmp_path / name
+        inputs[name].mkdir()
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(random_chain / f"{name}{suffix}", inputs[name] / f"model{suffix}")
+    save_file({"timbre": torch.zeros(4, 9)}, timbre / "timbre.safetensors")
+    part = Part(VocoderConfig(width=32, layers=1, pitch_width=16, pitch_layers=1), TrainConfig(2), 64)
+
+    def trained(refine: Part | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        folder = tmp_path / ("refined" if refine else "plain")
+        recipes.train_vocoder(part, refine, folder, inputs)
+        model, card = checkpoints.load(folder / "model", Vocoder)
+        return card.facts, model.state_dict()
+
+    plain, refined = trained(None), trained(Part(None, TrainConfig(2, seed=1), 64))
+    assert (plain[0].get("refined"), refined[0]["refined"]) == (None, 2)
+    assert not torch.equal(plain[1]["gains.head.weight"], refined[1]["gains.head.weight"])
+
+
+@pytest.mark.parametrize(("language", "voice"), [("sw", "joshua"), ("yo", "yoruba"), ("vi", "mid")])
+def test_a_languages_reader_is_its_usual_voice(
+    random_chain: Path, tmp_path: Path, language: str, voice: str
+) -> None:
+    shutil.copytree(random_chain, tmp_path, dirs_exist_ok=True)
+    files.write_json(tmp_path / VOICES, {name: [0.0] * 9 for name in ("mid", "joshua", "habari", "yoruba")})
+    assert Chain(tmp_path).usual_voice(language) == voice

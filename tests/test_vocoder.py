@@ -11,6 +11,8 @@ from torch import Tensor
 
 from slmlab.models import vocoder
 from slmlab.models.vocoder import (
+    GATE,
+    SMOOTHING,
     Vocoder,
     VocoderConfig,
     energy_distance,
@@ -138,6 +140,22 @@ def test_smoothing_closes_the_loop_on_the_envelope_alone() -> None:
     single = {k: x.abs().mean() for k, x in lack.items()}
     assert bands[5] < 0.5 * bands[0]
     assert single[5] > 2 * single[1]
+
+
+def test_of_a_networks_mel_the_recorded_voicing_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder's mel is too smooth to read voicing from: in use, the codes say where the voice sounds."""
+    model, batch = Vocoder(SMALL), hum()
+    batch["f0"][:, 12:] = 0
+    gates = []
+
+    def synthesise(mel: Tensor, f0: Tensor, voicing: Tensor, draws: int, smoothing: int) -> Tensor:
+        gates.append(voicing)
+        return Vocoder.synthesise(model, mel, f0, voicing, draws, smoothing)
+
+    monkeypatch.setattr(model, "synthesise", synthesise)
+    vocoder_loss(model, batch, smoothing=SMOOTHING)
+    assert ((gates[0] > 0) == (batch["f0"] > 0)).all()
+    assert gates[0].abs().unique().tolist() == [GATE]
 
 
 def test_silence_stays_silent(learnt: tuple[Vocoder, list[float]]) -> None:
