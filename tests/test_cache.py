@@ -154,7 +154,7 @@ def test_code_of_a_network_is_not_code_of_another() -> None:
     tokenizer, speaker = (code_of(run) for run in (recipes.train_tokenizer, recipes.train_speaker))
     assert any(line.startswith("class SpeechTokenizer") for line in tokenizer)
     assert not any(line.startswith("class SpeechTokenizer") for line in speaker)
-    both = {line for line in tokenizer if line in vocoder}
+    both = {line for line in tokenizer if line in speaker}
     assert any(line.startswith("class Utterances") for line in both)
     assert any("def train(" in line for line in both)
 
