@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tqdm.auto import tqdm
 
+from slmlab import cores
 from slmlab.errors import LabError
 from slmlab.training import recipes
 from slmlab.training.cache import Stage, read_done, run_stages, stage_folders
@@ -231,7 +232,7 @@ def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_c
     folders = run_stages(stages, tmp_path, workers=2)
     seen = [read_done(folders[name])["metrics"] for name in "xy"]
     assert {row["TQDM_POSITION"] for row in seen} == {"0", "1"}
-    assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, cores.usable() // 2))}
     assert dict(os.environ) == before
 
 

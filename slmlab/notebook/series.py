@@ -12,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from slmlab import files
+from slmlab import cores, files
 from slmlab.errors import LabError
 
 BOOK = files.ROOT / "notebooks"
@@ -44,7 +44,7 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     from nbconvert import HTMLExporter
 
     folder.mkdir(parents=True, exist_ok=True)
-    cores = max(1, (os.cpu_count() or 1) // workers)
+    share = max(1, cores.usable() // workers)
     seconds, errors = dict[str, float](), list[Exception]()
     places = asyncio.Semaphore(workers)
 
@@ -54,7 +54,7 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
                 return
             began = time.monotonic()
             try:
-                book = await _executed(path, preset_name, cores)
+                book = await _executed(path, preset_name, share)
                 nbformat.write(book, folder / path.name)
                 page, _ = HTMLExporter(embed_images=True).from_notebook_node(book)
                 (folder / f"{path.stem}.html").write_text(page, encoding="utf-8")
@@ -81,8 +81,8 @@ def executed(path: Path, preset_name: str) -> nbformat.NotebookNode:
     return asyncio.run(_executed(path, preset_name))
 
 
-async def _executed(path: Path, preset_name: str, cores: int | None = None) -> nbformat.NotebookNode:
-    """The same beside others, on so many cores."""
+async def _executed(path: Path, preset_name: str, share: int | None = None) -> nbformat.NotebookNode:
+    """The same beside others, on its share of the cores."""
     book = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
@@ -90,8 +90,8 @@ async def _executed(path: Path, preset_name: str, cores: int | None = None) -> n
     )
     environment = os.environ | {"PRESET": preset_name, "TQDM_DISABLE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(files.ROOT), os.environ.get("PYTHONPATH")]))
-    if cores is not None:
-        environment["OMP_NUM_THREADS"] = str(cores)
+    if share is not None:
+        environment["OMP_NUM_THREADS"] = str(share)
     stopped = f"{path.name} stopped at preset {preset_name}"
     try:
         await client.async_execute(env=environment)

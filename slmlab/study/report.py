@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from slmlab import __version__, files
+from slmlab import __version__, cores, files
 from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
@@ -272,9 +272,11 @@ def _speak_samples(chain: Chain, language: str, test: Corpus, folder: Path, n: i
 
 def machine() -> str:
     """What this was measured on, in words."""
+    usable, here = cores.usable(), os.cpu_count()
+    ours = f"{usable} cores" if usable == here else f"{usable} of {here} cores"
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}"
+        f"{platform.machine()}, {ours}, {platform.system()}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}"
     )
 
 

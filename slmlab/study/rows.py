@@ -5,7 +5,6 @@ its job's key, a digest of all that the row depends on. A job whose key is publi
 What a job leaves on its way lies in the cache: a run that was killed goes on there, mid-training.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from slmlab import files
+from slmlab import cores, files
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.training.cache import DONE, Stage, locked, run_stages, stage_folders
 
@@ -72,7 +71,7 @@ def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target:
         stages, cache = kind.stages(study, missing), files.CACHE / study.preset
         folders = stage_folders(stages, cache)  # asked before: an edit of the code meanwhile moves nothing
         try:
-            run_stages(stages, cache, workers or os.cpu_count() or 1)
+            run_stages(stages, cache, workers or cores.usable())
         finally:
             with locked(files.CACHE / "publishing.lock"):  # rows are read, merged and written back
                 publish(kind, study, missing, folders, target)

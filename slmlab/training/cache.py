@@ -24,6 +24,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from slmlab import cores
 from slmlab.errors import LabError
 from slmlab.files import digest, read_json, write_json
 from slmlab.training.code import code_of
@@ -197,8 +198,8 @@ class _Team:
             self.answers.append((stage.name, _make(stage, *task)))
             return
         line = min(set(range(self.workers)) - {line for _, line, _ in self.busy.values()})
-        cores = max(1, (os.cpu_count() or 1) // self.workers)
-        settings = {"OMP_NUM_THREADS": str(cores), "TQDM_POSITION": str(line), "TQDM_LEAVE": ""}
+        share = max(1, cores.usable() // self.workers)
+        settings = {"OMP_NUM_THREADS": str(share), "TQDM_POSITION": str(line), "TQDM_LEAVE": ""}
         if not sys.stderr.isatty():  # a bar that is wiped off leaves an empty stripe in a notebook
             settings["TQDM_DISABLE"] = "1"
         ours, theirs = SPAWN.Pipe()
