@@ -8,6 +8,7 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ Runner = Callable[[Namespace], None]
 Option = tuple[str, dict[str, Any]]  # its name and settings, as `argparse` takes them
 COMMANDS: dict[str, tuple[Runner, str, tuple[Option, ...]]] = {}
 """By name, in the order of the help: what runs it, one line of help, its options."""
+GOES_ON = ("corpus", "train", "run", "align", "sweep")
+"""Those that keep their stages: stopped, they go on where they were."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or 2 when what was asked cannot be done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know the letters of a language
     arguments = _parser().parse_args(argv)
     code = 2
     try:
@@ -37,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = f"{error.strerror or error}: {error.filename or 'a file of this command'}"
     except KeyboardInterrupt:
-        sentence, code = "stopped; what was finished is kept, and the same command goes on from there", 130
+        sentence, code = "stopped before its end: run it again", 130
+        if arguments.command in GOES_ON:
+            sentence = "stopped; what was finished is kept, and the same command goes on from there"
     print(f"slmlab: {sentence}", file=sys.stderr)
     return code
 
@@ -48,7 +56,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (run, text, options) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=name)
         for option, settings in options:
             command.add_argument(option, **settings)
     return parser
@@ -487,9 +495,9 @@ def _doctor(arguments: Namespace) -> None:
         "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none": True,
     }
     for line, good in checks.items():
-        print(f"{'✓' if good else '✗'} {line}")
+        print(f"{'OK' if good else 'X '} {line}")
     if not all(checks.values()):
-        raise LabError("something the lab needs is missing: see the lines marked ✗ above")
+        raise LabError("something the lab needs is missing: see the lines marked X above")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The commands as a person types them: a mistake is one sentence and exit code 2, and nothing is lost."""
 
 import functools
+import io
 import json
 import os
 import re
@@ -19,12 +20,13 @@ import pytest
 import soundfile
 
 from slmlab import files
-from slmlab.cli import main
+from slmlab.cli import COMMANDS, main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.imports import Clip, ImportSpec, bring_in
 from slmlab.models.lm import SpeechLM
 from slmlab.people.design import from_systems
 from slmlab.sound import audio
+from slmlab.speech import chain as chain_module
 from slmlab.study import report
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import Stage, run_stages
@@ -453,15 +455,33 @@ def test_a_full_disk_while_a_stage_works(
     assert main(["train", "corpus.toy", "--preset", "smoke"]) == 0
 
 
-def test_ctrl_c_says_that_nothing_is_lost(
+def test_ctrl_c_says_what_is_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(preset: str) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt  # a signal itself would be ignored where pytest runs in the background
 
     monkeypatch.setattr(shelf, "corpora", interrupted)
     assert main(["corpus"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr(chain_module, "open_chain", interrupted)
+    assert main(["speak", "mama"]) == 130
+    assert capsys.readouterr().err == "slmlab: stopped before its end: run it again\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_few_letters_is_told_what_it_can_show(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = [io.BytesIO(), io.BytesIO()]
+    for name, stream in zip(("stdout", "stderr"), content, strict=True):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding=encoding, write_through=True))
+    print_all = (lambda arguments: print("OK Tiếng Việt"), "", ())
+    monkeypatch.setitem(COMMANDS, "doctor", print_all)
+    assert main(["doctor"]) == 0
+    assert main(["speak", "мама ố", "--language", "ố"]) == 2
+    assert content[0].getvalue().startswith(b"OK Ti")
+    assert content[1].getvalue().startswith(b"slmlab: Language")
 
 
 def test_recordings_come_in_by_one_command_and_what_is_broken_is_listed(

@@ -1,8 +1,11 @@
 """The page as a server: who may come in, what is served, and what ten thousand strange requests can do."""
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -340,6 +343,43 @@ def test_a_notebooks_listener_goes_on_where_they_left(store: Store) -> None:
     assert again.resume("", None) == (page, token)
     assert "data-trial='1'" in page
     assert app.Desk(store, "pair", solo="you").resume("", None) == ("", "")
+
+
+SHOWN = """
+import json, os, re, sys
+from html import unescape
+
+import gradio.networking, httpx
+from slmlab.people import page as app
+
+gradio.networking.setup_tunnel = lambda **_: sys.exit("a public link was asked for")
+page = app.show(sys.argv[1])
+cache = os.stat(page.GRADIO_CACHE)
+with httpx.Client(base_url=page.local_url, trust_env=False) as browser:
+    body = {"data": [None, "Naturalness", "me"], "session_hash": "test"}
+    shown = browser.post("/gradio_api/run/start_pair", json=body).json()["data"][0]
+    addresses = map(unescape, re.findall("src='([^']+)'", shown))
+    sounds = [browser.get(address).content[:4].decode() for address in addresses]
+found = [page.share, page.share_url, page.server_name, page.mcp_server, page.run_history, sounds]
+print(json.dumps([*found, cache.st_uid == os.getuid(), cache.st_mode & 0o077]))
+"""
+
+
+def test_a_notebook_s_page_takes_nothing_from_its_surroundings(tmp_path: Path) -> None:
+    (tmp_path / "gradio").mkdir(mode=0o500)  # where Gradio would put uploads, made by somebody else
+    surroundings = {
+        **{"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "GRADIO_SHARE": "true", "GRADIO_SERVER_NAME": "0.0.0.0"},
+        **{"GRADIO_MCP_SERVER": "true", "TMPDIR": str(tmp_path), "no_proxy": "intra.net"},
+        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
+    }
+    folder = tmp_path / "a#1" / "b%20c" / "q? ü & 'd'"
+    make_test(folder, make_systems(tmp_path / "systems"))
+    command = [sys.executable, "-c", SHOWN, str(folder)]
+    done = subprocess.run(command, env=os.environ | surroundings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [False, None, "127.0.0.1", False, False, ["RIFF", "RIFF"], True, 0]
+    assert not list(tmp_path.glob("slmlab-app-*")), "nothing is left behind"
 
 
 def test_the_room_is_told_where_the_page_is(

@@ -1,6 +1,7 @@
 """The alphabet: nothing is lost, nothing foreign slips in, and error rates are taken in one spelling."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from slmlab.corpus.engines import numbered_pinyin
 from slmlab.errors import LabError
-from slmlab.language.text import for_scoring, normalise
+from slmlab.language.text import ended, for_scoring, normalise
 from slmlab.training.presets import ALPHABET, LANGUAGES
 
 readable = st.lists(st.sampled_from("aăâdđeêioôơuưyñğşıüǚǎ ĐẾỘ.,?!'-"), min_size=1).map("".join)
@@ -71,6 +72,37 @@ def test_scoring_keeps_words_and_drops_punctuation(written: str, scored: str):
 
 def test_typographic_marks_become_plain_ones():
     assert normalise("¿“L’été” – déjà…?") == unicodedata.normalize("NFD", "l'été - déjà.?")
+
+
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [
+        ("Mama anapika", "Mama anapika."),
+        ("Mama anapika  ", "Mama anapika."),
+        ("Mama anapika , –", "Mama anapika."),
+        ("'Mama anapika'", "'Mama anapika'."),
+        ("Ng'ombe wang'", "Ng'ombe wang'."),
+        *[(text, text) for text in ("Mama.", "Mama!", "Mama?", "“Mama.”", "Mama…", "Mama. ", "", " , ", "…")],
+    ],
+)
+def test_a_text_has_an_end(written: str, whole: str):
+    assert ended(written, "sw") == whole
+    assert ended(whole, "sw") == whole
+
+
+def test_a_full_stop_is_the_language_s_own_if_it_writes_one(languages_folder: Path):
+    for code, marks, texts in (
+        ("hi", "।,?!", "नमस्ते।\n"),
+        ("zh", "，。？！", "你好。\n"),
+        ("th", "", "สวัสดี\n"),
+        ("xx", ".,?", "mama anapika\nbaba\n"),
+    ):
+        (languages_folder / code).mkdir()
+        (languages_folder / code / "language.toml").write_text(f'name = "{code}"\npunctuation = "{marks}"\n')
+        (languages_folder / code / "texts.txt").write_text(texts)
+    given = {"hi": "नमस्ते", "zh": "你好，", "th": "สวัสดี", "xx": "mama"}
+    whole = {"hi": "नमस्ते।", "zh": "你好。", "th": "สวัสดี", "xx": "mama"}
+    assert {code: ended(text, code) for code, text in given.items()} == whole
 
 
 def test_what_is_spoken_has_no_punctuation():

@@ -14,6 +14,9 @@ from slmlab.errors import LabError
 from slmlab.language import languages
 from slmlab.language.languages import named_character
 
+FULL_STOPS = ".。।။።։۔។།᠃"
+"""What ends a statement, of all scripts: a language has those that are among its punctuation."""
+
 
 def normalise(text: str, language: str = "") -> str:
     """The spelling that alphabets read: NFD, lower case, plain quotes and dashes, single spaces.
@@ -22,6 +25,29 @@ def normalise(text: str, language: str = "") -> str:
     ['LATIN SMALL LETTER E', 'COMBINING CIRCUMFLEX ACCENT', 'COMBINING ACUTE ACCENT']
     """
     return languages.find(language).normalise(text)
+
+
+def ended(text: str, language: str = "") -> str:
+    """A text with an end: where it breaks off at a word or a comma, the language's full stop is added.
+
+    Without one, networks that learnt whole sentences go on speaking. A language has none if its punctuation
+    or its texts have none.
+
+    >>> ended("Mama anapika"), ended("Mama anapika,"), ended("Mama anapika?")
+    ('Mama anapika.', 'Mama anapika.', 'Mama anapika?')
+    """
+    known = languages.find(language)
+    normal, stop = known.normalise(text), next((c for c in known.punctuation if c in FULL_STOPS), "")
+    pauses = {"-", " ", *(c for c in known.punctuation if "COMMA" in unicodedata.name(c, ""))}
+    has_end = normal[-1:] in {*known.punctuation} - pauses
+    if has_end or not stop or not any(map(str.isalpha, normal)):
+        return text
+    lines = [line.strip() for _, _, line in known.lines()]
+    if lines and not any(line.endswith(stop) for line in lines):
+        return text
+    while known.normalise(text)[-1:] in pauses:
+        text = text[:-1]
+    return text.rstrip() + stop
 
 
 def for_scoring(text: str, language: str = "") -> str:

@@ -7,11 +7,14 @@ sides and votes live in the store. Reachable from this machine alone unless a pa
 Listen and Results, which name systems, are the teacher's.
 """
 
+import atexit
 import hmac
 import json
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +31,7 @@ from slmlab.people.store import FILE, Session, Store, Vote, clean, make_test, op
 
 HERE = Path(__file__).parent
 TEACHER = "teacher"
+LOOPBACK = "127.0.0.1"
 PAIR_BUTTONS = {
     LEFT: "A is better (A)",
     TIE: "No difference (T)",
@@ -139,6 +143,7 @@ def _reported(report: Any) -> tuple[int, int, Vote]:
 def build(store: Store, solo: str = "") -> gr.Blocks:
     """The page of a listening test; in a notebook it is `solo`'s, who is found by this name."""
     test = store.test
+    _find_own_place()
     with gr.Blocks(title=test.title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Tabs(selected="compare"):
             with gr.Tab("Listen", id="listen", elem_id="listen"):
@@ -176,7 +181,7 @@ def serve(
     welcome += "The password is the room's."
     login: dict[str, Any] = {"auth": allowed, "auth_message": welcome if allowed else None}
     page = build(store)
-    page.launch(server_name=host, server_port=port, share=share, **login, **_launching(store))
+    page.launch(server_name=host, server_port=port, share=share, **login, **_launching(store, host))
     if not _is_loopback(host):
         print(f"slmlab app: for the room: http://{_address_in_the_room(host)}:{page.server_port}", flush=True)
     page.block_thread()
@@ -189,7 +194,11 @@ def show(
     exists = (Path(folder) / FILE).is_file()
     store = open_test(folder) if exists or systems is None else make_test(folder, systems)
     page = build(store, solo=listener)
-    page.launch(inline=True, height=height, quiet=True, **_launching(store))
+    here: dict[str, Any] = {
+        "server_name": LOOPBACK,
+        "share": False,
+    }  # hosted notebooks would share by themselves
+    page.launch(inline=True, height=height, quiet=True, **here, **_launching(store))
     return page
 
 
@@ -244,9 +253,28 @@ def _address_in_the_room(host: str) -> str:
             return socket.gethostname()
 
 
-def _launching(store: Store) -> dict[str, Any]:
-    """What every launch has in common: our own look, nobody told, one folder served."""
+def _find_own_place() -> None:
+    """Where uploads wait, a folder of this process: Gradio's own is everybody's, whoever made it first."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="slmlab-app-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["GRADIO_TEMP_DIR"] = folder
+
+
+def _launching(store: Store, host: str = LOOPBACK) -> dict[str, Any]:
+    """What every launch has in common: our own look, nobody told, one folder served, nothing kept of calls.
+
+    The page asks itself whether it is there, which a proxy for the world outside could not answer.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    direct = [
+        os.environ.get("no_proxy") or os.environ.get("NO_PROXY", ""),
+        "localhost",
+        LOOPBACK,
+        "::1",
+        host,
+    ]
+    os.environ["no_proxy"] = ",".join(filter(None, dict.fromkeys(direct)))
     look = gr.themes.Base(
         primary_hue="blue", text_size="lg", font=["system-ui", "sans-serif"], font_mono=["monospace"]
     )
@@ -258,6 +286,8 @@ def _launching(store: Store) -> dict[str, Any]:
         "blocked_paths": [str(store.folder / name) for name in (FILE, recordings.FOLDER, "export")],
         "max_file_size": "20mb",
         "enable_monitoring": False,
+        "run_history": False,  # a browser that listeners share would keep what each answered
+        "mcp_server": False,
         "prevent_thread_lock": True,
         "ssr_mode": False,
         "footer_links": [],

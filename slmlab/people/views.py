@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def trial_page(store: Store, place: Place, message: str = "") -> str:
 
 def _address(store: Store, clip: str) -> str:
     """Of a clip's sound on the page."""
-    return escape(f"/gradio_api/file={store.clips / clip}.wav")
+    return escape(f"/gradio_api/file={quote(str(store.clips / clip))}.wav")
 
 
 def _section(place: Place, kind: str, keys: Mapping[str, str | int], far: str, content: str) -> str:

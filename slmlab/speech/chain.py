@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from slmlab import files
 from slmlab.corpus.groups import READ
 from slmlab.errors import LabError
+from slmlab.language.text import ended
 from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
 from slmlab.models.judges import Judge, transcribe
@@ -241,9 +242,13 @@ class Chain:
         styles: Sequence[Sequence[int]] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> list[Speech]:
-        """Speak texts, each in its voice `(b c)` and manner: up to 40 style tokens, or none for plain."""
+        """Speak texts, each in its voice `(b c)` and manner: up to 40 style tokens, or none for plain.
+
+        A text that does not end as sentences do is given a full stop.
+        """
         lm, seeds = self.lm(language), seeds or range(len(texts))
-        codes = speak(lm, language, texts, sampling or SamplingConfig(), seeds, styles or ())
+        whole = [ended(text, language) for text in texts]
+        codes = speak(lm, language, whole, sampling or SamplingConfig(), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
         each = zip(mels, codes, timbres, strict=True)
         return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]
