@@ -119,6 +119,35 @@ def test_a_session_by_mouse_with_gate_undo_and_return(
     assert events == ["study", "session", "vote", "vote", "undo"]
 
 
+def test_heard_is_what_was_played_whatever_events_say(url: str, page: playwright.Page) -> None:
+    page.goto(url)
+    page.locator("#pair-name textarea, #pair-name input").fill("Heard")
+    page.locator("#pair-start").click()
+    wait_for_trial(page, 0)
+    page.wait_for_timeout(500)
+    claim = (
+        "document.querySelectorAll('section.trial audio').forEach((a) => a.dispatchEvent(new Event('ended')))"
+    )
+    page.evaluate(claim)
+    page.locator("#pair-A").click()
+    assert "Hear every clip" in page.locator("section.trial:visible .message").inner_text()
+    page.evaluate("window.addEventListener('ended', (event) => event.stopImmediatePropagation(), true)")
+    page.keyboard.press("1")
+    hear(page, 1)
+    page.keyboard.press("2")
+    hear(page, 2)
+    page.locator("#pair-A").click()
+    wait_for_trial(page, 1)
+
+
+def test_a_sound_that_does_not_load_is_told(url: str, page: playwright.Page) -> None:
+    page.route("**/*.wav", lambda route: route.abort())
+    page.goto(url)
+    page.locator("#pair-name textarea, #pair-name input").fill("Deaf")
+    page.locator("#pair-start").click()
+    page.get_by_text("A sound did not load").wait_for()
+
+
 def test_a_whole_session_by_keyboard_alone(store: Store, url: str, page: playwright.Page) -> None:
     page.goto(url)
     page.locator("#pair-start").wait_for()

@@ -3,12 +3,18 @@
   const SECOND_CLICK = 400; // ms in which a click was meant for the trial before
   const section = () => [...document.querySelectorAll("section.trial")].find((s) => s.offsetParent !== null);
   const clips = (s) => [...s.querySelectorAll("audio")];
-  const heard = (s) => clips(s).every((a) => a.dataset.heard);
+  const wholly = (a) => { // what was played, not what an event claims
+    const { length } = a.played;
+    const seconds = Array.from({ length }, (_, i) => a.played.end(i) - a.played.start(i)).reduce((x, y) => x + y, 0);
+    return Boolean(a.dataset.plays) && seconds >= 0.95 * a.duration; // never so of a length that is not known
+  };
+  const heard = (s) => clips(s).every(wholly);
   const seen = (s) => (s.dataset.since ||= String(performance.now()));
 
   function play(audio) {
     const s = audio.closest("section");
     clips(s).forEach((other) => other.pause());
+    if (!audio.dataset.plays && audio.played.length) audio.load(); // it was played in another trial
     audio.currentTime = 0; // short clips are always heard from their beginning
     audio.dataset.plays = Number(audio.dataset.plays || 0) + 1;
     audio.play();
@@ -104,15 +110,15 @@
     }
   });
   document.addEventListener("keydown", press);
-  for (const name of ["play", "pause", "timeupdate", "ended"])
+  for (const name of ["play", "pause", "timeupdate", "ended", "error"])
     document.addEventListener(name, (event) => {
       const audio = event.target;
       const s = audio.closest?.("section.trial");
       if (!s) return;
       const button = s.querySelector(`button[data-clip="${clips(s).indexOf(audio)}"]`);
-      if (name === "ended") audio.dataset.heard = "1";
+      if (name === "error") say(s, "A sound did not load: tell whoever runs the test, or vote without hearing.");
       button.classList.toggle("playing", !audio.paused && !audio.ended);
-      button.classList.toggle("heard", Boolean(audio.dataset.heard));
+      button.classList.toggle("heard", wholly(audio));
       button.style.setProperty("--part", audio.duration ? audio.currentTime / audio.duration : 0);
     }, true);
   // Gradio changes a page in place: what it did not send (when seen, heard, sent) is gone with each new trial.
