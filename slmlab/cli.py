@@ -5,6 +5,7 @@ what was asked; what a command needs is imported when it runs.
 """
 
 import json
+import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
@@ -94,15 +95,34 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _within(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """A reader of numbers from `low` to `high`."""
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            what = "whole number" if kind is int else "number"
+            raise ArgumentTypeError(f"{text!r} is not possible: give a {what} from {low:g} to {high:g}")
+        return number
+
+    return read
+
+
 def _seeds(text: str) -> list[int]:
     return [_seed(name) for name in _names(text)]
 
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(name) for name in _names(text)]
+        numbers = [float(name) for name in _names(text)]
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8") from None
+        numbers = [math.nan]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8")
+    return numbers
 
 
 PRESET = _preset("smoke, tiny, human, base or paper (tiny)")
@@ -232,7 +252,8 @@ def _fetch(arguments: Namespace) -> None:
     _option("folder", "where the recordings lie, and stay", Path),
     _option(
         "--form",
-        "plain (sounds, each with a .txt beside it; a subfolder a speaker), ljspeech or common_voice (plain)",
+        "plain (sounds, each with a .txt beside it; a subfolder a speaker), ljspeech, common_voice or "
+        "spontaneous (plain)",
         default="plain",
     ),
     _option("--language", "what is spoken, such as sw or vi", required=True),
@@ -249,7 +270,8 @@ def _fetch(arguments: Namespace) -> None:
 def _import(arguments: Namespace) -> None:
     from slmlab import files
     from slmlab.corpus.build import SETTINGS
-    from slmlab.corpus.imports import FORMS, ImportSpec, bring_in
+    from slmlab.corpus.collections import FORMS
+    from slmlab.corpus.imports import ImportSpec, bring_in
 
     name, form = arguments.name or arguments.folder.resolve().name, arguments.form
     if form not in FORMS:
@@ -258,9 +280,14 @@ def _import(arguments: Namespace) -> None:
     target = arguments.out or files.CACHE / "imported" / name
     if target.exists() and not arguments.replace:
         raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
-    corpus = bring_in(FORMS[form](arguments.folder), spec, target)
-    for clip in files.read_json(target / SETTINGS)["skipped"]:
-        print(f"skipped: {clip['file']}: {clip['reason']}")
+    clips = FORMS[form](arguments.folder)
+    for clip in [clip for clip in clips if not clip.fault][:2]:
+        print(f"read: {clip.path.name}, {clip.speaker}: {clip.text}", flush=True)
+    corpus = bring_in(clips, spec, target)
+    settings = files.read_json(target / SETTINGS)
+    for kind in ("skipped", "remarks"):
+        for note in settings[kind]:
+            print(f"{kind}: {note['file']}: {note['reason']}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
     print(f"next: slmlab train {arguments.language} --recordings {target}")
 
@@ -281,12 +308,12 @@ def _import(arguments: Namespace) -> None:
         "vi for DGSA and its like, else sw; for votes it must be given; core, full: this one alone",
         default="",
     ),
-    _option("--alpha", "DGSA and its like: share of synthetic speech in its training (0.8)", float),
+    _option("--alpha", "DGSA and its like: share of synthetic speech (0.8)", _within(0, 1, float)),
     _option("--votes", "people: the exported preference table", Path),
     _option("--clips", "people: the folder of the systems' sounds, where votes hold no tokens", Path),
     _option("--recordings", "DGSA and its like: an imported corpus in place of the stand-in speech", Path),
     _option("--only", "core, full: of these methods alone, such as sft,dgsa", _names, default=[]),
-    _option("--workers", f"core, full: {WORKERS}", int, default=0),
+    _option("--workers", f"core, full: {WORKERS}", _within(0, 1024), default=0),
 )
 def _align(arguments: Namespace) -> None:
     from slmlab.preference.methods import Run, align, summary
@@ -320,8 +347,8 @@ def _align(arguments: Namespace) -> None:
     _option("--lr", "rates of DPO, such as 1e-5,2e-5,5e-5", _numbers, default=[]),
     _option("--sft-lr", "rates of SFT in a round", _numbers, default=[]),
     _option("--sft-weight", "weights of the SFT term beside DPO", _numbers, default=[]),
-    _option("--steps", "steps of DPO and DGSA (the preset's)", int, default=0),
-    _option("--rounds", "rounds of TDSC (the preset's)", int, default=0),
+    _option("--steps", "steps of DPO and DGSA (the preset's)", _within(0, 10**6), default=0),
+    _option("--rounds", "rounds of TDSC (the preset's)", _within(0, 100), default=0),
 )
 def _settle(arguments: Namespace) -> None:
     from slmlab.study import alignment
@@ -428,7 +455,7 @@ def _measure(arguments: Namespace) -> None:
     ),
     _option("--seeds", "such as 0,1,2 (0,1,2)", _seeds, default=[0, 1, 2]),
     _option("--alphas", "some of the study's, such as 0.5,0.8 (all)", _numbers, default=[]),
-    _option("--workers", WORKERS, int, default=0),
+    _option("--workers", WORKERS, _within(0, 1024), default=0),
 )
 def _sweep(arguments: Namespace) -> None:
     from slmlab.study import rows, scaling
@@ -450,7 +477,7 @@ def _sweep(arguments: Namespace) -> None:
     ),
     _option("--pairs", "make a listening test of the pairs in a CSV or TSV file", Path),
     _option("--host", "0.0.0.0 lets the room in; needs --password (127.0.0.1)", default="127.0.0.1"),
-    _option("--port", "the first free one from 7860 on", int),
+    _option("--port", "the first free one from 7860 on", _within(1, 65535)),
     _option("--password", "what listeners log in with, under any name", default=""),
     _option("--teacher-password", "of the login 'teacher' (made up and printed)", default=""),
     _option("--share", "through Gradio's tunnel as well; needs --password", bool),

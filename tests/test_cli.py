@@ -22,7 +22,8 @@ import soundfile
 from slmlab import files
 from slmlab.cli import COMMANDS, main
 from slmlab.corpus.build import Corpus
-from slmlab.corpus.imports import Clip, ImportSpec, bring_in
+from slmlab.corpus.collections import Clip
+from slmlab.corpus.imports import ImportSpec, bring_in
 from slmlab.models.lm import SpeechLM
 from slmlab.people.design import from_systems
 from slmlab.sound import audio
@@ -505,7 +506,7 @@ def test_recordings_come_in_by_one_command_and_what_is_broken_is_listed(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"--form": "kaldi"}, "plain, ljspeech|ljspeech, common_voice, plain"),
+        ({"--form": "kaldi"}, "plain, ljspeech|ljspeech, common_voice, spontaneous, plain"),
         ({"--language": "xx"}, "'xx' is unknown"),
         ({"--consent": " "}, "consent"),
         ({"--form": "ljspeech"}, "metadata.csv does not exist"),

@@ -11,8 +11,9 @@ import torch
 
 from slmlab import files
 from slmlab.cli import main
+from slmlab.corpus.collections import FORMS
 from slmlab.corpus.engines import speak
-from slmlab.corpus.imports import FORMS, ImportSpec, Share, bring_in, take
+from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.prosody import LIVELY, plan
 from slmlab.corpus.voices import voice_pool
 from slmlab.errors import LabError

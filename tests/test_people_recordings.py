@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmlab.corpus import imports
 from slmlab.errors import LabError
 from slmlab.files import sha256_of
 from slmlab.people import recordings
@@ -42,7 +41,7 @@ def test_a_recording_is_kept_with_words_and_consent_and_is_a_corpus(tmp_path: Pa
     consent = json.loads((folder / row["speaker"] / "consent.json").read_text())
     assert consent["speaker"] == "Ana"
     assert consent["statement"] == recordings.CONSENT
-    clips = imports.plain(folder)
+    clips = collections.plain(folder)
     assert sorted((c.text, c.speaker) for c in clips) == [
         ("Asante.", row["speaker"]),
         ('Habari ya "leo".', row["speaker"]),
@@ -70,12 +69,33 @@ def test_recordings_older_than_the_table_come_into_it(tmp_path: Path) -> None:
     assert [line["speaker"] for line in table(folder)] == [row["speaker"], new["speaker"]]
 
 
-def test_a_table_that_was_damaged_is_explained(tmp_path: Path) -> None:
+def test_a_line_that_is_no_row_stays_and_closes_nothing(tmp_path: Path) -> None:
     recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
     with (tmp_path / "r" / "recordings.tsv").open("a") as file:
         file.write("a.wav\tHabari.\n")
-    with pytest.raises(LabError, match=r"recordings\.tsv: 'a\.wav' has 2 values, expected 5"):
-        recordings.write_table(tmp_path / "r")
+    recordings.keep(sound(tmp_path, speechlike()), "Asante.", "Ana", True, tmp_path / "r")
+    clips = collections.plain(tmp_path / "r")
+    assert [clip.text for clip in clips if not clip.fault] == ["Habari.", "Asante."]
+    assert "line 4 has 2 of 5 cells" in clips[2].fault
+
+
+def test_a_broken_consent_closes_nobody_elses_folder(tmp_path: Path) -> None:
+    ana = recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
+    for i, content in enumerate(("", "[]", '{"speaker": 3, "statement": "", "agreed_at": ""}')):
+        (tmp_path / "r" / f"speaker-{i}").mkdir()
+        (tmp_path / "r" / f"speaker-{i}" / "consent.json").write_text(content)
+    again = recordings.keep(sound(tmp_path, speechlike()), "Asante.", "Ana", True, tmp_path / "r")
+    assert again["speaker"] == ana["speaker"]
+    (tmp_path / "r" / "recordings.tsv").unlink()
+    recordings.write_table(tmp_path / "r")
+    assert len(table(tmp_path / "r")) == 2
+
+
+def test_the_mark_of_generated_speech_is_seen_and_never_removed(tmp_path: Path) -> None:
+    audio.write(tmp_path / "g.wav", speechlike())
+    with pytest.raises(LabError, match="generated speech by its own mark"):
+        recordings.keep(tmp_path / "g.wav", "Habari.", "Ana", True, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from slmlab import files
-from slmlab.corpus.imports import Clip, ImportSpec
+from slmlab.corpus.collections import Clip
+from slmlab.corpus.imports import ImportSpec
 from slmlab.errors import LabError
 from slmlab.models.lm import SpeechLM
 from slmlab.training import recipes

@@ -327,7 +327,7 @@ def _language_file(language: str, data: Path) -> tuple[tuple[str, ...], int, int
     if not paths:
         raise LabError(f"espeak-ng has no voice {voice!r} for {language!r}: correct it in {languages.FILE}.")
     low, high, lines = 82, 118, []
-    for line in paths[0].read_text(encoding="latin-1").splitlines():
+    for line in paths[0].read_text(encoding="latin-1").split("\n"):
         key, *values = line.split("//")[0].split() or [""]
         if key == "pitch":
             low, high = int(values[0]), int(values[1])

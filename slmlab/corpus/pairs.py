@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -141,28 +141,51 @@ def write(pairs: Sequence[Pair], path: str | Path) -> None:
         pq.write_table(pa.Table.from_pylist([as_row(pair) for pair in pairs], SCHEMA), part)
 
 
-def read(path: str | Path, language: str = "", encode: Encode | None = None) -> list[Pair]:
-    """The checked pairs of a table.
+def read(
+    path: str | Path,
+    language: str = "",
+    encode: Encode | None = None,
+    usable: Callable[[Pair], None] | None = None,
+) -> list[Pair]:
+    """The pairs of a table that can be learned from; what is wrong with the others is printed, by row.
 
     A row needs `prompt`, `chosen` and `rejected`, and has the `language` given unless it names one; columns
     that are no fields of a pair stay where they are. A row that names no origin is a vote. Several votes on
     the same two sounds are so many pairs: what many prefer weighs more. Votes between sounds that the
-    tokenizer cannot tell apart are left out, and counted. `encode` serves sides that only name a sound.
+    tokenizer cannot tell apart are left out, and counted. `encode` serves sides that only name a sound;
+    `usable` raises a LabError for a pair that whoever asks cannot use. LabError: no pair is left.
     """
-    path = Path(path)
-    rows = read_rows(path)
-    pairs = [
-        _pair(row, f"{path.stem}-{i}", language, encode, f"{path}, row {i}") for i, row in enumerate(rows)
-    ]
-    alike = [p for p in pairs if p.origin == "people" and p.chosen_tokens == p.rejected_tokens != ()]
+    path, pairs, faults, alike = Path(path), list[Pair](), list[str](), 0
+    ids: set[str] = set()
+    for i, (where, row) in enumerate(_numbered(path)):
+        try:
+            pair = _pair(row, f"{path.stem}-{i}", language, encode, where)
+            if pair.origin == "people" and pair.chosen_tokens == pair.rejected_tokens != ():
+                alike += 1
+                continue
+            if fault := _fault(pair, ids) or _fault_of_sounds(pair, path.parent):
+                raise LabError(f"{where} ('{pair.id}') {fault}.")
+            if usable:
+                usable(pair)
+        except LabError as error:
+            faults.append(str(error) if str(error).startswith(where) else f"{where}: {error}")
+            continue
+        ids.add(pair.id)
+        pairs.append(pair)
     if alike:
-        print(f"{path}: {len(alike)} votes left out, between sounds that are the same row of speech tokens")
-        pairs = [pair for pair in pairs if pair not in alike]
-    return list(check(pairs, str(path), path.parent))
+        print(f"{path}: {alike} votes left out, between sounds that are the same row of speech tokens")
+    if not pairs:
+        why = f"; the first of {len(faults)} that cannot be used: {faults[0]}" if faults else ""
+        raise LabError(f"{path} holds no pair: make or label some before tuning{why}")
+    for fault in faults:
+        print(f"left out: {fault}")
+    return pairs
 
 
 def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str) -> Pair:
     """A row as a pair, in the language given unless it names one."""
+    if isinstance(row, LabError):
+        raise row
     cells = row if isinstance(row, dict) else {}
     if missing := [key for key in ("prompt", *SIDES) if not isinstance(cells.get(key), str)]:
         raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
@@ -170,8 +193,13 @@ def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str)
     values["group"] = cells.get("split") or ""  # what exports called it before
     values |= {key: cells[key] for key in FIELDS if cells.get(key) not in (None, "")}
     for side in SIDES:
-        if not values.get(f"{side}_tokens"):
-            values[f"{side}_tokens"] = _tokens(cells[side], encode, f"{where}, {side}")
+        tokens, told = f"{side}_tokens", cells[side]
+        if not values.get(tokens):
+            values[tokens] = _tokens(told, encode, f"{where}, {side}")
+        elif CODE.search(told) and _tokens(told, None, f"{where}, {side}") != list(values[tokens]):
+            raise LabError(f"{where}: {side} and {tokens} are other tokens: one of them was changed.")
+        if told.startswith("sha256:") and told[7:] != (values.get(f"{side}_sha256") or told[7:]):
+            raise LabError(f"{where}: {side} and {side}_sha256 name other sounds: one of them was changed.")
     for key, value in values.items():
         accepted, expected = ACCEPTED[FIELDS[key]]
         if not isinstance(value, accepted):
@@ -195,12 +223,27 @@ def _tokens(text: str, encode: Encode | None, where: str) -> Sequence[int]:
 
 
 def read_rows(path: Path) -> list[Any]:
-    """Rows of a Parquet or JSON Lines file as they are, each a dictionary if it is a table's."""
+    """Rows of a Parquet or JSON Lines file as they are, each a dictionary if it is a table's; LabError names
+    one that cannot be read.
+    """
+    rows = []
+    for _, row in _numbered(path):
+        if isinstance(row, LabError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows, each with its place; in place of one that cannot be read, a LabError."""
     if path.suffix != ".jsonl":
-        rows: list[Any] = read_table(path, "export the votes, or make the pairs, again").to_pylist()
-        return rows
-    lines = files.read_text(path).splitlines()
-    try:
-        return [json.loads(line) for line in lines if line]
-    except ValueError as error:
-        raise LabError(f"{path} is no readable table ({error}): export it again.") from error
+        rows = read_table(path, "export the votes, or make the pairs, again").to_pylist()
+        yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
+        return
+    for i, line in enumerate(files.lines_of(files.read_text(path))):
+        where = f"{path}, row {i}"
+        if line.strip():
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield where, LabError(f"{where} is no readable table ({error}): export it again.")

@@ -5,7 +5,6 @@
 from the home by git, or from a folder that has them.
 """
 
-import csv
 import hashlib
 import io
 import os
@@ -23,6 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from slmlab import files
+from slmlab.corpus import tables
 from slmlab.errors import LabError
 
 SOURCES = files.ROOT / "data" / "sources"
@@ -207,8 +207,10 @@ def _verified(source: Source) -> dict[str, Path]:
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    lines = files.read_text(path).split("\n")
-    return [dict(row) for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    rows = list(tables.with_names(path, ("file",)))
+    if wrong := [row.fault for row, _ in rows if row.fault]:
+        raise LabError(wrong[0])
+    return [cells for _, cells in rows]
 
 
 def _arrivals(source: Source, here: Collection[str], place: Path | None) -> Iterator[Arrival]:
@@ -249,7 +251,7 @@ def _from_home(source: Source, here: Collection[str], home: str) -> Iterator[Arr
         git("remote", "add", "origin", home)
         git("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=blob:none", "origin", source.commit)
         listed = git("rev-list", "--objects", "--missing=print", source.commit).decode(errors="replace")
-        missing = {line[1:] for line in listed.splitlines() if line.startswith("?")}
+        missing = {line[1:] for line in listed.split("\n") if line.startswith("?")}
         entries = git("ls-tree", "-r", "-z", source.commit).decode(errors="replace").split("\0")
         tree = {path: meta.split()[2] for meta, tab, path in (e.partition("\t") for e in entries) if tab}
         written = {path: blob for path, blob in tree.items() if fnmatchcase(path, source.transcripts)}
@@ -299,7 +301,7 @@ def _git(repository: Path, home: str, *arguments: str, given: Sequence[str] = ()
     except FileNotFoundError:
         raise LabError("git is not here: install it (git-scm.com), or give a folder with --from.") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        said = done.stderr.decode(errors="replace").strip().split("\n")
         told = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1])
         remedy = "Free some space" if "No space left" in " ".join(said) else "Check the connection"
         raise LabError(
@@ -314,7 +316,7 @@ def _linker(written: dict[str, str]) -> dict[str, str]:
     lines, found = {}, {}
     for path in sorted(written, key=lambda path: path.endswith("_linker.txt")):
         if not path.endswith("_linker.txt"):
-            lines[Path(path).parent] = written[path].splitlines()
+            lines[Path(path).parent] = files.lines_of(written[path])
             continue
         for number, sound in re.findall(r"\(line (\d+)\) ; (.*\S)", written[path]):
             found[Path(sound).stem] = "".join(lines[Path(path).parent][int(number) - 1 : int(number)])
@@ -323,7 +325,7 @@ def _linker(written: dict[str, str]) -> dict[str, str]:
 
 def _lines(written: dict[str, str]) -> dict[str, str]:
     """Lines of `sound:text`."""
-    parts = (line.partition(":") for text in written.values() for line in text.splitlines())
+    parts = (line.partition(":") for text in written.values() for line in files.lines_of(text))
     return {sound: text for sound, _, text in parts}
 
 

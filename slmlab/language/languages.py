@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
+from slmlab.files import lines_of, read_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
 FILE = "language.toml"
@@ -163,7 +164,7 @@ class Language:
         return [
             (path, number, line)
             for path in sorted(self.folder.glob("*.txt"))
-            for number, line in enumerate(read_lines(path), start=1)
+            for number, line in enumerate(lines_of(read_text(path)), start=1)
             if line.strip()
         ]
 
@@ -256,15 +257,6 @@ def check_letters(language: Language) -> None:
 def named_character(c: str) -> str:
     """A character with its code point and name, for messages."""
     return f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})"
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; LabError names the line that is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise LabError(f"{path}, line {line} is not UTF-8 (byte {byte:#04x}): save it as UTF-8.") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

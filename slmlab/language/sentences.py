@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
-from slmlab.files import fraction, read_text
+from slmlab.files import fraction, lines_of, read_text
 from slmlab.language import languages
 from slmlab.language.languages import GRAMMAR, Language
 from slmlab.language.text import alphabet_of, for_scoring
@@ -35,6 +35,7 @@ MAX_TRIES = 20_000
 
 PLACE = re.compile(r"\{(?:(\w+)=)?(\w+)(?:@(\w+)|\.(\w+))?\}")
 FORM = re.compile(r"\{(\w+)\.([^}]+)\}")
+ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})\b")
 
 
 @dataclass(frozen=True)
@@ -212,19 +213,25 @@ def focus_words(language: str) -> frozenset[str]:
 
 
 def from_file(path: Path | str, language: str) -> list[str]:
-    """The lines of a UTF-8 text file of the user's, one sentence each, blank lines skipped.
+    """The lines of a text file of the user's, one sentence each, blank lines skipped.
 
-    LabError names the file, and the line and its characters where the language's letters do not read it.
+    LabError names the file and every line that the language's letters do not read, with its characters and
+    what to write; a number in Roman letters would be read as a word.
     """
-    path, alphabet = Path(path), alphabet_of([language])
-    lines = {i: line.strip() for i, line in enumerate(read_text(path).splitlines(), 1) if line.strip()}
+    path, alphabet, faults = Path(path), alphabet_of([language]), []
+    lines = {i: " ".join(line.split()) for i, line in enumerate(lines_of(read_text(path)), start=1)}
+    lines = {i: line for i, line in lines.items() if line}
     if not lines:
         raise LabError(f"{path}: the file is empty; expected UTF-8 text with one sentence a line.")
     for number, line in lines.items():
         try:
             alphabet.encode_spoken(line, language)
+            if (roman := ROMAN.search(line)) and not line.isupper():
+                raise LabError(f"'{roman[0]}' is read as a word: write numbers as words.")
         except LabError as error:
-            raise LabError(f"{path}, line {number}: {error}") from None
+            faults.append(f"line {number}: {error}")
+    if faults:
+        raise LabError(f"{path}, {'; '.join(fault.rstrip('.') for fault in faults)}.")
     return list(lines.values())
 
 

@@ -4,12 +4,11 @@ A listening test is made once from a folder of systems (one subfolder of sounds 
 and is then fixed: the question, the words of the scales and the rules are stored before the first vote.
 """
 
-import csv
-import io
 import itertools
 import json
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ import numpy as np
 import pyloudnorm
 from scipy import signal
 
+from slmlab.corpus import tables
 from slmlab.errors import LabError
 from slmlab.files import read_text, sha256_of
 from slmlab.sound import SAMPLE_RATE, audio
@@ -175,6 +175,7 @@ def from_systems(
     nothing and a LabError: no two systems share a sentence, or something cannot be read.
     """
     folders = _system_folders(systems)
+    _check_systems(folders)
     clips = [
         _clip(path, place.name, path.stem)
         for place in folders
@@ -205,38 +206,47 @@ def from_pairs(path: str | Path, folder: str | Path) -> ListeningTest:
     and if wanted `sentence`, `text` and `answer` (`first` or `second`, for gold pairs). What cannot be read
     is a LabError, and nothing is written.
     """
-    path = Path(path)
-    lines = io.StringIO(read_text(path), newline="")
-    table = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-    needed = ("first", "second", "first_system", "second_system")
-    try:
-        rows = [(table.line_num, row) for row in table]
-    except csv.Error as error:
-        raise LabError(
-            f"{path}, line {table.reader.line_num} cannot be read ({error}): expected one line a pair"
-        ) from None
+    path, needed = Path(path), ("first", "second", "first_system", "second_system")
     clips: dict[tuple[str, str], Clip] = {}
-    pairs = []
-    for i, row in rows:
-        if missing := [name for name in needed if not row.get(name)]:
-            raise LabError(
-                f"{path}, line {i} lacks {', '.join(missing)}: expected columns {', '.join(needed)}"
-            )
-        sentence = row.get("sentence") or Path(row["first"]).stem
+    pairs, faults = [], []
+    known: dict[tuple[str, ...], str] = {}
+    rows = tables.with_names(path, needed, "\t" if path.suffix == ".tsv" else ",", quoted=True)
+    for i, (row, cells) in enumerate(rows, start=1):
+        if fault := row.fault or _fault_of_row(row.place, cells, needed, known):
+            faults.append(fault.rstrip("."))
+            continue
+        sentence = cells.get("sentence") or Path(cells["first"]).stem
         names = {"": ""}
         for side in ("first", "second"):
-            key = row[f"{side}_system"], row[side]
+            key = cells[f"{side}_system"], cells[side]
             if key not in clips:
-                clips[key] = _clip(path.parent / row[side], key[0], sentence, row.get("text") or "")
+                clips[key] = _clip(path.parent / cells[side], key[0], sentence, cells.get("text", ""))
             names[side] = clips[key].name
-        answer = row.get("answer") or ""
-        if answer not in names:
-            raise LabError(f"{path}, line {i}: answer is '{answer}', expected first, second or nothing")
-        name = GAP.join((str(i - 1), sentence, row["first_system"], row["second_system"]))
-        pairs.append(ClipPair(name, names["first"], names["second"], names[answer]))
+        name = GAP.join((str(i), sentence, cells["first_system"], cells["second_system"]))
+        pairs.append(ClipPair(name, names["first"], names["second"], names[cells.get("answer", "")]))
+    if faults:
+        raise LabError(f"nothing was made: {'; '.join(faults)}.")
     if not pairs:
         raise LabError(f"{path} holds no pairs: expected a header line and one line a pair")
     return _make(list(clips.values()), pairs, Path(folder), path.stem)
+
+
+def _fault_of_row(
+    place: str, cells: Mapping[str, str], needed: Sequence[str], known: dict[tuple[str, ...], str]
+) -> str:
+    """What is wrong with a row of pairs, or nothing; rows before it are known by what they compare."""
+    if missing := [name for name in needed if not cells[name]]:
+        return f"{place} lacks {', '.join(missing)}: expected columns {', '.join(needed)}"
+    if (answer := cells.get("answer", "")) not in ("", "first", "second"):
+        return f"{place}: answer is '{answer}', expected first, second or nothing"
+    if cells["first"] == cells["second"]:
+        return f"{place} compares {cells['first']} with itself"
+    for side in ("first_system", "second_system"):
+        if cells[side] in (REFERENCES, DISTORTED):
+            return f"{place}: no system can be called '{cells[side]}', which the lab uses itself"
+    pair = tuple(sorted((cells["first"], cells["second"])))
+    before = known.setdefault(pair, place)
+    return "" if before == place else f"{place} compares what {before} does already"
 
 
 def distort(wave: Wave, seed: int) -> Wave:
@@ -273,11 +283,33 @@ def _system_folders(systems: str | Path | Sequence[str | Path]) -> list[Path]:
     return folders
 
 
+def _check_systems(folders: Sequence[Path]) -> None:
+    """LabError for what a listening test cannot hold; what lies beside the sounds and is not used is told."""
+    faults = []
+    for place in folders:
+        if place.name == DISTORTED or GAP in place.name:
+            faults.append(f"no system can be called '{place.name}', rename {place}")
+        stems = Counter(path.stem for path in place.iterdir() if path.suffix.lower() in SOUNDS)
+        faults += [f"{place} has {n} sounds called {stem}, keep one" for stem, n in stems.items() if n > 1]
+        used = (*SOUNDS, ".txt", ".json")
+        if others := sorted(path.name for path in place.iterdir() if path.suffix.lower() not in used):
+            print(f"{place}: {len(others)} files are not used, the first {others[0]}")
+    if faults:
+        raise LabError(f"nothing was made: {'; '.join(faults)}.")
+
+
 def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) -> ListeningTest:
     """Read, equalise and copy every sound; ruin some for gold pairs unless gold pairs are given."""
     if (folder / "clips").exists():
         raise LabError(f"{folder} holds clips of another listening test: choose another folder")
-    waves = [audio.read(clip.source, MAX_SECONDS)[0] for clip in clips]
+    waves, faults = [], []
+    for clip in clips:
+        try:
+            waves.append(audio.read(clip.source, MAX_SECONDS)[0])
+        except LabError as error:
+            faults.append(str(error).rstrip("."))
+    if faults:
+        raise LabError(f"nothing was made: {'; '.join(faults)}.")
     cut = int(REFERENCE_SECONDS * SAMPLE_RATE)
     waves = [w[:cut] if clip.system == REFERENCES else w for clip, w in zip(clips, waves, strict=True)]
     gold = [pair for pair in pairs if pair.answer]

@@ -18,6 +18,7 @@ from slmlab.corpus import pairs
 from slmlab.corpus.pairs import Pair
 from slmlab.errors import LabError
 from slmlab.files import fraction, replace_text, whole
+from slmlab.language.text import for_scoring
 from slmlab.people import ranking
 from slmlab.people.design import LEFT, RIGHT, ListeningTest
 from slmlab.people.store import SIMULATED, Store
@@ -35,8 +36,8 @@ SCHEMA = pa.schema(
 
 
 def split_of(prompt: str) -> str:
-    """train or test, by the prompt alone: no prompt stands on both sides."""
-    return "test" if fraction(prompt) < TEST_SHARE else "train"
+    """train or test, by the words alone: no sentence stands on both sides, however it is written."""
+    return "test" if fraction(for_scoring(prompt)) < TEST_SHARE else "train"
 
 
 def preferences(store: Store) -> pd.DataFrame:

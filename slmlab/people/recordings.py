@@ -13,13 +13,16 @@ line for each recording; UTF-8, a tab between two values, no quotes:
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from slmlab.corpus import tables
 from slmlab.errors import LabError
-from slmlab.files import read_json, read_text, replace_text, sha256_of, write_json
+from slmlab.files import from_plain, read_json, read_text, replace_text, sha256_of, write_json
 from slmlab.people.store import clean
 from slmlab.sound import SAMPLE_RATE, audio
 
@@ -37,12 +40,22 @@ QUIET_DB = -45.0
 TABLE_IN_USE = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Consent:
+    """A speaker's name, what they agreed to, and when: `consent.json` in the folder of their recordings."""
+
+    speaker: str
+    statement: str
+    agreed_at: str
+
+
 def keep(
     source: str | Path, text: str, speaker: str, agreed: bool, folder: str | Path, language: str = ""
 ) -> dict[str, Any]:
     """Check a recording and put it into its speaker's folder; its row of the table, `seconds` and `sha256`.
 
-    A LabError: no consent, no name, no words, or a sound too short, too long, too quiet or clipped.
+    A LabError: no consent, no name, no words, or a sound too short, too long, too quiet, clipped or
+    generated.
     """
     folder, speaker, text = Path(folder), clean(speaker), " ".join(str(text).split())
     if not agreed:
@@ -50,6 +63,8 @@ def keep(
     if not speaker or not text:
         raise LabError("give a name (any name) and the words you read")
     wave, info = audio.read(source, LONGEST)
+    if info.generated:
+        raise LabError("this is generated speech by its own mark: record a person's voice")
     check(wave, info.clipped)
     place = _folder_of(folder, speaker)
     path = place / f"{secrets.token_hex(6)}.wav"
@@ -76,29 +91,44 @@ def check(wave: audio.Wave, clipped: float) -> None:
 
 
 def write_table(folder: Path, *more: dict[str, str]) -> None:
-    """Add rows to the table; rows whose file was removed go, and recordings older than the table come in."""
+    """Add rows to the table; rows whose file was removed go, and recordings older than the table come in.
+
+    Lines that are no rows stay as they are, at its end: `import` lists them.
+    """
     with TABLE_IN_USE:
-        rows = {row["file"]: row for row in (*_rows(folder), *more) if (folder / row["file"]).is_file()}
-        lines = [COLUMNS, *([row[name] for name in COLUMNS] for row in rows.values())]
+        known, foreign = _rows(folder)
+        rows = {row["file"]: row for row in (*known, *more) if (folder / row["file"]).is_file()}
+        lines = [COLUMNS, *([row[name] for name in COLUMNS] for row in rows.values()), *foreign]
         replace_text(folder / TABLE, "".join("\t".join(line) + "\n" for line in lines))
 
 
-def _rows(folder: Path) -> list[dict[str, str]]:
-    """Rows of the table; without a table, of all sounds that lie beside a `consent.json`."""
+def _rows(folder: Path) -> tuple[list[dict[str, str]], list[tuple[str, ...]]]:
+    """Rows of the table, and lines of it that are none; without a table, rows of all sounds that lie beside a
+    `consent.json`.
+    """
     table = folder / TABLE
     if table.is_file():
-        lines = read_text(table).splitlines()[1:]
-        values = [line.split("\t") for line in lines if line]
-        if wrong := [row for row in values if len(row) != len(COLUMNS)]:
-            raise LabError(f"{table}: '{wrong[0][0]}' has {len(wrong[0])} values, expected {len(COLUMNS)}")
-        return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+        every = list(tables.with_names(table, COLUMNS))
+        return [cells for row, cells in every if not row.fault], [row.cells for row, _ in every if row.fault]
     rows = []
-    for file in sorted(folder.glob("*/consent.json")):
-        agreed = read_json(file)
+    for file, agreed in _consents(folder):
         for sound in sorted(file.parent.glob("*.wav")):
-            text = " ".join(read_text(sound.with_suffix(".txt")).split())
-            rows.append(_row(sound, text, "", agreed["statement"], agreed["agreed_at"][:10]))
-    return rows
+            words = sound.with_suffix(".txt")
+            text = " ".join(read_text(words).split()) if words.is_file() else ""
+            rows.append(_row(sound, text, "", agreed.statement, agreed.agreed_at[:10]))
+    return rows, []
+
+
+def _consents(folder: Path) -> Iterator[tuple[Path, Consent]]:
+    """What the speakers agreed to; a file that is broken opens nobody else's folder, and closes none."""
+    for file in sorted(folder.glob("*/consent.json")):
+        try:
+            consent = from_plain(Consent, read_json(file), str(file))
+        except LabError as error:
+            print(f"left aside: {error}")
+            continue
+        if all(isinstance(value, str) for value in asdict(consent).values()):
+            yield file, consent
 
 
 def _row(sound: Path, text: str, language: str, statement: str, day: str) -> dict[str, str]:
@@ -109,10 +139,9 @@ def _row(sound: Path, text: str, language: str, statement: str, day: str) -> dic
 
 def _folder_of(folder: Path, speaker: str) -> Path:
     """The speaker's folder, under a name that tells nothing, with their consent in it."""
-    for file in folder.glob("*/consent.json"):
-        if read_json(file)["speaker"] == speaker:
+    for file, consent in _consents(folder):
+        if consent.speaker == speaker:
             return file.parent
     place = folder / f"speaker-{secrets.token_hex(4)}"
-    consent = {"speaker": speaker, "statement": CONSENT, "agreed_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_json(place / "consent.json", consent)
+    write_json(place / "consent.json", Consent(speaker, CONSENT, time.strftime("%Y-%m-%dT%H:%M:%S%z")))
     return place

@@ -24,7 +24,7 @@ from slmlab.corpus.manifest import RECORDED
 from slmlab.corpus.pairs import Encode, Pair, read
 from slmlab.errors import LabError
 from slmlab.language.sentences import sentences
-from slmlab.models.lm import SpeechLM
+from slmlab.models.lm import SpeechLM, assemble
 from slmlab.preference import dgsa, tdsc
 from slmlab.preference.dgsa import DGSAConfig, Recording
 from slmlab.preference.jury import CodeJudge, Jury, Limits, measure
@@ -193,14 +193,14 @@ def align(run: Run) -> Path:
 def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]:
     """The stage: align, save the model, and say what dev thinks of it."""
     chain, scale = Chain(shelf.checkpoint_folder(run.preset)), SCALES[run.preset]
+    start = checkpoints.load(run.start or "", SpeechLM)[0]
     if run.method in dgsa.VARIANTS:
         corpus = run.recordings or shelf.make(run.preset, f"corpus.{run.language}")
         material = Material(recordings=_recordings(chain, corpus, run.language))
     elif run.votes:
-        material = Material(pairs=_votes(chain, run.votes, run.language, run.clips))
+        material = Material(pairs=_votes(chain, start, run.votes, run.language, run.clips))
     else:
         material = Material(texts=sentences(run.language, "lm", scale.texts, TEXT_SEED))
-    start = checkpoints.load(run.start or "", SpeechLM)[0]
     jury = jury_of(chain, run.language, scale.watched(run.method))
     model, figures = apply(run, start, material, scale, folder, jury)
     facts = {"method": run.method, "seed": run.seed, "language": run.language, "start": f"{run.start}"}
@@ -257,12 +257,21 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _votes(chain: Chain, table: Path, language: str, clips: Path | None) -> list[Pair]:
-    """The pairs of a table of votes, but for those that are kept for testing."""
-    pairs = read(table, language, _encoder(chain, clips) if clips else None)
-    learned = [pair for pair in pairs if pair.group != "test"]
+def _votes(chain: Chain, start: SpeechLM, table: Path, language: str, clips: Path | None) -> list[Pair]:
+    """The pairs of a table of votes that a model can read, but for those that are kept for testing: all of a
+    split, if it has one, whose name does not begin with `train`.
+    """
+
+    def usable(pair: Pair) -> None:
+        prompt = start.prompt(pair.prompt, pair.language, pair.style)
+        assemble(start.config, [prompt, prompt], [pair.chosen_tokens, pair.rejected_tokens])
+
+    pairs = read(table, language, _encoder(chain, clips) if clips else None, usable)
+    learned = [pair for pair in pairs if pair.group.strip().lower().startswith("train") or not pair.group]
     if not learned:
         raise LabError(f"all {len(pairs)} votes in {table} are kept for testing: collect more.")
+    if len(learned) < len(pairs):
+        print(f"{table}: {len(pairs) - len(learned)} votes of other splits than train are kept for testing")
     return learned
 
 

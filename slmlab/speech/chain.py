@@ -67,16 +67,23 @@ class Chain:
         self._tokenizer_sha256 = card.sha256
         self._networks: dict[str, nn.Module] = {"tokenizer": tokenizer}
         voices = folder / VOICES
-        named = files.read_json(voices) if voices.exists() else {}
-        self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
+        try:
+            named = files.read_json(voices) if voices.exists() else {}
+            self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
+            width = tokenizer.config.timbre_width
+            if any(voice.shape != (width,) for voice in self.voices.values()):
+                raise ValueError(f"a voice has not {width} numbers")
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise LabError(f"{voices} holds no voices ({error}): take it from where the chain is.") from None
 
     def _network(self, name: str) -> nn.Module:
         if name not in self._networks:
             kind, _, language = name.partition(".")
             place = self.place(name)
             network, card = checkpoints.load(place, KINDS[kind])
-            if card.facts.get("language", language) != language:
-                raise LabError(f"{place} was tuned for {card.facts['language']!r}: choose that language")
+            taught = [card.facts["language"]] if "language" in card.facts else card.facts.get("languages")
+            if language and taught and language not in taught:
+                raise LabError(f"{place} was taught {', '.join(taught)}, not {language}: choose another")
             if "tokenizer" in card.facts and card.facts["tokenizer"] != self._tokenizer_sha256:
                 raise LabError(
                     f"{place} was taught with another tokenizer than {self.folder} has: teach it again."

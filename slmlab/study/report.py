@@ -55,7 +55,7 @@ def write(folder: Path) -> Path:
     if not has_run(folder):
         raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
     plots.use_style()
-    summary, rows = (read_json(folder / name) for name in ("report.json", "rows.json"))
+    summary, rows = _read(folder / "report.json"), read_json(folder / "rows.json")
     results, aligned, ledger = judged(summary["preset"])
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
@@ -258,9 +258,18 @@ def run(preset_name: str, fresh: bool = False) -> None:
 
 def add_stages(folder: Path, seconds: dict[str, float]) -> None:
     """Put further stages, seconds by name, into the report.json of a run."""
-    report = read_json(folder / "report.json")
+    report = _read(folder / "report.json")
     report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
     write_json(folder / "report.json", report)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a run said of itself; LabError where that is no report."""
+    report = read_json(file)
+    needed = ("preset", "seeds", "commit", "machine", "seconds", "fresh", "stages")
+    if not isinstance(report, dict) or any(name not in report for name in needed):
+        raise LabError(f"{file} is no report of a run: delete its folder and run again.")
+    return report
 
 
 def _speak_samples(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:

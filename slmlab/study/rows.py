@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from slmlab import cores, files
+from slmlab.errors import LabError
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.training.cache import DONE, Stage, locked, run_stages, stage_folders
 
@@ -65,7 +66,7 @@ def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target:
     published = set[str]()
     for table in {job.table for job in wanted}:
         path = target / f"{study.preset}-{table}-{kind.last}.parquet"
-        published |= set(pd.read_parquet(path, columns=["key"])["key"]) if path.exists() else set()
+        published |= set(read_frame(path, ["key"])["key"]) if path.exists() else set()
     missing = [job for job in wanted if kind.key(study, job) not in published]
     if missing:
         stages, cache = kind.stages(study, missing), files.CACHE / study.preset
@@ -98,7 +99,7 @@ def _merge(kind: Kind, study: Any, new: list[pd.DataFrame], labels: list[str], p
 
     So the rows of two chains never mix: whoever trains anew begins the table anew.
     """
-    old = [pd.read_parquet(path)] if path.exists() else []
+    old = [read_frame(path)] if path.exists() else []
     rows = pd.concat([*old, *new], ignore_index=True)
     own = rows[rows["language"] == study.language] if "language" in rows else rows
     jobs = [kind.job(*values) for values in own[labels].drop_duplicates().itertuples(index=False)]
@@ -129,9 +130,17 @@ def small_draws(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
     return columns
 
 
+def read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A table of rows, all its columns or some; LabError where the file is damaged."""
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise LabError(f"{path} is no readable table ({error}): delete it and make it again.") from None
+
+
 def read_rows(preset_name: str, pattern: str, target: Path = RESULTS) -> pd.DataFrame:
     """The rows of all tables `<preset>-<pattern>`, empty without one; figures are doubles again."""
-    tables = [pd.read_parquet(path) for path in sorted(target.glob(f"{preset_name}-{pattern}.parquet"))]
+    tables = [read_frame(path) for path in sorted(target.glob(f"{preset_name}-{pattern}.parquet"))]
     rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return rows.astype({name: np.float64 for name in rows if rows[name].dtype == np.float16})
 
