@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,13 @@ def test_votes_of_people_train(
     vote = {"prompt": "mama anapika", "chosen": "<|s_1|><|s_2|>", "rejected": "<|s_3|>"}
     votes = tmp_path / "preferences.jsonl"
     rows = [vote | {"prompt": f"mama anapika {word}", "split": "train"} for word in ("moja", "mbili", "tatu")]
-    votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, vote | {"split": "test"}]))
+    others = [vote | {"split": "Test"}, vote | {"split": "validation"}, vote | {"chosen": "<|s_1|>" * 5000}]
+    votes.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *others]))
     asked = ["align", "people", "--preset", "smoke", "--language", "sw", "--votes", str(votes)]
     assert main(asked) == 0
     said = capsys.readouterr().out
+    assert "2 votes of other splits than train are kept for testing" in said
+    assert re.search(r"left out: .*row 5: A sequence has \d+ positions, more than", said)
     folder = aligned(said)
     rows = monitor(folder / "dpo")
     assert list(rows.index) == [0, 2]

@@ -111,6 +111,11 @@ def test_a_chain_is_shipped_whole_or_not_at_all(capsys: pytest.CaptureFixture[st
         (("speak", "mama", "--seed", "99999999999"), "from 0 to 4294967295"),
         (("sweep", "--seeds", "0,1.5"), "'1.5' is no seed"),
         (("sweep", "--alphas", "half"), "no list of numbers"),
+        (("sweep", "--alphas", "nan"), "no list of numbers"),
+        (("sweep", "--workers", "-3"), "'-3' is not possible: give a whole number from 0 to 1024"),
+        (("app", "study", "--port", "99999"), "'99999' is not possible: give a whole number from 1 to 65535"),
+        (("align", "dgsa", "--alpha", "1.5"), "'1.5' is not possible: give a number from 0 to 1"),
+        (("settle", "dgsa", "--steps", "many"), "'many' is not possible"),
     ],
 )
 def test_numbers_that_are_none(
@@ -223,7 +228,11 @@ def test_a_tuned_language_model_speaks_in_place_of_the_chain_s(
     checkpoints.save(tmp_path / "tuned", network, checkpoints.Card(network.config, {"language": "vi"}))
     assert f"the language model is {random_chain / 'lm.vi'}\n" in capsys.readouterr().err
     error = refused(capsys, "speak", "mama", "--lm", tmp_path / "tuned", "--checkpoints", random_chain)
-    assert "tuned was tuned for 'vi': choose that language" in error
+    assert "tuned was taught vi, not sw: choose another" in error
+    facts = {"languages": ["es", "vi"]}
+    checkpoints.save(tmp_path / "tuned", network, checkpoints.Card(network.config, facts))
+    error = refused(capsys, "speak", "mama", "--lm", tmp_path / "tuned", "--checkpoints", random_chain)
+    assert "tuned was taught es, vi, not sw: choose another" in error
 
 
 @pytest.mark.parametrize(
@@ -370,6 +379,9 @@ def test_half_written_voices(chain: Path, capsys: pytest.CaptureFixture[str]) ->
     (chain / "voices.json").write_text('{"mid": [0.1, ')
     error = refused(capsys, "speak", "mama", "--out", chain / "a.wav", "--checkpoints", chain)
     assert "voices.json is damaged" in error
+    for content in ("[1]", '{"mid": "x"}', '{"mid": [1, 2]}', '{"mid": [[1], [2, 3]]}', "null"):
+        (chain / "voices.json").write_text(content)
+        assert "voices.json holds no voices" in refused(capsys, "speak", "mama", "--checkpoints", chain)
 
 
 def test_a_checkpoint_of_another_config(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,18 @@
 """Pairs survive the table, and what cannot be learned from is refused in a sentence."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slmlab.corpus import pairs as table
 from slmlab.corpus.pairs import Pair
@@ -137,6 +143,80 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
     (tmp_path / "votes.jsonl").write_text('{"prompt": "moja"}\n')
     with pytest.raises(LabError, match="lacks chosen, rejected: it is no preference table"):
         table.read(tmp_path / "votes.jsonl")
+
+
+VOTE = {"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_3|>"}
+
+
+def rows_read(file: Path, rows: list[object]) -> list[str]:
+    file.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return [pair.id for pair in table.read(file, "sw")]
+
+
+def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        VOTE,
+        "{broken",
+        VOTE | {"chosen": "<|s_7|>", "chosen_tokens": [1]},
+        VOTE | {"chosen": "sha256:ab", "chosen_tokens": [1], "chosen_sha256": "cd"},
+        VOTE | {"origin": "judge", "rejected": "<|s_1|>"},
+        VOTE | {"id": "votes-0"},
+        VOTE | {"prompt": "a\u2028b"},
+        VOTE | {"chosen": f"<|s_{'9' * 5000}|>"},
+    ]
+    assert rows_read(tmp_path / "votes.jsonl", rows) == ["votes-0", "votes-6"]
+    said = capsys.readouterr().out.replace(f"left out: {tmp_path}/votes.jsonl, row ", "")
+    for line, told in zip(
+        said.split("\n"),
+        (
+            "1 is no readable table",
+            "2: chosen and chosen_tokens differ",
+            "3: chosen and chosen_sha256 differ",
+            "4 ('votes-4') has two equal sides",
+            "5 ('votes-0') has an id that another one has too",
+            "7, chosen is no row of speech tokens",
+            "",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(told)
+
+
+def test_our_own_export_with_any_line_separator_is_read(tmp_path: Path) -> None:
+    pair = dataclasses.replace(REAL, prompt="mama\u2028anapika\x85leo\u2029")
+    file = tmp_path / "votes.jsonl"
+    file.write_text(json.dumps(table.as_row(pair), ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [read.prompt for read in table.read(file)] == [pair.prompt]
+
+
+VALUE = st.one_of(
+    st.none(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers(-1, 7000), max_size=3)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(
+                lambda change: VOTE | change, st.dictionaries(st.sampled_from(sorted(table.FIELDS)), VALUE)
+            ),
+            VALUE,
+            st.text(max_size=8),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_row_is_used_or_named(rows: list[object]) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+        file = Path(folder) / "votes.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in [VOTE | {"id": "first"}, *rows]))
+        used = len(table.read(file, "sw"))
+        equal = re.search(r"(\d+) votes left out", said.getvalue())
+        assert used + said.getvalue().count("left out: ") + int(equal[1] if equal else 0) == 1 + len(rows)
 
 
 def test_no_text_is_both_learned_and_looked_at() -> None:

@@ -239,3 +239,9 @@ def test_who_recorded_is_not_named_either(tmp_path: Path) -> None:
     said = (tmp_path / "events.jsonl").read_text()
     assert "Asha" not in said
     assert "0" * 64 in said
+
+
+def test_a_sentence_is_in_one_split_however_it_is_written() -> None:
+    for i in range(40):
+        spelt = (f"Mama anapika {i}", f"mama anapika, {i}!", f"MAMA ANAPIKA {i}.")
+        assert len({export.split_of(text) for text in spelt}) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slmlab.corpus import collections
 from slmlab.errors import LabError
 from slmlab.files import sha256_of
 from slmlab.people import recordings

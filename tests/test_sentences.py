@@ -2,6 +2,7 @@
 
 import random
 import re
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -252,6 +253,40 @@ def test_a_file_gives_its_lines(tmp_path: Path):
     path = tmp_path / "mine.txt"
     path.write_bytes("\ufeffXin chào!\r\n\r\n  Habari yako?  \n".encode())
     assert from_file(path, "vi") == ["Xin chào!", "Habari yako?"]
+
+
+def test_all_places_that_cannot_be_read_are_named_at_once(tmp_path: Path):
+    path = tmp_path / "mine.txt"
+    lines = (
+        "Nina 12.",
+        "Mama\u2028anapika.",
+        "Bei 50%.",
+        "Hii (a).",
+        "Sura IV yake.",
+        "Sh 2,000 tu.",
+        "NI XII",
+    )
+    path.write_text("\n".join(lines))
+    with pytest.raises(LabError) as raised:
+        from_file(path, "sw")
+    assert re.findall(r"line (\d+): ", str(raised.value)) == ["1", "3", "4", "5", "6"]
+    assert "'IV' is read as a word: write numbers as words" in str(raised.value)
+    path.write_text("Mama\u2028anapika.\rLeo.\n")
+    assert from_file(path, "sw") == ["Mama anapika. Leo."]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ab1%(IVX.\r\u2028\x85\0 \n"), max_size=30))
+def test_every_line_of_any_text_is_read_or_named(text: str):
+    lines = [" ".join(line.split()) for line in text.split("\n") if line.strip()]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.txt"
+        path.write_bytes(text.encode())
+        try:
+            read, named = from_file(path, "sw"), 0
+        except LabError as error:
+            read, named = [], len(re.findall(r"line \d+: ", str(error)))
+    assert read == lines or 0 < named <= len(lines) or not lines
 
 
 @pytest.mark.parametrize(

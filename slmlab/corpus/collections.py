@@ -90,7 +90,7 @@ def _guess(rows: Sequence[Sequence[str]]) -> tuple[list[int], int]:
 
     Words are longest, and what is a code has none: of columns at least half as long as the longest, the last.
     """
-    columns = [[cell for cell in column if cell] for column in zip(*rows, strict=True)]
+    columns = [[cell for cell in column if cell] for column in zip(*rows or [("", "")], strict=True)]
     lengths = [
         sum(len(cell) for cell in column if not CODE.fullmatch(cell)) / max(len(column), 1)
         for column in columns
@@ -165,7 +165,7 @@ def _plain_clip(path: Path, texts: dict[Path, Path], folder: Path) -> Clip:
 
 def _check_form(folder: Path, clips: Sequence[Clip], every: Sequence[Path], told: bool) -> None:
     """LabError where a folder is of another form than a plain one: no sound has its text beside it."""
-    for form, pattern in () if told else TABLES.items():
+    for form, pattern in () if told or not clips else TABLES.items():
         if near := _near(folder, pattern):
             raise LabError(f"{near[0]} says what is read: import {near[0].parent} with --form {form}.")
     if not clips and any(path.suffix == ".parquet" for path in every):
@@ -256,8 +256,9 @@ def _table(folder: Path, pattern: str) -> Path:
 
 def _near(folder: Path, pattern: str) -> list[Path]:
     """Tables in a folder, up to two floors below it, or beside it."""
-    below = (sorted(folder.glob(start + pattern)) for start in ("", "*/", "*/*/", "../"))
-    return next((found for found in below if found), [])
+    places = [(folder, ""), (folder, "*/"), (folder, "*/*/"), (folder.resolve().parent, "")]
+    found = (sorted(place.glob(start + pattern)) for place, start in places)
+    return next((paths for paths in found if paths), [])
 
 
 def _short(speaker: str) -> str:

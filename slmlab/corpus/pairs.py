@@ -28,7 +28,7 @@ from slmlab.language.text import for_scoring
 ORIGINS = ("real", "judge", "people")
 SIDES = ("chosen", "rejected")
 N_CODES = 6561
-CODE = re.compile(r"<\|s_(\d+)\|>")
+CODE = re.compile(r"<\|s_(\d{1,9})\|>")
 Encode = Callable[[str], Sequence[int]]
 """Gives the speech tokens of a sound by its sha256."""
 
@@ -193,19 +193,25 @@ def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str)
     values["group"] = cells.get("split") or ""  # what exports called it before
     values |= {key: cells[key] for key in FIELDS if cells.get(key) not in (None, "")}
     for side in SIDES:
-        tokens, told = f"{side}_tokens", cells[side]
-        if not values.get(tokens):
-            values[tokens] = _tokens(told, encode, f"{where}, {side}")
-        elif CODE.search(told) and _tokens(told, None, f"{where}, {side}") != list(values[tokens]):
-            raise LabError(f"{where}: {side} and {tokens} are other tokens: one of them was changed.")
-        if told.startswith("sha256:") and told[7:] != (values.get(f"{side}_sha256") or told[7:]):
-            raise LabError(f"{where}: {side} and {side}_sha256 name other sounds: one of them was changed.")
+        if not values.get(f"{side}_tokens"):
+            values[f"{side}_tokens"] = _tokens(cells[side], encode, f"{where}, {side}")
     for key, value in values.items():
         accepted, expected = ACCEPTED[FIELDS[key]]
         if not isinstance(value, accepted):
             raise LabError(f"{where}: {key} is {value!r}, expected {expected}.")
         values[key] = tuple(value) if FIELDS[key] == TOKENS else value
+    for side in SIDES:
+        _check_side(cells[side], values[f"{side}_tokens"], values.get(f"{side}_sha256"), f"{where}: {side}")
     return Pair(**values)
+
+
+def _check_side(told: str, tokens: Sequence[Any], digest: str | None, where: str) -> None:
+    """LabError where a string names other tokens, or another sound, than the columns beside it."""
+    spelt = [int(token) for token in CODE.findall(told)]
+    if spelt and all(isinstance(token, Integral) for token in tokens) and spelt != list(tokens):
+        raise LabError(f"{where} and {where.split()[-1]}_tokens differ: one of them was changed.")
+    if digest and told.startswith("sha256:") and told.removeprefix("sha256:") != digest:
+        raise LabError(f"{where} and {where.split()[-1]}_sha256 differ: one of them was changed.")
 
 
 def _tokens(text: str, encode: Encode | None, where: str) -> Sequence[int]:
@@ -240,9 +246,11 @@ def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
         rows = read_table(path, "export the votes, or make the pairs, again").to_pylist()
         yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
-    for i, line in enumerate(files.lines_of(files.read_text(path))):
+    for i, line in enumerate(files.lines_of(files.read_text(path, "replace"))):
         where = f"{path}, row {i}"
-        if line.strip():
+        if "\ufffd" in line:
+            yield where, LabError(f"{where} is not UTF-8: export it again.")
+        elif line.strip():
             try:
                 yield where, json.loads(line)
             except (ValueError, RecursionError) as error:

@@ -171,7 +171,7 @@ class Language:
     def content(self) -> list[str]:
         """All that its folder says, by which a change is noticed."""
         files = [self.folder / FILE, self.folder / GRAMMAR, *sorted(self.folder.glob("*.txt"))]
-        return [path.read_text(encoding="utf-8") for path in files if path.exists()]
+        return [read_text(path) for path in files if path.exists()]
 
 
 ANY = Language("", "any language")
@@ -262,7 +262,7 @@ def named_character(c: str) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file; LabError where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise LabError(f"{path} cannot be read as TOML in UTF-8 ({error}): mend it.") from None
 

@@ -65,7 +65,7 @@ def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, Soun
         seconds=len(samples) / file.samplerate,
         peak=float(np.abs(samples).max()),
         clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
-        generated=_is_marked(container.content),
+        generated=_is_marked(container.raw),
     )
     mono = reduce(samples / max(info.peak, 1.0), "s c -> s", "mean")
     check(mono, f"the average of the channels of {path}")
@@ -108,7 +108,7 @@ def from_pcm(samples: NDArray[np.int16]) -> Wave:
 
 def is_generated(path: str | Path) -> bool:
     """Whether a file has this package's mark of generated speech, in whatever tag of whatever format."""
-    return _is_marked(containers.opened(Path(path)).content)
+    return _is_marked(containers.opened(Path(path)).raw)
 
 
 def _is_marked(content: bytes) -> bool:

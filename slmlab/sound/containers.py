@@ -8,7 +8,7 @@ index (MP3), RIFF (WAV).
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +35,10 @@ INDEX_FRACTION = 0.9
 class Container:
     """A sound file made ready to be decoded."""
 
+    raw: bytes
+    """As it is on the disk."""
     content: bytes
+    """With a header that promises what is there."""
     promised: int = 0
     """Samples that must be there, of each channel; 0 where nobody counted them."""
     remark: str = ""
@@ -57,13 +60,13 @@ def opened(path: Path) -> Container:
     if content[:4] == b"RIFF":
         _check_wav(path, content)
     if content[:4] == b"OggS":
-        return Container(content, remark=_odd_end(path, content))
+        return _ended_ogg(path, content)
     if content[:4] == b"fLaC":
         return _counted_flac(path, content)
     start = _behind_tag(content)
     if content[start : start + 4] == b"fLaC":
-        return _counted_flac(path, content[start:])
-    return _counted_mp3(path, content, start) if _frame_length(content, start) else Container(content)
+        return replace(_counted_flac(path, content[start:]), raw=content)
+    return _counted_mp3(path, content, start)
 
 
 def _check_wav(path: Path, content: bytes) -> None:
@@ -79,14 +82,20 @@ def _check_wav(path: Path, content: bytes) -> None:
         raise LabError(f"{path} is cut off: {len(content)} of {needed} bytes are there; copy it again.")
 
 
-def _odd_end(path: Path, content: bytes) -> str:
-    """What is odd at the end of an Ogg file; LabError where its last page is not whole."""
-    page = content[content.rfind(b"OggS") :]
+def _ended_ogg(path: Path, content: bytes) -> Container:
+    """An Ogg file whose last page is marked as the end; LabError where that page is not whole."""
+    place = content.rfind(b"OggS")
+    page = bytearray(content[place:])
     lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
     if len(page) < 27 or len(page) < 27 + page[26] + sum(lengths):
         raise LabError(f"{path} is cut off in the middle of a page: copy it again.")
-    is_end = page[5] & 4
-    return "" if is_end else f"{path} has no mark of its end: what is there was taken."
+    if page[5] & 4:
+        return Container(content, content)
+    page[5] |= 4
+    page[22:26] = bytes(4)
+    page[22:26] = _crc(page[: 27 + page[26] + sum(lengths)], 32, 0x04C11DB7).to_bytes(4, "little")
+    remark = f"{path} has no mark of its end: what is there was taken."
+    return Container(content, content[:place] + page, remark=remark)
 
 
 def _counted_flac(path: Path, content: bytes) -> Container:
@@ -95,9 +104,9 @@ def _counted_flac(path: Path, content: bytes) -> Container:
     if not promised and not counted:
         raise LabError(f"{path} is cut off in the middle of a frame: copy it again.")
     if counted <= promised:
-        return Container(content, promised)
+        return Container(content, content, promised)
     head = int.from_bytes(content[21:26], "big") & ~FLAC_MOST | counted
-    return Container(content[:21] + head.to_bytes(5, "big") + bytes(16) + content[42:], counted)
+    return Container(content, content[:21] + head.to_bytes(5, "big") + bytes(16) + content[42:], counted)
 
 
 def _flac_samples(content: bytes) -> int:
@@ -125,8 +134,8 @@ def _flac_samples(content: bytes) -> int:
     return 0
 
 
-def _crc(content: bytes, bits: int, polynomial: int) -> int:
-    """The remainder of FLAC's checksums; 0 where the checksum stands at the end and is right."""
+def _crc(content: bytes | bytearray, bits: int, polynomial: int) -> int:
+    """The remainder that FLAC and Ogg check by; 0 where FLAC's checksum stands at the end and is right."""
     table = _crc_table(bits, polynomial)
     rest = 0
     for byte in content:
@@ -158,24 +167,27 @@ def _behind_tag(content: bytes) -> int:
 
 def _counted_mp3(path: Path, content: bytes, start: int) -> Container:
     """An MP3 file whose index counts what is there: without one, decoders guess by the first frames."""
+    if not (places := list(_frames(content, start))):
+        return Container(content, content)
+    start = places[0]
     first = content[start : start + _frame_length(content, start)]
     place = max(first.find(b"Xing", 0, 48), first.find(b"Info", 0, 48))
     has_count = place > 0 and len(first) >= place + 12 and first[place + 7] & 1
     indexed = struct.unpack(">I", first[place + 8 : place + 12])[0] if has_count else 0
-    places = list(_frames(content, start))
     frames, end = len(places) - (place > 0), places[-1] + _frame_length(content, places[-1])
     remark = f"{path} ends in the middle of a frame: what is whole was taken."
     remark = remark if _frame_length(content, end) else ""
     if frames < INDEX_FRACTION * indexed:
         raise LabError(f"{path} is cut off: {frames} of {indexed} frames are there; copy it again.")
     if 0 < frames <= indexed + 1:
-        return Container(content, remark=remark)
+        return Container(content, content, remark=remark)
     head = bytes([0xFF, content[start + 1] | 1, 0xE0 | content[start + 2] & 0x0C, content[start + 3]])
     is_first, is_mono = content[start + 1] >> 3 & 3 == 3, content[start + 3] >> 6 == 3
     side = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
     index = head + bytes(side) + b"Xing" + struct.pack(">II", 1, frames)
     index = index.ljust(_frame_length(index, 0), b"\0")
-    return Container(index + content[start + len(first) * (place > 0) :], remark=remark)
+    counted = content[:start] + index + content[start + len(first) * (place > 0) :]
+    return Container(content, counted, remark=remark)
 
 
 def _frames(content: bytes, place: int) -> Iterator[int]:
