@@ -218,8 +218,7 @@ def _from_table(
             fault = f"{row.place} has no {' and no '.join(empty)}."
         path = folder / sounds / cells[file] if cells.get(file) else table
         who, text = prefix + _short(cells.get(speaker, "")), _line(cells.get(words, ""))
-        told = (cells.get(name, "") for name in ("consent", "split"))
-        clips.append(Clip(path, text, who, *told, fault=fault))
+        clips.append(Clip(path, text, who, cells.get("consent", ""), cells.get("split", "").lower(), fault))
         places.append(row.place)
     return _checked(clips, places, folder / sounds)
 

@@ -70,7 +70,7 @@ class Chain:
         try:
             named = files.read_json(voices) if voices.exists() else {}
             self.voices = {name: torch.tensor(numbers).float() for name, numbers in named.items()}
-            width = tokenizer.config.timbre_width
+            width = self.tokenizer.config.timbre_width
             if any(voice.shape != (width,) for voice in self.voices.values()):
                 raise ValueError(f"a voice has not {width} numbers")
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
