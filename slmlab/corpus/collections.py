@@ -14,8 +14,8 @@ from pathlib import Path
 from slmlab.corpus import tables
 from slmlab.corpus.sources import TABLE, recordings
 from slmlab.errors import LabError
-from slmlab.files import read_text
 from slmlab.sound.audio import SOUNDS
+from slmlab.texts import read_text
 
 FOREIGN = (".m4a", ".mp4", ".webm", ".aac", ".amr", ".3gp", ".wma", ".mka", ".aif", ".aiff", ".caf", ".au")
 """Endings of sound files that must be converted first."""

@@ -24,6 +24,7 @@ from slmlab import files
 from slmlab.corpus.manifest import read_table
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
+from slmlab.texts import lines_of, read_text
 
 ORIGINS = ("real", "judge", "people")
 SIDES = ("chosen", "rejected")
@@ -246,7 +247,7 @@ def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
         rows = read_table(path, "export the votes, or make the pairs, again").to_pylist()
         yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
-    for i, line in enumerate(files.lines_of(files.read_text(path, "replace"))):
+    for i, line in enumerate(lines_of(read_text(path, "replace"))):
         where = f"{path}, row {i}"
         if "\ufffd" in line:
             yield where, LabError(f"{where} is not UTF-8: export it again.")

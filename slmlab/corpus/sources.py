@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from slmlab import files
 from slmlab.corpus import tables
 from slmlab.errors import LabError
+from slmlab.texts import lines_of, read_text
 
 SOURCES = files.ROOT / "data" / "sources"
 TABLE = "recordings.tsv"
@@ -103,7 +104,7 @@ def find(name: str) -> Source:
     if name not in names:
         raise LabError(f"there is no source {name!r}: {SOURCES} has {', '.join(names)}.")
     try:
-        source = Source(name, **tomllib.loads(files.read_text(path)))
+        source = Source(name, **tomllib.loads(read_text(path)))
     except (ValueError, TypeError) as error:
         raise LabError(f"{path} does not describe a source ({error}): see {SOURCES / 'README.md'}.") from None
     if not re.fullmatch("[0-9a-f]{40}", source.commit) or source.form not in TRANSCRIPTS:
@@ -316,7 +317,7 @@ def _linker(written: dict[str, str]) -> dict[str, str]:
     lines, found = {}, {}
     for path in sorted(written, key=lambda path: path.endswith("_linker.txt")):
         if not path.endswith("_linker.txt"):
-            lines[Path(path).parent] = files.lines_of(written[path])
+            lines[Path(path).parent] = lines_of(written[path])
             continue
         for number, sound in re.findall(r"\(line (\d+)\) ; (.*\S)", written[path]):
             found[Path(sound).stem] = "".join(lines[Path(path).parent][int(number) - 1 : int(number)])
@@ -325,7 +326,7 @@ def _linker(written: dict[str, str]) -> dict[str, str]:
 
 def _lines(written: dict[str, str]) -> dict[str, str]:
     """Lines of `sound:text`."""
-    parts = (line.partition(":") for text in written.values() for line in files.lines_of(text))
+    parts = (line.partition(":") for text in written.values() for line in lines_of(text))
     return {sound: text for sound, _, text in parts}
 
 

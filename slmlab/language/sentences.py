@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
-from slmlab.files import fraction, lines_of, read_text
+from slmlab.files import fraction
 from slmlab.language import languages
 from slmlab.language.languages import GRAMMAR, Language
 from slmlab.language.text import alphabet_of, for_scoring
+from slmlab.texts import lines_of, read_text
 
 SEEN_SPLITS = {"lm": 60, "parts": 15, "judge_a": 8, "judge_b": 8, "dev": 3, "test": 6}
 """Of a hundred sentences of a grammar without a held-out word, or of a text."""

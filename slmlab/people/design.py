@@ -21,9 +21,10 @@ from scipy import signal
 
 from slmlab.corpus import tables
 from slmlab.errors import LabError
-from slmlab.files import read_text, sha256_of
+from slmlab.files import sha256_of
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.sound.audio import SOUNDS, Wave
+from slmlab.texts import read_text
 
 REFERENCES = "references"
 DISTORTED = "distorted"
