@@ -254,7 +254,7 @@ def test_a_folder_that_lacks_files_or_texts_says_how_many(home: Path, shared: Pa
     (shared / "tones.tsv").write_text("file\ttext\n0000.wav\tMama anapika chakula.\n")
     assert "texts: 3, the first 0001; 2 of 4" in refused(shared)
     (shared / "tones.tsv").write_text("name\tword\n0000.wav\n")
-    assert "texts: 4, the first 0000; 2 of 4" in refused(shared)
+    assert "tones.tsv lacks the columns file" in refused(shared)
     for place in (tmp_path / "nothing", sources.SOURCES):
         assert "has no tones.tsv beside a folder tones, and is no clone of file:" in refused(place)
 
