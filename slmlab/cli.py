@@ -128,6 +128,24 @@ def _numbers(text: str) -> list[float]:
 PRESET = _preset("smoke, tiny, human, base or paper (tiny)")
 FRESH = _option("--fresh", "make everything anew, whatever the cache holds", bool)
 WORKERS = "runs side by side (one a core)"
+WEIGHTS = "a folder or a hub id (Systran/faster-whisper-base)"
+JUDGE_C = "judge_c"
+JUDGE = _option("--judge", "who scores: b, or c, who hears by Whisper's encoder (b)", default="b")
+WHISPER = _option("--whisper", f"Whisper's weights: {WEIGHTS}", default="")
+
+
+def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> Any:
+    """What judge C hears by, if it is asked for; LabError for weights that it or an instrument does not use."""
+    from slmlab.metrics.instruments import Encoder
+
+    if arguments.judge not in ("b", "c"):
+        raise LabError(f"there is no judge {arguments.judge!r} who scores: choose b or c")
+    if arguments.judge == "c":
+        return Encoder(arguments.whisper)
+    if arguments.whisper and "whisper" not in (instruments or ()):
+        users = "--judge c" if instruments is None else "--judge c or --instruments whisper"
+        raise LabError(f"--whisper names weights that nothing here uses: give {users} as well")
+    return None
 
 
 @_command(
@@ -152,7 +170,8 @@ def _corpus(arguments: Namespace) -> None:
         "stage", "a stage such as tokenizer or lm.sw, `all`, or a language with a folder under data/languages"
     ),
     _option("--recordings", "corpora that `import` made, to learn from as well", Path, nargs="+", default=[]),
-    _option("--ship", "of all: put the checkpoints under data/checkpoints", bool),
+    _option("--ship", "of all, or of judge_c: put the checkpoints under data/checkpoints", bool),
+    _option("--whisper", f"of judge_c: the weights whose encoder it hears by, {WEIGHTS}", default=""),
     FRESH,
 )
 def _train(arguments: Namespace) -> None:
@@ -160,10 +179,17 @@ def _train(arguments: Namespace) -> None:
     from slmlab.training import shelf
     from slmlab.training.presets import preset
 
-    if arguments.ship and arguments.stage != "all":
+    if arguments.ship and arguments.stage not in ("all", JUDGE_C):
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
+    if arguments.whisper and arguments.stage != JUDGE_C:
+        raise LabError(f"--whisper is what {JUDGE_C} hears by: `slmlab train {JUDGE_C} --whisper …`")
     if arguments.ship:
         shelf.check_shippable(arguments.preset, arguments.recordings)
+    if arguments.stage == JUDGE_C:
+        made = shelf.teach_judge_c(arguments.preset, arguments.whisper, arguments.ship, arguments.fresh)
+        print(f"trained: {made / JUDGE_C}")
+        print(f"next: slmlab measure WAV --judge c --preset {arguments.preset}")
+        return
     network, _, language = arguments.stage.rpartition(".")
     if language in languages.codes() and (not network or language not in preset(arguments.preset).languages):
         folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
@@ -180,13 +206,15 @@ def _train(arguments: Namespace) -> None:
     "the whole chain: taken or trained, spoken, scored, the notebooks executed, reported",
     PRESET,
     FRESH,
+    JUDGE,
+    WHISPER,
 )
 def _run(arguments: Namespace) -> None:
     from slmlab import files
     from slmlab.notebook import series
     from slmlab.study import report
 
-    report.run(arguments.preset, arguments.fresh)
+    report.run(arguments.preset, arguments.fresh, _encoder(arguments))
     folder = files.RUNS / arguments.preset
     seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
     report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
@@ -412,6 +440,7 @@ def _speak(arguments: Namespace) -> None:
     _preset("whose networks listen (tiny)"),
     _option("--json", "print JSON, not a table", bool),
     _option("--checkpoints", "a folder of checkpoints, for the judge and the speaker encoder", Path),
+    JUDGE,
     _option(
         "--instruments",
         "networks of other people's that measure too, some of whisper,dnsmos,sim,vad (none): they need "
@@ -419,7 +448,7 @@ def _speak(arguments: Namespace) -> None:
         _names,
         default=[],
     ),
-    _option("--whisper", "whisper's weights: a folder or a hub id (Systran/faster-whisper-base)", default=""),
+    WHISPER,
 )
 def _measure(arguments: Namespace) -> None:
     from slmlab.metrics.instruments import open_instruments
@@ -434,10 +463,9 @@ def _measure(arguments: Namespace) -> None:
             )
     if "sim" in arguments.instruments and not arguments.reference:
         raise LabError("the instrument 'sim' compares two voices: give --reference once for each sound")
-    if arguments.whisper and "whisper" not in arguments.instruments:
-        raise LabError("--whisper names an instrument's weights: give --instruments whisper as well")
+    encoder = _encoder(arguments, arguments.instruments)
     opened = open_instruments(arguments.instruments, arguments.whisper)
-    chain = open_chain(arguments.preset, arguments.checkpoints)
+    chain = open_chain(arguments.preset, arguments.checkpoints, encoder=encoder)
     what = (arguments.sounds, arguments.text, arguments.reference)
     rows = commands.measure(chain, *what, arguments.language, opened)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))

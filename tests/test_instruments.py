@@ -72,7 +72,7 @@ def test_a_machine_without_the_extra_is_told_the_command(
     [
         (["--instruments", "ears"], "no instrument 'ears': choose among whisper, dnsmos, sim, vad"),
         (["--instruments", "sim"], "'sim' compares two voices: give --reference"),
-        (["--whisper", "base"], "give --instruments whisper as well"),
+        (["--whisper", "base"], "or --instruments whisper as well"),
     ],
 )
 def test_what_cannot_be_measured_is_named(options: list[str], named: str, capsys: pytest.CaptureFixture[str]):

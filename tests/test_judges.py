@@ -13,6 +13,9 @@ from slmlab.models.judges import (
     AttentiveJudge,
     ConvolutionalConfig,
     ConvolutionalJudge,
+    EncodedConfig,
+    EncodedJudge,
+    encoded_loss,
     judge_loss,
     lift_floor,
     transcribe,
@@ -123,3 +126,50 @@ def test_transcribe_folds_repeats_drops_blanks_and_does_not_read_padding() -> No
     path = [space, a, a, 0, a, e, hook, hook, space, space, e, e]
     log_probs = torch.nn.functional.one_hot(torch.tensor([path]), len(ALPHABET)).float()
     assert transcribe(log_probs, torch.tensor([10]), ALPHABET) == ["aaẻ"]
+
+
+def encoded_judge() -> EncodedJudge:
+    torch.manual_seed(0)
+    return EncodedJudge(EncodedConfig(Alphabet(("a", "b")), features=24, width=16, blocks=1, heads=2))
+
+
+def test_judge_c_reads_an_utterance_in_a_batch_as_alone() -> None:
+    judge, encoded, frames = encoded_judge().eval(), noise(3, 31, 24), torch.tensor([31, 12, 20])
+    together = judge(encoded, frames)
+    torch.testing.assert_close(together.exp().sum(-1), torch.ones(3, 31))
+    for row, n in enumerate(frames.tolist()):
+        alone = judge(encoded[row : row + 1, :n], frames[row : row + 1])
+        torch.testing.assert_close(together[row, :n], alone[0], atol=1e-5, rtol=1e-4)
+
+
+def test_judge_c_loses_whole_features_and_frames_in_training_only() -> None:
+    judge, x = encoded_judge(), torch.ones(4, 60, 24)
+    lost = judge.lose(x, torch.full((4,), 60)) == 0
+    rows, columns = lost.all(2, keepdim=True), lost.all(1, keepdim=True)
+    assert rows.any()
+    assert columns.any()
+    assert torch.equal(lost, rows | columns)
+    judge.eval()
+    frames = torch.full((4,), 60)
+    torch.testing.assert_close(judge(x, frames), judge(x, frames), rtol=0, atol=0)
+
+
+def test_judge_c_learns_which_feature_is_which_letter() -> None:
+    judge = encoded_judge()
+    before = [p.detach().clone() for p in judge.parameters()]
+    encoded = torch.nn.functional.one_hot(torch.tensor([[0, 0, 1, 1, 2, 2, 1, 0]]).expand(8, 8), 24).float()
+    frames = torch.full((8,), 8)
+    batch = {
+        "encoded": encoded,
+        "frames": frames,
+        "text": torch.tensor([[1, 2, 1]] * 8),
+        "symbols": torch.full((8,), 3),
+    }
+    both = optimisers(judge, 1e-2, 0.02, 0.0)
+    for _ in range(60):
+        encoded_loss(judge, batch)[0].backward()
+        for optimiser in both:
+            optimiser.step()
+            optimiser.zero_grad()
+    assert transcribe(judge.eval()(encoded, frames), frames, judge.config.alphabet) == ["aba"] * 8
+    assert all((p != q).any() for p, q in zip(judge.parameters(), before, strict=True))

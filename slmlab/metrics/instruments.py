@@ -1,17 +1,23 @@
 """Instruments: networks of other people's that have heard people. Each is a second opinion and can be fooled.
 
 They are an extra, `pip install 'slmlab[instruments]'`; each imports its package when it is opened. Whisper's
-weights lie in a folder or at a hub id, the others' in their packages. Axis legend: s samples at 16 kHz.
+weights lie in a folder or at a hub id, the others' in their packages. Whisper's encoder also serves the lab's
+own judge C.
+
+Axis legend: s samples at 16 kHz, f frames (50 Hz), e features.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from slmlab import files
 from slmlab.errors import LabError
@@ -20,11 +26,13 @@ from slmlab.metrics.error_rates import cer
 from slmlab.metrics.prosody import similarity
 from slmlab.sound import SAMPLE_RATE
 from slmlab.sound.audio import Wave
+from slmlab.sound.mel import HOP
 
 WHISPER = "Systran/faster-whisper-base"
 """Whisper's weights (MIT, 145 MB) where no others are named."""
 WHISPER_FILES = ("config.json", "model.bin", "tokenizer.json", "vocabulary.*", "preprocessor_config.json")
-
+WINDOW = 30 * SAMPLE_RATE
+"""Samples that Whisper hears at a time."""
 
 INSTRUMENTS = pd.DataFrame(
     [
@@ -121,17 +129,46 @@ def _package(name: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _whisper(place: str) -> Callable[[Wave, str], str]:
-    """What Whisper hears in a wave of a language (its code; empty, and Whisper guesses)."""
+class Encoder:
+    """Whisper's encoder: what it makes of a sound, for a judge to read."""
+
+    def __init__(self, place: str = "") -> None:
+        """From a folder or hub id of weights for faster-whisper; LabError says what is lacking."""
+        self._model, folder = _whisper_model(place or WHISPER)
+        self.sha256 = files.sha256_of(folder / "model.bin")
+
+    def __call__(self, wave: Wave) -> Tensor:
+        """Features `(f e)` of a wave `(s,)`, f = s // 320, heard in windows of 30 s."""
+        if len(wave) < HOP:
+            raise LabError(
+                f"the sound has {len(wave)} samples where one frame needs {HOP}: take a longer one."
+            )
+        heard = []
+        for start in range(0, len(wave) // HOP * HOP, WINDOW):
+            window = np.asarray(wave[start : start + WINDOW], dtype=np.float32)
+            frames = len(window) // HOP
+            mel = self._model.feature_extractor(window)[:, : 2 * frames]
+            heard.append(np.array(self._model.encode(mel))[0, :frames])
+        return torch.from_numpy(np.concatenate(heard))
+
+
+def _whisper_model(place: str) -> tuple[Any, Path]:
+    """Whisper, opened, and the folder where its weights lie."""
     with _package("whisper"):
         from faster_whisper import WhisperModel
     folder = files.weights(place, WHISPER_FILES)
     if lacking := [name for name in WHISPER_FILES[:3] if not (folder / name).is_file()]:
         raise LabError(f"{folder} lacks {lacking[0]}: give a folder of Whisper's weights for faster-whisper.")
+    threads = torch.get_num_threads()
     try:
-        model = WhisperModel(str(folder), "cpu", compute_type="int8", cpu_threads=torch.get_num_threads())
+        return WhisperModel(str(folder), "cpu", compute_type="int8", cpu_threads=threads), folder
     except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder} holds no weights for faster-whisper ({error}): get them again.") from error
+
+
+def _whisper(place: str) -> Callable[[Wave, str], str]:
+    """What Whisper hears in a wave of a language (its code; empty, and Whisper guesses)."""
+    model, _ = _whisper_model(place)
 
     def hear(wave: Wave, language: str) -> str:
         if language not in ("", *model.supported_languages):

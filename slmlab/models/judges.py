@@ -1,8 +1,8 @@
-"""Two recognisers that hear what was said: one filters speech, the other scores it.
+"""Recognisers that hear what was said: one filters speech, another scores it.
 
-They agree on what goes in and out (log-mel in, CTC log-probabilities of characters out, both at 50 Hz; one
-network serves every language of the alphabet) and on nothing between, so that an error of the filter is not
-an error of the score:
+Two hear the mel. They agree on what goes in and out (log-mel in, CTC log-probabilities of characters out,
+both at 50 Hz; one network serves every language of the alphabet) and on nothing between, so that an error of
+the filter is not an error of the score:
 
 - `AttentiveJudge` (A) looks at the mel spectrum as at a picture, in two small convolutions over time and
   frequency, and then mixes time by self-attention and short convolutions, as a conformer does;
@@ -16,8 +16,11 @@ equal must be told apart by a blank. A third of its symbols are tones, and a ton
 Hz and say two outputs a step. Every normalisation counts an utterance's own frames alone, and what follows
 them is zero before every convolution: the answer does not depend on the batch.
 
-Axes: b batch, f mel frames (50 Hz), t steps of two frames, m mel bins, d width, h heads, n symbols of the
-text, v alphabet, s states of CTC.
+`EncodedJudge` (C) can score in B's place: it reads no mel but what an encoder makes of the sound that has
+heard many people, such as Whisper's, and is itself only what turns that into letters.
+
+Axes: b batch, f frames (50 Hz), t steps of two frames, m mel bins, e features of an encoder, d width, h
+heads, n symbols of the text, v alphabet, s states of CTC.
 """
 
 import math
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.language.text import Alphabet
-from slmlab.models.augmentation import Augmentation, augment
+from slmlab.models.augmentation import Augmentation, augment, random_stretches
 from slmlab.models.blocks import (
     FLOOR,
     AttentiveBlock,
@@ -87,6 +90,32 @@ class ConvolutionalConfig:
     """Width of the block over the width of its squeeze-and-excitation."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How speech is changed in training."""
+
+
+@dataclass(frozen=True)
+class EncodedConfig:
+    """The shape of judge C."""
+
+    alphabet: Alphabet
+    """Letters that it writes; id 0 is the blank."""
+    encoder: str = ""
+    """sha256 of the weights of the encoder that it reads, as found in training."""
+    features: int = 512
+    """Features of that encoder."""
+    width: int = 192
+    """Channels of every block."""
+    blocks: int = 2
+    """Blocks of attention, convolution and feed-forward."""
+    heads: int = 4
+    """Attention heads; they divide the width."""
+    kernel: int = 7
+    """Frames that one depthwise convolution sees; odd."""
+    expansion: int = 2
+    """Width of the feed-forward layers over the width of the block."""
+    deaf: float = 0.1
+    """Share of the features, drawn for each utterance, that go missing in training."""
+    gaps: int = 2
+    """Stretches of frames that go missing in training, each up to a twelfth of the utterance."""
 
 
 def lift_floor(mel: Tensor, mask: Tensor) -> Tensor:
@@ -249,6 +278,43 @@ class ConvolutionalJudge(Judge):
     def __init__(self, config: ConvolutionalConfig) -> None:
         blocks = (ConvolutionalBlock(config, kernel) for kernel in config.kernels)
         super().__init__(config, RowStem(config.mels, config.width), blocks)
+
+
+class EncodedJudge(nn.Module):
+    """Judge C: features of an encoder, then attention and short convolutions, a letter a frame."""
+
+    def __init__(self, config: EncodedConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.norm_in, self.inwards = nn.LayerNorm(c.features), nn.Linear(c.features, c.width)
+        self.blocks = nn.ModuleList(
+            AttentiveBlock(c.width, c.heads, c.kernel, c.expansion) for _ in range(c.blocks)
+        )
+        self.norm, self.head = nn.LayerNorm(c.width), nn.Linear(c.width, len(c.alphabet))
+
+    def forward(self, encoded: Tensor, frames: Tensor) -> Tensor:
+        """`(b f e)`, lengths `(b,)` to log-probabilities `(b f v)`, without meaning after the end."""
+        mask = frame_mask(frames, encoded.shape[1])
+        x = self.norm_in(encoded)
+        if self.training:
+            x = self.lose(x, frames)
+        x = self.inwards(x)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.head(self.norm(x)).log_softmax(-1)
+
+    def lose(self, x: Tensor, frames: Tensor) -> Tensor:
+        """`(b f e)` with some features and some stretches of frames at 0, as the config says."""
+        deaf = torch.rand(len(x), 1, x.shape[2], device=x.device) < self.config.deaf
+        gaps = random_stretches(frames, x.shape[1], self.config.gaps, 1 / 12)
+        return x.masked_fill(deaf | rearrange(gaps, "b f -> b f 1"), 0)
+
+
+def encoded_loss(model: EncodedJudge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """CTC in nats a symbol; the batch holds `encoded` (b f e) and the rest as for `judge_loss`."""
+    frames = batch["frames"]
+    loss = ctc_loss(model(batch["encoded"], frames), frames, batch["text"], batch["symbols"])
+    return loss, {"ctc": loss.detach()}
 
 
 def judge_loss(model: Judge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

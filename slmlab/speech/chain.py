@@ -17,9 +17,10 @@ from slmlab import files
 from slmlab.corpus.groups import READ
 from slmlab.errors import LabError
 from slmlab.language.text import ended
+from slmlab.metrics.instruments import Encoder
 from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import Judge, transcribe
+from slmlab.models.judges import EncodedJudge, Judge, transcribe
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
@@ -55,13 +56,20 @@ def _terms(network: nn.Module) -> dict[str, int]:
 class Chain:
     """All parts of one preset; each is loaded from the folder of checkpoints when it is first asked for."""
 
-    def __init__(self, folder: Path, lm: Path | None = None, adopted: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lm: Path | None = None,
+        adopted: Path | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
         """`folder` holds tokenizer, decoder, vocoder, speaker, lm.<language>, judges, voices.json.
 
-        `lm` speaks in place of those, such as a tuned one; `adopted` is a folder of further lm.<language> and
-        judge_<a or b>.<language>, which were taught later.
+        `lm` speaks in place of those, such as a tuned one; `adopted` is a folder of further lm.<language>,
+        judge_<a or b>.<language> and judge_c, which were taught later. With an `encoder` judge C, who reads
+        it, scores in B's place.
         """
-        self.folder, self.own_lm = folder, lm
+        self.folder, self.own_lm, self.encoder = folder, lm, encoder
         self._folders = [adopted, folder] if adopted else [folder]
         tokenizer, card = checkpoints.load(folder / "tokenizer", KINDS["tokenizer"])
         self._tokenizer_sha256 = card.sha256
@@ -260,22 +268,50 @@ class Chain:
         each = zip(mels, codes, timbres, strict=True)
         return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]
 
+    @property
+    def scorer(self) -> str:
+        """Who scores: judge `b`, or `c` where there is an encoder to hear by."""
+        return "c" if self.encoder else "b"
+
     @torch.inference_mode()
-    def hear(self, waves: Sequence[Tensor], which: str = "b", language: str = "") -> list[str]:
-        """What a judge understands of sounds `(s,)`; who adopted the language, if it is given."""
-        return [self.read_mel(features.log_mel(wave)[0], which, language) for wave in waves]
+    def hear(self, waves: Sequence[Tensor], which: str = "", language: str = "") -> list[str]:
+        """What a judge (the `scorer`, or `a`, `b`) understands of sounds `(s,)`; who adopted the language, if
+        it is given.
+        """
+        if (which or self.scorer) == "c":
+            return [_read(*self._encoded(wave)) for wave in waves]
+        return [self.read_mel(features.log_mel(wave)[0], which or "b", language) for wave in waves]
+
+    def _encoded(self, wave: Tensor) -> tuple[EncodedJudge, Tensor]:
+        """Judge C, and a sound `(s,)` as the encoder gives it, `(f e)`."""
+        if not self.encoder:
+            raise LabError("judge C hears by Whisper's encoder: open the chain with one.")
+        judge = cast(EncodedJudge, self._network("judge_c"))
+        if judge.config.encoder != self.encoder.sha256:
+            raise LabError(
+                f"{self.place('judge_c')} was taught with another encoder (sha256 "
+                f"{judge.config.encoder[:8]}…, this one is {self.encoder.sha256[:8]}…): give its weights."
+            )
+        return judge, self.encoder(wave.numpy())
 
     @torch.inference_mode()
     def read_mel(self, mel: Tensor, which: str, language: str = "") -> str:
-        """What a judge understands of a log-mel `(f m)`."""
-        frames = torch.tensor([len(mel)])
-        judge = self.judge(which, language)
-        return transcribe(judge(rearrange(mel, "f m -> 1 f m"), frames), frames, judge.config.alphabet)[0]
+        """What judge `a` or `b` understands of a log-mel `(f m)`."""
+        return _read(self.judge(which, language), mel)
 
 
-def open_chain(preset_name: str, folder: Path | None = None, lm: Path | None = None) -> Chain:
+def _read(judge: Judge | EncodedJudge, frames: Tensor) -> str:
+    """What a judge understands of the frames `(f ...)` of one utterance."""
+    n = torch.tensor([len(frames)])
+    return transcribe(judge(rearrange(frames, "f d -> 1 f d"), n), n, judge.config.alphabet)[0]
+
+
+def open_chain(
+    preset_name: str, folder: Path | None = None, lm: Path | None = None, encoder: Encoder | None = None
+) -> Chain:
     """The chain of a preset with all the languages it was taught: made here, shipped, or trained now.
 
-    `folder`, of checkpoints, and `lm` stand in place of those at hand.
+    `folder`, of checkpoints, and `lm` stand in place of those at hand; with an `encoder` judge C scores.
     """
-    return Chain(folder or shelf.checkpoint_folder(preset_name), lm, shelf.adopted_folder(preset_name))
+    found = folder or shelf.checkpoint_folder(preset_name)
+    return Chain(found, lm, shelf.adopted_folder(preset_name), encoder)

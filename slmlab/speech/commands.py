@@ -82,7 +82,7 @@ def measure(
     language: str = "",
     opened: instruments.Opened | None = None,
 ) -> list[dict[str, Any]]:
-    """Every metric that applies to each sound: judge B reads it, the tokenizer turns it into codes.
+    """Every metric that applies to each sound: a judge reads it, the tokenizer turns it into codes.
 
     Args:
         sounds: files of 40 ms to two minutes.
@@ -92,14 +92,15 @@ def measure(
         opened: instruments to hear the sounds too.
 
     Returns:
-        For each sound `sound`, `heard`, the figures of `metrics.describe`, of its codes `entropy` (bits, over
-        windows of a second), `repetition` and where repeats lie on average, and with a text and a reference
-        `calibrated_cer`: what the recogniser does not misread in the recording; then what
-        `instruments.figures` says; None where undefined.
+        For each sound `sound`, `judge` (`b`, or `c` if the chain has an encoder), what it `heard`, the
+        figures of `metrics.describe`, of its codes `entropy` (bits, over windows of a second), `repetition`
+        and where repeats lie on average, and with a text and a reference `calibrated_cer`: what the
+        recogniser does not misread in the recording; then what `instruments.figures` says; None where
+        undefined.
     """
 
     def hear(wave: audio.Wave) -> str:
-        return chain.hear([torch.as_tensor(wave)], "b", language)[0]
+        return chain.hear([torch.as_tensor(wave)], language=language)[0]
 
     rows = []
     for i, path in enumerate(sounds):
@@ -123,7 +124,7 @@ def measure(
             recorded = metrics.cer(text, hear(reference), language)
             figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
         figures |= instruments.figures(opened or {}, wave, text, reference, language)
-        rows.append({"sound": str(path), "heard": transcript, **files.plain(figures)})
+        rows.append({"sound": str(path), "judge": chain.scorer, "heard": transcript, **files.plain(figures)})
     return rows
 
 

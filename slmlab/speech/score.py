@@ -1,4 +1,4 @@
-"""How good is it? What the chain says of held-out sentences, scored by judge B.
+"""How good is it? What the chain says of held-out sentences, scored by judge B, or by C.
 
 Axes: b batch, t tokens, c timbre numbers, s samples, n utterances.
 """
@@ -22,7 +22,7 @@ ENTROPY_WINDOW = 25
 
 @dataclass(frozen=True)
 class Row:
-    """One sentence as one system said it, and what judge B `heard`.
+    """One sentence as one system said it, and what `judge` (`b` or `c`) `heard`.
 
     `cer` and `wer` are error rates, `f0_spread` is the standard deviation of F0 in semitones, `repetition`
     Eq. 25 over the speech tokens, `sim` the cosine to the embedding of the voice it was to be said in.
@@ -31,6 +31,7 @@ class Row:
     system: str
     language: str
     text: str
+    judge: str
     heard: str
     cer: float
     wer: float
@@ -44,12 +45,13 @@ def score_sounds(
     chain: Chain, system: str, language: str, texts: Sequence[str], waves: Sequence[Tensor], timbres: Tensor
 ) -> list[Row]:
     """Rows for waves `(s,)` that say `texts` in the voices `(b c)`."""
-    transcripts = chain.hear(waves, "b", language)
+    transcripts = chain.hear(waves, language=language)
     return [
         Row(
             system=system,
             language=language,
             text=text,
+            judge=chain.scorer,
             heard=words,
             cer=metrics.cer(text, words, language),
             wer=metrics.wer(text, words, language),

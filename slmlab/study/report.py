@@ -21,6 +21,7 @@ from slmlab.corpus.build import Corpus
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
 from slmlab.language import languages
+from slmlab.metrics.instruments import Encoder
 from slmlab.metrics.statistics import average
 from slmlab.notebook import plots
 from slmlab.sound import audio
@@ -168,10 +169,12 @@ def _of_the_run(summary: dict[str, Any], rows: list[dict[str, Any]]) -> list[Sec
         percents = [f"{100 * rate:.1f} %" for rate in (cer, wer)]
         rates.append([languages.find(language).name, *percents, "–" if sim is None else f"{sim:.2f}"])
     worst = sorted(rows, key=lambda row: -row["cer"])[:6]
+    judges = sorted({row.get("judge", "b").upper() for row in rows}) or ["B"]
+    judge = f"judge {' and '.join(judges)}"
     trained = _stages(summary, "train.").items()
     tables_of = {
         "How well it is understood": (
-            ["Language", "CER (judge B)", "WER (judge B)", "SIM to the wanted voice"],
+            ["Language", f"CER ({judge})", f"WER ({judge})", "SIM to the wanted voice"],
             rates,
         ),
         "Where it went wrong": (
@@ -223,10 +226,14 @@ def _sound(path: Path) -> str:
     )
 
 
-def run(preset_name: str, fresh: bool = False) -> None:
-    """Let the chain, trained anew if asked, say the test sentences; leave rows, figures and sounds."""
+def run(preset_name: str, fresh: bool = False, encoder: Encoder | None = None) -> None:
+    """Let the chain, trained anew if asked, say the test sentences; leave rows, figures and sounds.
+
+    Judge B scores; with an `encoder` judge C, who hears by it.
+    """
     started = time.monotonic()
-    chain = Chain(shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name))
+    networks = shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name)
+    chain = Chain(networks, None, shelf.adopted_folder(preset_name), encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
     folder = files.RUNS / preset_name
     (folder / "sounds").mkdir(parents=True, exist_ok=True)

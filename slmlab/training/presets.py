@@ -25,7 +25,7 @@ from slmlab.errors import LabError
 from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
 from slmlab.models.decoder import DecoderConfig
-from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig
+from slmlab.models.judges import AttentiveConfig, ConvolutionalConfig, EncodedConfig
 from slmlab.models.lm import LMConfig
 from slmlab.models.speaker import SpeakerConfig
 from slmlab.models.tokenizer import TokenizerConfig
@@ -82,6 +82,8 @@ class Preset:
     """Test sentences of a language that are spoken and scored."""
     n_adopted: int = 2000
     """Sentences, at most, that are made speech for each network that adopts a language."""
+    judge_c: Part | None = None
+    """The recogniser that scores in B's place where Whisper's encoder is at hand; trained by its own name."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ def human() -> Preset:
         backbone=Part(lm, _train(800), 3000),
         lm=Part(lm, _train(400, lr=2e-3, muon_lr=0.015), 3000),
         n_test=200,
+        judge_c=Part(EncodedConfig(letters), _train(1500, lr=2e-3, muon_lr=0.01), 6000),
     )
 
 

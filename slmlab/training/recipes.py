@@ -7,7 +7,9 @@ judge hears its own; nobody hears `held_out` before it is scored.
 Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s samples.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,33 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.groups import Supply, made_speech
 from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
+from slmlab.corpus.prosody import CROWD, record
 from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
 from slmlab.errors import LabError
+from slmlab.files import whole
 from slmlab.language import languages
+from slmlab.metrics.instruments import Encoder
 from slmlab.models.decoder import NOISE, FlowDecoder, decoder_loss
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import AttentiveConfig, AttentiveJudge, ConvolutionalJudge, judge_loss
+from slmlab.models.judges import (
+    AttentiveConfig,
+    AttentiveJudge,
+    ConvolutionalJudge,
+    EncodedJudge,
+    encoded_loss,
+    judge_loss,
+)
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
 from slmlab.models.speaker import SpeakerEncoder, speaker_loss
 from slmlab.models.tokenizer import SpeechTokenizer, tokenizer_loss
 from slmlab.models.vocoder import SMOOTHING, Vocoder, vocoder_loss
+from slmlab.sound import SAMPLE_RATE
+from slmlab.sound.audio import Wave, resample
 from slmlab.sound.mel import HOP
 from slmlab.sound.pitch import register
 from slmlab.training import checkpoints
@@ -41,6 +56,10 @@ from slmlab.training.presets import Part, Preset
 
 EAR_FROM, EAR_FULL = 0.3, 0.5
 """Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
+VERSIONS = ("clear", "changed")
+"""How judge C hears each utterance in its training."""
+SPEED = (0.88, 1.14)
+"""Least and greatest factor of pace and pitch of what was changed."""
 CROP, SEGMENT = 80, 32
 """Mel frames that the speaker encoder and the vocoder hear at a time."""
 REFINED = 500
@@ -135,6 +154,46 @@ def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path], b
     texts = spoken_symbols(data, judge.config.alphabet)
     batches = _step_batches(part, data.frames, lambda rows, _: _heard(data, rows, texts))
     _fit(folder, part, judge, judge_loss, batches, **({"language": language} if base else {}))
+
+
+def train_encoded_judge(part: Part, whisper: str, folder: Path, inputs: dict[str, Path]) -> None:
+    """Judge C, on the speech of B: it reads what the encoder of Whisper's weights at `whisper` makes of it.
+
+    The encoder stays as it is, so each utterance is encoded twice in advance: as it is, and by another
+    vocal tract, at another pace, in a room.
+    """
+    encoder, data = Encoder(whisper), Utterances(inputs["corpus.judge_b"])
+    encoded = folder / "encoded"
+    for i in tqdm(range(len(data)), desc="encoded", unit="utterance", disable=None):
+        _encode_twice(encoder, data.wave(i).numpy(), encoded / f"{i}.safetensors", i)
+    texts = spoken_symbols(data, part.config.alphabet)
+
+    def make(rows: list[int], draw: np.random.Generator) -> Batch:
+        which = [VERSIONS[draw.integers(len(VERSIONS))] for _ in rows]
+        read = [load_file(encoded / f"{i}.safetensors")[name] for i, name in zip(rows, which, strict=True)]
+        said = [torch.tensor(texts[i]) for i in rows]
+        return {
+            "encoded": padded(read).float(),
+            "frames": torch.tensor([len(frames) for frames in read]),
+            "text": padded(said),
+            "symbols": torch.tensor([len(text) for text in said]),
+        }
+
+    torch.manual_seed(part.train.seed)
+    features = load_file(encoded / "0.safetensors")[VERSIONS[0]].shape[1]
+    judge = EncodedJudge(replace(part.config, encoder=encoder.sha256, features=features))
+    _fit(folder, part, judge, encoded_loss, _step_batches(part, data.frames, make))
+    shutil.rmtree(encoded)
+
+
+def _encode_twice(encoder: Encoder, wave: Wave, file: Path, seed: int) -> None:
+    """A sound `(s,)` as it is and changed, as an encoder gives them, into a file that may be there."""
+    if file.exists():
+        return
+    rate = SAMPLE_RATE * np.random.default_rng(seed).uniform(*SPEED)
+    sounds = (wave, record(resample(wave, rate), CROWD, seed))
+    with whole(file) as part:
+        save_file({name: encoder(s).half() for name, s in zip(VERSIONS, sounds, strict=True)}, part)
 
 
 def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
@@ -342,6 +401,13 @@ def stages(chain: Preset) -> list[Stage]:
         Stage("judge_b", ("corpus.judge_b",), partial(train_judge, chain.judge_b, "judge_b")),
     ]
     return sorted(made, key=lambda stage: stage.name not in first)
+
+
+def listening(chain: Preset, whisper: str) -> Stage:
+    """The stage of judge C, who hears by Whisper's encoder; its weights are a folder or a hub id."""
+    if not chain.judge_c:
+        raise LabError(f"preset {chain.name!r} has no judge C, who hears people: choose human.")
+    return Stage("judge_c", ("corpus.judge_b",), partial(train_encoded_judge, chain.judge_c, whisper))
 
 
 def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) -> list[Stage]:

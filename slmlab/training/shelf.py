@@ -23,7 +23,7 @@ from slmlab.corpus.utterances import Utterances
 from slmlab.errors import LabError
 from slmlab.language import languages
 from slmlab.models.decoder import FlowDecoder
-from slmlab.models.judges import AttentiveJudge, ConvolutionalJudge
+from slmlab.models.judges import AttentiveJudge, ConvolutionalJudge, EncodedJudge
 from slmlab.models.lm import SpeechLM
 from slmlab.models.speaker import SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer
@@ -41,6 +41,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "speaker": SpeakerEncoder,
     "judge_a": AttentiveJudge,
     "judge_b": ConvolutionalJudge,
+    "judge_c": EncodedJudge,
     "lm": SpeechLM,
 }
 """What kind of network a checkpoint holds, by its name up to the dot: `lm.vi` holds an `lm`."""
@@ -126,6 +127,18 @@ def adopt(
     for name, folder in done.items():
         _keep_small(name, folder, adopted_folder(preset_name))
     return adopted_folder(preset_name)
+
+
+def teach_judge_c(preset_name: str, whisper: str = "", ship: bool = False, fresh: bool = False) -> Path:
+    """Train the judge who hears by Whisper's encoder (its weights: a folder or a hub id); where it lies.
+
+    It is kept with what the chain at hand was taught later, or beside the checkpoints that are shipped.
+    """
+    stages = [*_stages(preset_name).values(), recipes.listening(preset(preset_name), whisper)]
+    done = run_stages(stages, files.CACHE / preset_name, fresh=fresh, wanted=["judge_c"])
+    target = files.SHIPPED / preset_name if ship else adopted_folder(preset_name)
+    _keep_small("judge_c", done["judge_c"], target)
+    return target
 
 
 def shares_of(recordings: Sequence[Path]) -> list[Share]:
