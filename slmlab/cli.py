@@ -135,7 +135,7 @@ WHISPER = _option("--whisper", f"Whisper's weights: {WEIGHTS}", default="")
 
 
 def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> Any:
-    """What judge C hears by, if it is asked for; LabError for weights that it or an instrument does not use."""
+    """What judge C hears by, if it is asked for; LabError for weights that nothing here uses."""
     from slmlab.metrics.instruments import Encoder
 
     if arguments.judge not in ("b", "c"):
