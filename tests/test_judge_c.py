@@ -28,7 +28,7 @@ from slmlab.training.checkpoints import Card
 from slmlab.training.loop import TrainConfig
 from slmlab.training.presets import Part
 
-CONFIG = EncodedConfig(alphabet_of(["sw"]), encoder="e" * 64, features=4, width=16, blocks=1, heads=2)
+CONFIG = EncodedConfig(alphabet_of(["sw"]), "e" * 64, ("sw",), features=4, width=16, blocks=1, heads=2)
 
 
 class FakeEncoder:
@@ -56,7 +56,9 @@ def test_who_scores_is_said_by_the_chain(random_chain: Path, with_judge_c: Path)
     alone, by_ear = Chain(random_chain), Chain(random_chain, None, with_judge_c, FakeEncoder())  # type: ignore[arg-type]
     assert (alone.scorer, by_ear.scorer) == ("b", "c")
     assert alone.hear(waves) == alone.hear(waves, "b") == by_ear.hear(waves, "b")
-    assert by_ear.hear(waves) == by_ear.hear(waves, "c") != alone.hear(waves)
+    assert by_ear.hear(waves, language="sw") == by_ear.hear(waves, "c") != alone.hear(waves)
+    with pytest.raises(LabError, match="judge C has heard sw, and not 'vi': let judge b score it"):
+        by_ear.hear(waves, language="vi")
     with pytest.raises(LabError, match="judge C hears by Whisper's encoder: open the chain with one"):
         alone.hear(waves, "c")
 
@@ -103,7 +105,9 @@ def test_judge_c_is_trained_by_its_name_and_goes_on_where_it_stopped(
         return FakeEncoder()(wave)
 
     monkeypatch.setattr(recipes, "Encoder", type("Counting", (FakeEncoder,), {"__call__": encode}))
-    part = Part(CONFIG, TrainConfig(steps=3, warmup=1), 2000)
+    part = Part(
+        EncodedConfig(CONFIG.alphabet, width=16, blocks=1, heads=2), TrainConfig(steps=3, warmup=1), 2000
+    )
     done = tmp_path / "made" / "encoded"
     done.mkdir(parents=True)
     recipes._encode_twice(FakeEncoder(), Utterances(spoken).wave(0).numpy(), done / "0.safetensors", 0)  # type: ignore[arg-type]
@@ -111,7 +115,8 @@ def test_judge_c_is_trained_by_its_name_and_goes_on_where_it_stopped(
     assert len(asked) == 2 * 5
     assert len(set(asked)) > 6
     judge, card = checkpoints.load(tmp_path / "made" / "model", EncodedJudge)
-    assert (judge.config.encoder, judge.config.features) == ("e" * 64, 4)
+    found = (judge.config.encoder, judge.config.languages, judge.config.features)
+    assert found == ("e" * 64, ("sw",), 4)
     assert card.facts["steps"] == 3
     assert not done.exists()
 

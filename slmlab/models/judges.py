@@ -100,6 +100,8 @@ class EncodedConfig:
     """Letters that it writes; id 0 is the blank."""
     encoder: str = ""
     """sha256 of the weights of the encoder that it reads, as found in training."""
+    languages: tuple[str, ...] = ()
+    """What was spoken there."""
     features: int = 512
     """Features of that encoder."""
     width: int = 192

@@ -279,11 +279,12 @@ class Chain:
         it is given.
         """
         if (which or self.scorer) == "c":
-            return [_read(*self._encoded(wave)) for wave in waves]
+            judge, encoder = self._listener(language)
+            return [_read(judge, encoder(wave.numpy())) for wave in waves]
         return [self.read_mel(features.log_mel(wave)[0], which or "b", language) for wave in waves]
 
-    def _encoded(self, wave: Tensor) -> tuple[EncodedJudge, Tensor]:
-        """Judge C, and a sound `(s,)` as the encoder gives it, `(f e)`."""
+    def _listener(self, language: str) -> tuple[EncodedJudge, Encoder]:
+        """Judge C, if it knows the language, and what it hears by."""
         if not self.encoder:
             raise LabError("judge C hears by Whisper's encoder: open the chain with one.")
         judge = cast(EncodedJudge, self._network("judge_c"))
@@ -292,7 +293,10 @@ class Chain:
                 f"{self.place('judge_c')} was taught with another encoder (sha256 "
                 f"{judge.config.encoder[:8]}…, this one is {self.encoder.sha256[:8]}…): give its weights."
             )
-        return judge, self.encoder(wave.numpy())
+        if language not in ("", *judge.config.languages):
+            known = ", ".join(judge.config.languages)
+            raise LabError(f"judge C has heard {known}, and not {language!r}: let judge b score it.")
+        return judge, self.encoder
 
     @torch.inference_mode()
     def read_mel(self, mel: Tensor, which: str, language: str = "") -> str:

@@ -181,7 +181,9 @@ def train_encoded_judge(part: Part, whisper: str, folder: Path, inputs: dict[str
 
     torch.manual_seed(part.train.seed)
     features = load_file(encoded / "0.safetensors")[VERSIONS[0]].shape[1]
-    judge = EncodedJudge(replace(part.config, encoder=encoder.sha256, features=features))
+    spoken = tuple(sorted(set(data.column("language"))))
+    found = {"encoder": encoder.sha256, "features": features, "languages": spoken}
+    judge = EncodedJudge(replace(part.config, **found))
     _fit(folder, part, judge, encoded_loss, _step_batches(part, data.frames, make))
     shutil.rmtree(encoded)
 
