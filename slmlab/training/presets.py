@@ -140,7 +140,7 @@ def human() -> Preset:
     """Two cores, no GPU, and recordings of three readers: `slmlab fetch` brings them (see `data/sources`).
 
     Its tokenizer and decoder are wider than `tiny`'s and the decoder trains longer: people vary more than a
-    synthesiser's voices do.
+    synthesiser's voices do. Judge C is untried: its steps and rates are not tuned.
     """
     full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
     letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
