@@ -157,7 +157,7 @@ def human() -> Preset:
         decoder=Part(replace(full.decoder.config, width=256), _train(2400, ema=0.995), 1600),
         refine=Part(None, _train(3000, lr=2e-3, muon_lr=0.0), 192),
         backbone=Part(lm, _train(800), 3000),
-        lm=Part(lm, _train(400, lr=2e-3, muon_lr=0.015), 3000),
+        lm=Part(lm, _train(250, lr=2e-3, muon_lr=0.015), 3000),
         n_test=200,
         judge_c=Part(EncodedConfig(letters), _train(1500, lr=2e-3, muon_lr=0.01), 6000),
     )
