@@ -53,7 +53,7 @@ SPOKEN_BESIDE: Table = (
     ("judge_a", ("sw",), {"lively": 30}, "judge_a", 30, "judge_a"),
     ("judge_b", ("sw",), {"lively": 30}, "judge_b", 30, "judge_b"),
     ("backbone", ("sw",), {"lively": 40}, "backbone", 40, "lm"),
-    ("sw", ("sw",), {"lively": 200}, "synthetic", 30, "lm"),
+    ("sw", ("sw",), {"lively": 200}, "authentic", 30, "lm"),
 )
 """What a synthesiser says beside the readers, as in `SPOKEN`."""
 
