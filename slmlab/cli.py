@@ -394,6 +394,9 @@ def _settle(arguments: Namespace) -> None:
     _option("--language", "vi, sw, or one that was taught with `train` (sw)", default="sw"),
     _preset("whose networks speak (tiny)"),
     _option("--voice", "a shipped voice, or a sound file of one (the language's reader, or mid)", default=""),
+    _option(
+        "--consent", "of a sound file as --voice: whose it is and who agreed, kept in the mark", default=""
+    ),
     _option("--style", "a sound file to take the manner of speaking from", Path),
     _option("--out", "where to write (out.wav; of a file, the folder spoken)", Path),
     _option("--seed", "another seed, another reading (0)", _seed, default=0),
@@ -421,12 +424,13 @@ def _speak(arguments: Namespace) -> None:
     commands.check_lengths(texts)
     said = f"said, read as {languages.find(language).name}: {out}"
     chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)
-    manner = (arguments.style, arguments.seed, arguments.temperature)
+    consent = arguments.consent.strip()
+    manner = (arguments.style, arguments.seed, arguments.temperature, consent)
     utterances = commands.speak(chain, texts, language, arguments.voice, *manner)
     if arguments.file:
-        commands.write_spoken(out, texts, utterances, arguments.seed)
+        commands.write_spoken(out, texts, utterances, arguments.seed, consent)
     else:
-        audio.write(out, utterances[0].wave.numpy())
+        audio.write(out, utterances[0].wave.numpy(), consent=consent)
     print(said)
     print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
 

@@ -295,9 +295,11 @@ def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
 ) -> None:
     given, out, mine = tmp_path / "given.wav", tmp_path / "a.wav", ("--checkpoints", str(random_chain))
     SOUND[kind](given)
-    assert (
-        main(["speak", "mama", "--voice", str(given), "--style", str(given), "--out", str(out), *mine]) == 0
-    )
+    said = ["speak", "mama", "--voice", str(given), "--style", str(given), "--out", str(out), *mine]
+    assert "somebody's voice" in refused(capsys, *said)
+    assert main([*said, "--consent", "my own voice"]) == 0
+    assert soundfile.SoundFile(out).comment == f"{audio.GENERATED}; a voice copied with consent: my own voice"
+    assert audio.is_generated(out)
     capsys.readouterr()
     assert main(["measure", str(given), "--reference", str(given), "--json", *mine]) == 0
     row = json.loads(capsys.readouterr().out)[0]

@@ -72,10 +72,11 @@ def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, Soun
     return resample(mono, info.sample_rate), info
 
 
-def write(path: str | Path, wave: ArrayLike, generated: bool = True) -> None:
+def write(path: str | Path, wave: ArrayLike, generated: bool = True, consent: str = "") -> None:
     """Write a wave (s) as a 16-bit mono WAV file at 16 kHz, whole or not at all; beyond ±1 it is clipped.
 
-    The file's comment has the mark of generated speech unless `generated` is False: people's recordings.
+    The file's comment has the mark of generated speech unless `generated` is False: people's recordings. In a
+    copied voice the mark says who gave `consent`.
     """
     samples = np.asarray(wave, dtype=np.float32)
     finite = bool(np.isfinite(samples).all())
@@ -83,15 +84,15 @@ def write(path: str | Path, wave: ArrayLike, generated: bool = True) -> None:
         found = f"shape {samples.shape}{'' if finite else ' with NaN or infinity'}"
         raise LabError(f"cannot write {path}: a wave is one row of finite samples, found {found}.")
     with files.whole(Path(path)) as part:
-        part.write_bytes(wav(samples, generated))
+        part.write_bytes(wav(samples, generated, consent))
 
 
-def wav(wave: ArrayLike, generated: bool = True) -> bytes:
+def wav(wave: ArrayLike, generated: bool = True, consent: str = "") -> bytes:
     """The bytes of a WAV file; arguments as `write` takes them."""
     content = io.BytesIO()
     with soundfile.SoundFile(content, "w", SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV") as file:
         if generated:
-            file.comment = GENERATED
+            file.comment = f"{GENERATED}; a voice copied with consent: {consent}" if consent else GENERATED
         file.write(to_pcm(wave))
     return content.getvalue()
 

@@ -30,6 +30,7 @@ def speak(
     style: Path | None = None,
     seed: int = 0,
     temperature: float | None = None,
+    consent: str = "",
 ) -> list[Speech]:
     """Say texts, each from the same seed.
 
@@ -37,14 +38,20 @@ def speak(
         voice: a shipped voice's name, or a sound file of a voice never heard before; empty: the usual one.
         style: a sound file whose manner is taken.
         temperature: None keeps the usual one.
+        consent: whose voice a file holds and who agreed that it speaks here.
 
     Raises:
-        LabError: a text, the language, voice or style cannot be used.
+        LabError: a text, the language, voice or style cannot be used, or a voice is copied without consent.
     """
     check_lengths(texts)
     voice = voice or chain.usual_voice(language)
     if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
         timbre = chain.timbre(_reference(Path(voice)))
+        if not consent.strip():
+            raise LabError(
+                f"{voice} is somebody's voice, which would say what they never said: give --consent, such as "
+                "'my own voice'; it is kept in the sound's mark."
+            )
     else:
         timbre = chain.named_timbre(voice)
     sampling = SamplingConfig() if temperature is None else SamplingConfig(temperature=temperature)
@@ -63,13 +70,16 @@ def check_lengths(texts: Sequence[str]) -> None:
             )
 
 
-def write_spoken(folder: Path, texts: Sequence[str], utterances: Sequence[Speech], seed: int) -> None:
+def write_spoken(
+    folder: Path, texts: Sequence[str], utterances: Sequence[Speech], seed: int, consent: str = ""
+) -> None:
     """Write a folder of one system, as a listening test takes it.
 
-    It has `001.wav`, marked as generated, `001.txt`, `001.json` with tokens and seed, and so on.
+    It has `001.wav`, marked as generated (and with `consent`), `001.txt`, `001.json` with tokens and seed,
+    and so on.
     """
     for i, (text, speech) in enumerate(zip(texts, utterances, strict=True), start=1):
-        audio.write(folder / f"{i:03d}.wav", speech.wave.numpy())
+        audio.write(folder / f"{i:03d}.wav", speech.wave.numpy(), consent=consent)
         files.replace_text(folder / f"{i:03d}.txt", text + "\n")
         files.write_json(folder / f"{i:03d}.json", {"tokens": speech.codes, "seed": seed})
 
