@@ -150,7 +150,7 @@ def human() -> Preset:
         full,
         name="human",
         corpora=read_aloud(),
-        judge_a=Part(AttentiveConfig(letters), _train(4000), 1600),
+        judge_a=Part(AttentiveConfig(letters), _train(2000), 1600),
         judge_b=Part(ConvolutionalConfig(letters), _train(4000), 1600),
         speaker=replace(full.speaker, config=replace(full.speaker.config, n_speakers=n_speakers)),
         tokenizer=replace(full.tokenizer, config=tokenizer),
