@@ -80,7 +80,7 @@ def test_presets_that_need_recordings_name_the_folder() -> None:
 
 
 def test_who_hears_what_is_divided_by_speakers_and_sentences(tmp_path: Path) -> None:
-    rows = [f"speaker{i % 50:02d}\tx.mp3\tsentence {i}" for i in range(400)]
+    rows = [f"speaker{i % 50:02d}\tx{i}.mp3\tsentence {i}" for i in range(400)]
     (tmp_path / "validated.tsv").write_text("\n".join(["client_id\tpath\tsentence", *rows]) + "\n")
     spec = ImportSpec("mine", "sw", consent="CC0", folder=str(tmp_path))
 
