@@ -403,7 +403,9 @@ def seconds(results: Aligned, preset_name: str, extent: str) -> float:
 
 
 def model_of(preset_name: str, unit: Unit) -> Path | None:
-    """The folder in the cache of a unit's model, if it is there: for notebooks."""
+    """The folder in the cache of a unit's model, if it is there: for notebooks, at any preset."""
+    if preset_name not in scaling.PRESETS:
+        return None
     study = study_of(preset_name, unit.language)
     place = stage_folders(stages(study, [unit]), files.CACHE / preset_name)[source_of(study, unit)]
     return place if (place / DONE).exists() else None

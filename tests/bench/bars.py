@@ -425,7 +425,7 @@ def run(preset_name: str, only: Sequence[str] = ()) -> Path:
     for part in dict.fromkeys(asked):
         for row in part():
             kept[row.id] = {name: value for name, value in asdict(row).items() if name != "sure"}
-            kept[row.id]["ok"] = row.ok
+            kept[row.id]["ok"] = bool(row.ok)
             sign = {"lower": "≤", "higher": "≥", "within": "±"}[row.better]
             print(
                 f"{'✓' if row.ok else '✗'} {row.id}: {row.value:.3g} {row.unit} (bar {sign} {row.bar:g}); "
