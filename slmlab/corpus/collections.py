@@ -206,6 +206,10 @@ TABLES = {
 """The table that a form is known by."""
 
 
+SPLITS = {"train": "lm", "unassigned": ""}
+"""What the lab calls the splits of others; without one, a hash of the sentence decides."""
+
+
 def _from_table(
     folder: Path, pattern: str, sounds: str, columns: tuple[str, str, str], prefix: str = ""
 ) -> list[Clip]:
@@ -218,7 +222,8 @@ def _from_table(
             fault = f"{row.place} has no {' and no '.join(empty)}."
         path = folder / sounds / cells[file] if cells.get(file) else table
         who, text = prefix + _short(cells.get(speaker, "")), _line(cells.get(words, ""))
-        clips.append(Clip(path, text, who, cells.get("consent", ""), cells.get("split", "").lower(), fault))
+        split = cells.get("split", "").lower()
+        clips.append(Clip(path, text, who, cells.get("consent", ""), SPLITS.get(split, split), fault))
         places.append(row.place)
     return _checked(clips, places, folder / sounds)
 

@@ -59,6 +59,7 @@ def opened(path: Path) -> Container:
         raise LabError(f"{path} is empty (0 bytes): record or copy it again.")
     if content[:4] == b"RIFF":
         _check_wav(path, content)
+        return Container(content, content)
     if content[:4] == b"OggS":
         return _ended_ogg(path, content)
     if content[:4] == b"fLaC":

@@ -52,6 +52,8 @@ def speak(
                 f"{voice} is somebody's voice, which would say what they never said: give --consent, such as "
                 "'my own voice'; it is kept in the sound's mark."
             )
+    elif consent:
+        raise LabError(f"--consent is for a sound file as --voice; {voice!r} came with the checkpoints.")
     else:
         timbre = chain.named_timbre(voice)
     sampling = SamplingConfig() if temperature is None else SamplingConfig(temperature=temperature)

@@ -59,10 +59,12 @@ def _gather(folder: Path, inputs: dict[str, Path]) -> None:
 
     Of people, readers of public sources alone are named, by code: nobody else's voice is passed on.
     """
-    for name, made in inputs.items():
-        _keep_small(name, made, folder)
     timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
     speech = Utterances(inputs["corpus.parts"])
+    heard = [sources.find(name) for name in READ if f"parts-{name}" in speech.column("source")]
+    people = "".join(f", and on {source.home} ({source.licence}, {source.copyright})" for source in heard)
+    for name, made in inputs.items():
+        _keep_small(name, made, folder, checkpoints.LICENCE.replace("espeak-ng;", f"espeak-ng{people};"))
     means = torch.stack([timbre[speech.voices == voice].mean(0) for voice in range(speech.voices.max() + 1)])
     order = means[:, -1].argsort()
     ranks = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
@@ -73,11 +75,15 @@ def _gather(folder: Path, inputs: dict[str, Path]) -> None:
     files.write_json(folder / VOICES, named)
 
 
-def _keep_small(name: str, made: Path, target: Path) -> None:
-    """Store the network of a finished stage small, with the seconds that it took; a corpus is none."""
+def _keep_small(name: str, made: Path, target: Path, licence: str = "") -> None:
+    """Store the network of a finished stage small, with the seconds that it took; a corpus is none.
+
+    `licence` says what it learnt from, where that is not a synthesiser alone.
+    """
     if not name.startswith("corpus."):
         model, card = checkpoints.load(made / "model", KINDS[name.partition(".")[0]])
-        card = replace(card, config=model.config, seconds=read_done(made)["seconds"])
+        seconds, licence = read_done(made)["seconds"], licence or card.licence
+        card = replace(card, config=model.config, seconds=seconds, licence=licence)
         checkpoints.save(target / name, model, card, small=True)
 
 
