@@ -301,6 +301,9 @@ def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
     assert soundfile.SoundFile(out).comment == f"{audio.GENERATED}; a voice copied with consent: my own voice"
     assert audio.is_generated(out)
     capsys.readouterr()
+    named = refused(capsys, "speak", "mama", "--voice", "mid", "--consent", "mine", *mine)
+    assert "'mid' came with the checkpoints" in named
+    capsys.readouterr()
     assert main(["measure", str(given), "--reference", str(given), "--json", *mine]) == 0
     row = json.loads(capsys.readouterr().out)[0]
     assert row["seconds"] == pytest.approx(1.0, abs=0.001)

@@ -134,3 +134,14 @@ def test_a_header_of_any_bytes_is_read_or_one_sentence(kind: str, data: st.DataO
             assert info.seconds <= 30
         except LabError as error:
             assert "a." in str(error)  # noqa: PT017
+
+
+def test_samples_that_look_like_mp3_stay_samples(tmp_path: Path):
+    """A WAV's samples may be any bytes, those of an MP3 file without an index among them."""
+    hidden = mp3_without_index(NOISE)
+    samples = np.frombuffer(hidden[: len(hidden) // 2 * 2], dtype="<i2")
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="PCM_16")
+    wave, _ = audio.read(tmp_path / "a.wav", max_seconds=60)
+    assert len(wave) == len(samples)
+    assert np.abs(wave * 32768 - samples).max() < 2
+    assert audio.remark(tmp_path / "a.wav") == ""
