@@ -144,8 +144,9 @@ def plan(
     Each seed is a start trained anew, and all that follows from it. `language` and `only` (methods, `sft` is
     the start) choose among them: some claims need more seeds than others.
     """
-    if preset_name not in SCALES:
-        raise LabError(f"The alignment study runs at {' or '.join(SCALES)}, not at preset {preset_name!r}.")
+    if preset_name not in scaling.PRESETS:
+        known = " or ".join(scaling.PRESETS)
+        raise LabError(f"The alignment study runs at {known}, not at preset {preset_name!r}.")
     recorded, alone = (language_with(recordings, preset_name) for recordings in (True, False))
     allowed = extent in ("core", "full") and language in ("", recorded, alone)
     if not allowed or not seeds or min(seeds) < 0:
@@ -433,10 +434,10 @@ def settle(
     are DGSA's, or DPO's in a round, `rounds` TDSC's. Of what is empty or 0 the preset's is taken. Trials lie
     in the cache; asked again they are read.
     """
-    if unit.method not in methods.METHODS or preset_name not in SCALES:
+    if unit.method not in methods.METHODS or preset_name not in scaling.PRESETS:
         raise LabError(
             f"there is no method {unit.method!r} at preset {preset_name!r}: methods are "
-            f"{', '.join(methods.METHODS)}, presets {', '.join(SCALES)}."
+            f"{', '.join(methods.METHODS)}, presets {', '.join(scaling.PRESETS)}."
         )
     real = unit.method in dgsa.VARIANTS
     spoken = [name for name, recorded in scaling.languages(preset_name).items() if recorded or not real]
