@@ -186,6 +186,8 @@ def _train(arguments: Namespace) -> None:
     if arguments.ship:
         shelf.check_shippable(arguments.preset, arguments.recordings)
     if arguments.stage == JUDGE_C:
+        if arguments.recordings:
+            raise LabError(f"{JUDGE_C} learns from the preset's own recordings: leave --recordings out.")
         made = shelf.teach_judge_c(arguments.preset, arguments.whisper, arguments.ship, arguments.fresh)
         print(f"trained: {made / JUDGE_C}")
         print(f"next: slmlab measure WAV --judge c --preset {arguments.preset}")

@@ -183,7 +183,7 @@ def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path)
     subprocess.run([*lab, "speak", text, "--language", "sw", "--out", str(out), *mine], check=True)
     wave, info = audio.read(out)
     assert info.sample_rate == 16000
-    assert audio.is_generated(out)
+    assert audio.read(out)[1].generated
     assert 0.5 < len(wave) / 16000 < 10
     asked = [*lab, "measure", str(out), "--text", text, "--json", *mine]
     rows = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
@@ -299,7 +299,7 @@ def test_sounds_of_every_form_give_a_voice_and_a_manner_and_are_measured(
     assert "somebody's voice" in refused(capsys, *said)
     assert main([*said, "--consent", "my own voice"]) == 0
     assert soundfile.SoundFile(out).comment == f"{audio.GENERATED}; a voice copied with consent: my own voice"
-    assert audio.is_generated(out)
+    assert audio.read(out)[1].generated
     capsys.readouterr()
     named = refused(capsys, "speak", "mama", "--voice", "mid", "--consent", "mine", *mine)
     assert "'mid' came with the checkpoints" in named

@@ -15,7 +15,7 @@ from slmlab.corpus import tables
 from slmlab.corpus.collections import Clip, common_voice, ljspeech, plain, spontaneous
 from slmlab.corpus.imports import ImportSpec, bring_in
 from slmlab.errors import LabError
-from slmlab.texts import lines_of
+from slmlab.language.texts import lines_of
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = "client_id\tpath\tsentence\tup_votes"

@@ -41,9 +41,9 @@ def test_an_mp3_without_an_index_lasts_as_long_as_its_frames(tmp_path: Path, wav
     content = tag + mp3_without_index(wave)
     assert seconds(tmp_path / "a.mp3", content, max_seconds=30) == pytest.approx(10, abs=0.12)
     assert seconds(tmp_path / "a.mp3", content + content) == pytest.approx(20, abs=0.3)
-    assert audio.remark(tmp_path / "a.mp3") == ""
+    assert audio.read(tmp_path / "a.mp3")[1].remark == ""
     (tmp_path / "a.mp3").write_bytes(content[:-20])
-    assert "ends in the middle of a frame" in audio.remark(tmp_path / "a.mp3")
+    assert "ends in the middle of a frame" in audio.read(tmp_path / "a.mp3")[1].remark
 
 
 def test_an_mp3_joined_of_two_is_not_cut_to_the_index_of_the_first(tmp_path: Path):
@@ -79,7 +79,7 @@ def test_an_ogg_without_a_mark_of_its_end_is_taken_whole_and_said(tmp_path: Path
     content[place + 22 : place + 26] = bytes(4)
     content[place + 22 : place + 26] = struct.pack("<I", checksum(bytes(content[place:])))
     assert seconds(tmp_path / "a.ogg", bytes(content)) == pytest.approx(2.0, abs=0.01)
-    assert "has no mark of its end" in audio.remark(tmp_path / "a.ogg")
+    assert "has no mark of its end" in audio.read(tmp_path / "a.ogg")[1].remark
 
 
 def test_a_wav_is_cut_off_where_samples_are_missing_and_not_where_its_size_is_counted_wrongly(tmp_path: Path):
@@ -100,12 +100,12 @@ def test_the_mark_of_generated_speech_is_found_in_any_tag(tmp_path: Path, code: 
         with soundfile.SoundFile(path, "w", 16_000, 1, format=kind) as file:
             setattr(file, tag, audio.GENERATED)
             file.write(NOISE[:16_000])
-        assert audio.is_generated(path)
+        assert audio.read(path)[1].generated
         assert audio.read(path)[1].generated
     mark = audio.GENERATED.encode(code)
     tagged = b"ID3\4\0\0\0\0\0" + bytes([len(mark)]) + mark + mp3_without_index(NOISE)
     (tmp_path / "b.mp3").write_bytes(tagged)
-    assert audio.is_generated(tmp_path / "b.mp3")
+    assert audio.read(tmp_path / "b.mp3")[1].generated
 
 
 WHOLE = {
@@ -144,4 +144,4 @@ def test_samples_that_look_like_mp3_stay_samples(tmp_path: Path):
     wave, _ = audio.read(tmp_path / "a.wav", max_seconds=60)
     assert len(wave) == len(samples)
     assert np.abs(wave * 32768 - samples).max() < 2
-    assert audio.remark(tmp_path / "a.wav") == ""
+    assert audio.read(tmp_path / "a.wav")[1].remark == ""

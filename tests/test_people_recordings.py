@@ -48,7 +48,7 @@ def test_a_recording_is_kept_with_words_and_consent_and_is_a_corpus(tmp_path: Pa
         ('Habari ya "leo".', row["speaker"]),
     ]
     assert row["sha256"] == sha256_of(folder / row["file"])
-    assert not audio.is_generated(folder / row["file"])
+    assert not audio.read(folder / row["file"])[1].generated
 
 
 def test_who_takes_a_recording_away_takes_its_words_and_consent_away(tmp_path: Path) -> None:

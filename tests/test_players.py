@@ -32,7 +32,7 @@ def test_a_player_holds_the_very_samples_as_16_bit_and_their_mark(tmp_path: Path
     assert rate == SAMPLE_RATE
     assert np.array_equal(samples, np.round(TONE * 32767).astype(np.int16))
     (tmp_path / "a.wav").write_bytes(inside)
-    assert audio.is_generated(tmp_path / "a.wav")
+    assert audio.read(tmp_path / "a.wav")[1].generated
 
 
 def played(player: players.Player) -> list[np.ndarray]:

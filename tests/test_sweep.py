@@ -178,7 +178,7 @@ def test_a_cell_from_mixture_to_rows_and_never_twice(here: Study, tmp_path: Path
     assert 0 <= row["h"] <= np.log2(6561)
     assert {"f0_in_tokens", "speaker_in_tokens", "cer_judge_b"} <= found.premises.keys()
     assert set(found.mixture["kind"]) == {"authentic", "lively", "synthetic"}
-    assert audio.is_generated(tmp_path / "smoke-authentic.0.5.0.flac")
+    assert audio.read(tmp_path / "smoke-authentic.0.5.0.flac")[1].generated
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert rows.run(CELLS, here, wanted, 1, tmp_path) == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

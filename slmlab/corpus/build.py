@@ -242,9 +242,8 @@ def sound_of(wave: Wave) -> Sound:
     return {"wave": samples} | {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def recorded_wave(path: str | Path, max_seconds: float | None = None) -> Wave:
-    """A person's recording (s) as made speech is: 16 kHz, trimmed, at the same level."""
-    wave, _ = audio.read(path, max_seconds)
+def recorded_wave(wave: Wave) -> Wave:
+    """A person's recording (s) at 16 kHz as made speech is: trimmed, at the same level."""
     return audio.with_loudness(trim(wave), LOUDNESS)
 
 
@@ -361,7 +360,7 @@ def _again(row: Row, folder: Path) -> Wave:
     name = f"{folder / MANIFEST}, row '{row['id']}'"
     if row["file"] and not Path(row["file"]).is_file():
         raise LabError(f"{name}: its recording {row['file']} is gone; put it back.")
-    samples = audio.to_pcm(recorded_wave(row["file"]) if row["file"] else _wave(row))
+    samples = audio.to_pcm(recorded_wave(audio.read(row["file"])[0]) if row["file"] else _wave(row))
     if checksum(samples) != row["sha256"]:
         raise LabError(
             f"{name}: the sound differs from the one recorded in the manifest "

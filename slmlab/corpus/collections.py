@@ -14,8 +14,8 @@ from pathlib import Path
 from slmlab.corpus import tables
 from slmlab.corpus.sources import TABLE, recordings
 from slmlab.errors import LabError
+from slmlab.language.texts import read_text
 from slmlab.sound.audio import SOUNDS
-from slmlab.texts import read_text
 
 FOREIGN = (".m4a", ".mp4", ".webm", ".aac", ".amr", ".3gp", ".wma", ".mka", ".aif", ".aiff", ".caf", ".au")
 """Endings of sound files that must be converted first."""
@@ -204,9 +204,7 @@ TABLES = {
     "ljspeech": "metadata.csv",
 }
 """The table that a form is known by."""
-
-
-SPLITS = {"train": "lm", "unassigned": ""}
+OTHER_SPLITS = {"train": "lm", "unassigned": ""}
 """What the lab calls the splits of others; without one, a hash of the sentence decides."""
 
 
@@ -223,7 +221,7 @@ def _from_table(
         path = folder / sounds / cells[file] if cells.get(file) else table
         who, text = prefix + _short(cells.get(speaker, "")), _line(cells.get(words, ""))
         split = cells.get("split", "").lower()
-        clips.append(Clip(path, text, who, cells.get("consent", ""), SPLITS.get(split, split), fault))
+        clips.append(Clip(path, text, who, cells.get("consent", ""), OTHER_SPLITS.get(split, split), fault))
         places.append(row.place)
     return _checked(clips, places, folder / sounds)
 

@@ -132,9 +132,10 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
     notes: dict[str, list[dict[str, str]]] = {"skipped": [], "remarks": []}
     for i, clip in enumerate(tqdm(clips, desc=spec.name, unit="file", disable=None)):
         try:
-            sounds.append(_sound(clip, spec, alphabet))
+            sound, remark = _sound(clip, spec, alphabet)
+            sounds.append(sound)
             rows.append(_row(spec, i, clip))
-            if remark := audio.remark(clip.path):
+            if remark:
                 notes["remarks"].append({"file": str(clip.path), "reason": remark})
         except LabError as error:
             notes["skipped"].append({"file": str(clip.path), "reason": str(error)})
@@ -145,8 +146,8 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
     return Corpus.load(folder)
 
 
-def _sound(clip: Clip, spec: ImportSpec, alphabet: Alphabet) -> Sound:
-    """A recording with its features; LabError says why it cannot be used."""
+def _sound(clip: Clip, spec: ImportSpec, alphabet: Alphabet) -> tuple[Sound, str]:
+    """A recording with its features, and what is odd about it; LabError says why it cannot be used."""
     if clip.fault:
         raise LabError(clip.fault)
     if not clip.text:
@@ -154,10 +155,10 @@ def _sound(clip: Clip, spec: ImportSpec, alphabet: Alphabet) -> Sound:
     if not (clip.consent or spec.consent.strip()):
         raise LabError(f"{clip.path}: nobody says under what terms it may be used (consent).")
     alphabet.encode_spoken(clip.text, spec.language)
-    wave = recorded_wave(clip.path, spec.max_seconds)
-    if audio.is_generated(clip.path):
+    wave, info = audio.read(clip.path, spec.max_seconds)
+    if info.generated:
         raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
-    return sound_of(wave)
+    return sound_of(recorded_wave(wave)), info.remark
 
 
 def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:

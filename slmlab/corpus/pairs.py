@@ -24,7 +24,7 @@ from slmlab import files
 from slmlab.corpus.manifest import read_table
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
-from slmlab.texts import lines_of, read_text
+from slmlab.language.texts import lines_of, read_text
 
 ORIGINS = ("real", "judge", "people")
 SIDES = ("chosen", "rejected")

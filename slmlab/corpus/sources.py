@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from slmlab import files
 from slmlab.corpus import tables
 from slmlab.errors import LabError
-from slmlab.texts import lines_of, read_text
+from slmlab.language.texts import lines_of, read_text
 
 SOURCES = files.ROOT / "data" / "sources"
 TABLE = "recordings.tsv"

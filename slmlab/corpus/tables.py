@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
-from slmlab.texts import lines_of, read_text
+from slmlab.language.texts import lines_of, read_text
 
 LONGEST = 10_000
 """Characters of a cell; what has more is a table gone wrong."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
-from slmlab.texts import lines_of, read_text
+from slmlab.language.texts import lines_of, read_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
 FILE = "language.toml"

@@ -21,7 +21,7 @@ from slmlab.files import fraction
 from slmlab.language import languages
 from slmlab.language.languages import GRAMMAR, Language
 from slmlab.language.text import alphabet_of, for_scoring
-from slmlab.texts import lines_of, read_text
+from slmlab.language.texts import lines_of, read_text
 
 SEEN_SPLITS = {"lm": 60, "parts": 15, "judge_a": 8, "judge_b": 8, "dev": 3, "test": 6}
 """Of a hundred sentences of a grammar without a held-out word, or of a text."""

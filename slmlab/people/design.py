@@ -22,9 +22,9 @@ from scipy import signal
 from slmlab.corpus import tables
 from slmlab.errors import LabError
 from slmlab.files import sha256_of
+from slmlab.language.texts import read_text
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.sound.audio import SOUNDS, Wave
-from slmlab.texts import read_text
 
 REFERENCES = "references"
 DISTORTED = "distorted"

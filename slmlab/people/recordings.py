@@ -23,9 +23,9 @@ import numpy as np
 from slmlab.corpus import tables
 from slmlab.errors import LabError
 from slmlab.files import from_plain, read_json, replace_text, sha256_of, write_json
+from slmlab.language.texts import read_text
 from slmlab.people.store import clean
 from slmlab.sound import SAMPLE_RATE, audio
-from slmlab.texts import read_text
 
 FOLDER = "recordings"
 """In the folder of a listening test."""

@@ -233,7 +233,7 @@ def run(preset_name: str, fresh: bool = False, encoder: Encoder | None = None) -
     """
     started = time.monotonic()
     networks = shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name)
-    chain = Chain(networks, None, shelf.adopted_folder(preset_name), encoder)
+    chain = Chain(networks, None, shelf.adopted_folder(preset_name) if encoder else None, encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
     folder = files.RUNS / preset_name
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
