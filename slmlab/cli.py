@@ -408,7 +408,7 @@ def _settle(arguments: Namespace) -> None:
 )
 def _speak(arguments: Namespace) -> None:
     from slmlab.language import languages
-    from slmlab.language.sentences import from_file
+    from slmlab.language.sentences import check_roman, from_file
     from slmlab.sound import audio
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
@@ -423,6 +423,7 @@ def _speak(arguments: Namespace) -> None:
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
     language = arguments.language
     texts = from_file(arguments.file, language) if arguments.file else [arguments.text]
+    check_roman(arguments.text)
     commands.check_lengths(texts)
     said = f"said, read as {languages.find(language).name}: {out}"
     chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)

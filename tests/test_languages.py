@@ -186,6 +186,9 @@ def test_texts_are_shared_out_like_sentences_of_a_grammar(languages_folder: Path
         ('letters = "abc"\n', "the field name is missing"),
         ('name = "X"\nletters = ["a"]\n', "letters must be a text in quotes"),
         ('name = "X"\nreplace = "a"\n', "replace must be a table such as"),
+        ('name = "X"\nsigns = {"%" = "{} {}"}\n', "signs must be a table such as"),
+        ('name = "X"\nspellings = {"(" = "a"}\n', "spellings must be a table such as"),
+        ('name = "X"\nspellings = {"a" = \'\\1\'}\n', "spellings must be a table such as"),
         (
             'name = "X"\nwords = "syllables"\n',
             "words = 'syllables' is unknown; expected one of spaces, characters",
@@ -198,17 +201,18 @@ def test_a_wrong_field_is_named(text: str, message: str) -> None:
         parse("xx", tomllib.loads(text), "language.toml")
 
 
-def test_letters_that_the_alphabet_lacks_are_named_with_count_and_line(languages_folder: Path) -> None:
+def test_letters_that_the_alphabet_lacks_are_named_with_all_their_lines(languages_folder: Path) -> None:
     (languages_folder / "fi").mkdir()
     (languages_folder / "fi" / "language.toml").write_text(
         'name = "Finnish"\nletters = "abcdefghijklmnopqrstuvwxyzä"\n', encoding="utf-8"
     )
     (languages_folder / "fi" / "texts.txt").write_text(
-        "Äiti tulee.\nIsä 7 syö.\nTyttö syö.\n", encoding="utf-8"
+        "Äiti tulee 7:ltä.\nIsä 7 syö.\nTyttö syö.\n", encoding="utf-8"
     )
     with pytest.raises(LabError) as error:
         languages.find("fi")
-    assert "'7' (U+0037 DIGIT SEVEN) 1 times, first in texts.txt, line 2" in str(error.value)
+    assert "does not know: 'ö' (U+00F6" not in str(error.value), "NFD"
+    assert "'7' (U+0037 DIGIT SEVEN) in texts.txt, line 1. Write numbers as words." in str(error.value)
     assert "DIAERESIS" not in str(error.value), "ä has it too"
 
 

@@ -158,7 +158,9 @@ def _sound(clip: Clip, spec: ImportSpec, alphabet: Alphabet) -> tuple[Sound, str
     wave, info = audio.read(clip.path, spec.max_seconds)
     if info.generated:
         raise LabError(f"{clip.path} is generated speech by its own mark: no recording of a person.")
-    return sound_of(recorded_wave(wave)), info.remark
+    words = languages.find(spec.language).in_words(clip.text)
+    read = f"{clip.path} is taken to say its numbers as: {words}" * any(map(str.isdecimal, clip.text))
+    return sound_of(recorded_wave(wave)), " ".join(filter(None, (info.remark, read)))
 
 
 def _row(spec: ImportSpec, i: int, clip: Clip) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from slmlab.errors import LabError
+from slmlab.language.numbers import PLACE, Numbers
 from slmlab.language.texts import lines_of, read_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
@@ -62,7 +64,29 @@ CUTTERS: dict[str, Callable[[str], list[str]]] = {
     "thai": _thai,
 }
 """How a text is cut into the words that error rates count, by the name in `language.toml`."""
-CHOICES: dict[str, Mapping[str, Any]] = {"words": CUTTERS, "questions": QUESTIONS}
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "words": CUTTERS,
+    "questions": QUESTIONS,
+    "decimal": dict.fromkeys(".,"),
+}
+
+
+def _is_pattern(pattern: str, by: str) -> bool:
+    with suppress(re.error, IndexError):
+        return re.compile(pattern).sub(by, "") is not None
+    return False
+
+
+TABLES: dict[str, tuple[str, Callable[[str, str], bool]]] = {
+    "replace": ("""{"ʻ" = "'"}""", lambda c, by: len(c) == 1),
+    "capitals": ("""{"i" = "İ"}""", lambda c, by: len(c) == 1),
+    "signs": (
+        """{"%" = "{} percent", "&" = "and"}""",
+        lambda sign, by: bool(sign) and len(PLACE.findall(by)) < 2,
+    ),
+    "spellings": ("""{"ck\\b" = "k"}""", _is_pattern),
+}
+"""Fields that are tables: an example, and whether a key goes with its value."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,12 @@ class Language:
     """Characters that are dropped, besides quotes and invisible ones."""
     replace: dict[str, str] = field(default_factory=dict)
     """Characters that are written otherwise."""
+    spellings: dict[str, str] = field(default_factory=dict)
+    """Patterns of spellings, after NFD and in lower case, and the one spelling that they stand for."""
+    signs: dict[str, str] = field(default_factory=dict)
+    """Signs and how they are read: with `{}` for the number that they stand beside."""
+    decimal: str = "."
+    """What begins a fraction; the other one of `.` and `,` stands between thousands."""
     capitals: dict[str, str] = field(default_factory=dict)
     """Capitals of letters, where they are not the usual ones, such as the Turkish İ of i."""
     words: str = "spaces"
@@ -129,9 +159,22 @@ class Language:
         usual = {c: by for c, by in _TYPOGRAPHY.items() if c not in self.punctuation + self._own}
         return str.maketrans(usual | dict.fromkeys(self.ignore, "") | self.replace)
 
+    @cached_property
+    def _numbers(self) -> Numbers:
+        return Numbers(self.code, self.decimal, self.signs, self.words == "spaces")
+
+    def in_words(self, text: str) -> str:
+        """A text in NFC with numbers and signs in words, as far as the language has rules for them."""
+        return self._numbers.in_words(unicodedata.normalize("NFC", text))
+
     def normalise(self, text: str) -> str:
-        """The spelling that alphabets read: NFD, lower case, plain quotes and dashes, single spaces."""
-        return " ".join(_plain(unicodedata.normalize("NFC", text).translate(self._table)).split())
+        """The spelling that alphabets read: numbers in words, NFD, lower case, plain quotes and dashes, one
+        of several spellings, single spaces.
+        """
+        normal = _plain(self.in_words(text).translate(self._table))
+        for pattern, by in self.spellings.items():
+            normal = re.sub(pattern, by, normal)
+        return " ".join(normal.split())
 
     def for_scoring(self, text: str) -> str:
         """The spelling in which error rates are taken: NFC, lower case, no punctuation but apostrophes."""
@@ -225,10 +268,11 @@ def parse(code: str, values: dict[str, Any], source: str) -> Language:
     if "name" not in values:
         raise LabError(f"{source}: the field name is missing: say what the language is called.")
     for name, value in values.items():
-        if name in ("replace", "capitals"):
-            pairs = value.items() if isinstance(value, dict) else [("", value)]
-            if not all(isinstance(by, str) and len(c) == 1 for c, by in pairs):
-                raise LabError(f"""{source}: {name} must be a table such as {{"ʻ" = "'"}}.""")
+        if name in TABLES:
+            pairs = value.items() if isinstance(value, dict) else [("", 0)]
+            example, fits = TABLES[name]
+            if not all(isinstance(by, str) and fits(c, by) for c, by in pairs):
+                raise LabError(f"{source}: {name} must be a table such as {example}.")
         elif not isinstance(value, str):
             raise LabError(f"{source}: {name} must be a text in quotes.")
         elif value not in (choices := CHOICES.get(name, {value: None})):
@@ -237,21 +281,26 @@ def parse(code: str, values: dict[str, Any], source: str) -> Language:
 
 
 def check_letters(language: Language) -> None:
-    """LabError where texts have characters that letters and punctuation lack: their count and first line."""
-    places: dict[str, list[str]] = {}
+    """LabError where texts have characters that letters and punctuation lack: every line of theirs."""
+    places: dict[str, dict[str, list[int]]] = {}
     known = {*language.symbols, *language.breaks}
     for path, number, line in language.lines():
-        for c in language.normalise(line):
-            if c not in known:
-                places.setdefault(c, []).append(f"{path.name}, line {number}")
+        for c in set(language.normalise(line)) - known:
+            places.setdefault(c, {}).setdefault(path.name, []).append(number)
     if places:
         named = "; ".join(
-            f"{named_character(c)} {len(at)} times, first in {at[0]}" for c, at in places.items()
+            f"{named_character(c)} in {' and '.join(f'{name}, {_lines(at)}' for name, at in files.items())}"
+            for c, files in sorted(places.items())
         )
+        numbers = "Write numbers as words. " * any(map(str.isdecimal, places))
         raise LabError(
-            f"Texts of {language.folder} have characters that {FILE} does not know: {named}. Add them to "
-            "letters or punctuation, or to ignore or replace."
+            f"Texts of {language.folder} have characters that {FILE} does not know: {named}. {numbers}Add "
+            "letters and marks to letters or punctuation, or to ignore or replace."
         )
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    return f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def named_character(c: str) -> str:

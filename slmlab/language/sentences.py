@@ -214,26 +214,32 @@ def focus_words(language: str) -> frozenset[str]:
 
 
 def from_file(path: Path | str, language: str) -> list[str]:
-    """The lines of a text file of the user's, one sentence each, blank lines skipped.
+    """The lines of a text file of the user's, one sentence each, numbers in words, blank lines skipped.
 
     LabError names the file and every line that the language's letters do not read, with its characters and
-    what to write; a number in Roman letters would be read as a word.
+    what to write.
     """
     path, alphabet, faults = Path(path), alphabet_of([language]), []
-    lines = {i: " ".join(line.split()) for i, line in enumerate(lines_of(read_text(path)), start=1)}
-    lines = {i: line for i, line in lines.items() if line}
+    known = languages.find(language)
+    lines = {i: known.in_words(line) for i, line in enumerate(lines_of(read_text(path)), start=1)}
+    lines = {i: " ".join(line.split()) for i, line in lines.items() if line.strip()}
     if not lines:
         raise LabError(f"{path}: the file is empty; expected UTF-8 text with one sentence a line.")
     for number, line in lines.items():
         try:
             alphabet.encode_spoken(line, language)
-            if (roman := ROMAN.search(line)) and not line.isupper():
-                raise LabError(f"'{roman[0]}' is read as a word: write numbers as words.")
+            check_roman(line)
         except LabError as error:
             faults.append(f"line {number}: {error}")
     if faults:
         raise LabError(f"{path}, {'; '.join(fault.rstrip('.') for fault in faults)}.")
     return list(lines.values())
+
+
+def check_roman(text: str) -> None:
+    """LabError for a number in Roman letters, unless all is in capitals: it would be read as a word."""
+    if (roman := ROMAN.search(text)) and not text.isupper():
+        raise LabError(f"'{roman[0]}' is read as a word: write numbers as words.")
 
 
 def load_grammar(language: str) -> Grammar:
@@ -302,7 +308,7 @@ def _fault(template: str, grammar: Grammar) -> str:
 def _drawn(language: Language, rng: random.Random) -> Iterator[str]:
     """Sentences in random order: of a grammar without end, and again and again; each line of the texts."""
     if not language.has_grammar:
-        lines = [line.strip() for _, _, line in language.lines()]
+        lines = [language.in_words(line.strip()) for _, _, line in language.lines()]
         yield from rng.sample(lines, len(lines))
         return
     grammar = load_grammar(language.code)
