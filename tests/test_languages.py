@@ -207,11 +207,10 @@ def test_letters_that_the_alphabet_lacks_are_named_with_all_their_lines(language
         'name = "Finnish"\nletters = "abcdefghijklmnopqrstuvwxyzä"\n', encoding="utf-8"
     )
     (languages_folder / "fi" / "texts.txt").write_text(
-        "Äiti tulee 7:ltä.\nIsä 7 syö.\nTyttö syö.\n", encoding="utf-8"
+        "Äiti tulee 7b.\nIsä 7 syö.\nTyttö syö.\n", encoding="utf-8"
     )
     with pytest.raises(LabError) as error:
         languages.find("fi")
-    assert "does not know: 'ö' (U+00F6" not in str(error.value), "NFD"
     assert "'7' (U+0037 DIGIT SEVEN) in texts.txt, line 1. Write numbers as words." in str(error.value)
     assert "DIAERESIS" not in str(error.value), "ä has it too"
 
