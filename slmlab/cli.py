@@ -126,12 +126,21 @@ def _numbers(text: str) -> list[float]:
 
 
 PRESET = _preset("smoke, tiny, human, base or paper (tiny)")
+OUT = _option("--out", "the folder of the run (runs/<preset>)", Path)
+LM = _option("--lm", "a tuned language model that speaks, such as `align` leaves", Path)
 FRESH = _option("--fresh", "make everything anew, whatever the cache holds", bool)
 WORKERS = "runs side by side (one a core)"
 WEIGHTS = "a folder or a hub id (Systran/faster-whisper-base)"
 JUDGE_C = "judge_c"
 JUDGE = _option("--judge", "who scores: b, or c, who hears by Whisper's encoder (b)", default="b")
 WHISPER = _option("--whisper", f"Whisper's weights: {WEIGHTS}", default="")
+INSTRUMENTS = _option(
+    "--instruments",
+    "networks of other people's that measure too, some of whisper,dnsmos,sim,vad (none): they need "
+    "`pip install 'slmlab[instruments]'`",
+    _names,
+    default=[],
+)
 
 
 def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> Any:
@@ -210,17 +219,21 @@ def _train(arguments: Namespace) -> None:
     FRESH,
     JUDGE,
     WHISPER,
+    OUT,
+    (LM[0], LM[1] | {"help": f"{LM[1]['help']}; no notebook is executed"}),
 )
 def _run(arguments: Namespace) -> None:
     from slmlab import files
     from slmlab.notebook import series
     from slmlab.study import report
 
-    report.run(arguments.preset, arguments.fresh, _encoder(arguments))
-    folder = files.RUNS / arguments.preset
-    seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
-    report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
+    folder = arguments.out or files.RUNS / arguments.preset
+    report.run(arguments.preset, folder, arguments.fresh, _encoder(arguments), arguments.lm)
+    if not arguments.lm:
+        seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
+        report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
     print(f"report: {report.write(folder)}")
+    print(f"next: slmlab compare RUN {folder}, with RUN the folder of another run (slmlab run --out)")
 
 
 @_command(
@@ -229,9 +242,13 @@ def _run(arguments: Namespace) -> None:
     _option("--claims", "only print the ledger of claims", bool),
     _option("--ledger", "only write the ledger of claims to a Markdown file", Path),
     _option("--picture", "only draw stability against expressivity, a PNG", Path),
+    OUT,
+    INSTRUMENTS,
+    WHISPER,
 )
 def _report(arguments: Namespace) -> None:
     from slmlab import files
+    from slmlab.metrics.instruments import open_instruments
     from slmlab.study import report
 
     if arguments.claims:
@@ -243,10 +260,24 @@ def _report(arguments: Namespace) -> None:
         report.picture(arguments.preset, arguments.picture)
         print(f"drawn: {arguments.picture}")
     else:
-        folder = files.RUNS / arguments.preset
+        folder = arguments.out or files.RUNS / arguments.preset
+        opened = open_instruments(arguments.instruments, arguments.whisper)
         if not report.has_run(folder):
-            report.run(arguments.preset)
+            report.run(arguments.preset, folder)
+        if opened:
+            report.ask_instruments(folder, opened)
         print(f"report: {report.write(folder)}")
+
+
+@_command(
+    "two runs sentence by sentence: what differs, how surely, and the sounds side by side",
+    _option("runs", "the folders of two runs, such as runs/tiny and what `run --out` made", Path, nargs=2),
+)
+def _compare(arguments: Namespace) -> None:
+    from slmlab.study import compare
+
+    text, page = compare.compare(*arguments.runs)
+    print(f"{text}\n\nside by side: {page}")
 
 
 @_command(
@@ -404,7 +435,7 @@ def _settle(arguments: Namespace) -> None:
     _option("--seed", "another seed, another reading (0)", _seed, default=0),
     _option("--temperature", "how freely tokens are drawn", float),
     _option("--checkpoints", "a folder of checkpoints (what is shipped, or trained here)", Path),
-    _option("--lm", "a tuned language model, such as `align` leaves", Path),
+    LM,
 )
 def _speak(arguments: Namespace) -> None:
     from slmlab.language import languages
@@ -448,13 +479,7 @@ def _speak(arguments: Namespace) -> None:
     _option("--json", "print JSON, not a table", bool),
     _option("--checkpoints", "a folder of checkpoints, for the judge and the speaker encoder", Path),
     JUDGE,
-    _option(
-        "--instruments",
-        "networks of other people's that measure too, some of whisper,dnsmos,sim,vad (none): they need "
-        "`pip install 'slmlab[instruments]'`",
-        _names,
-        default=[],
-    ),
+    INSTRUMENTS,
     WHISPER,
 )
 def _measure(arguments: Namespace) -> None:

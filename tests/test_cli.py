@@ -141,7 +141,7 @@ def test_a_report_makes_the_run_that_it_lacks(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(files, "RUNS", tmp_path)
-    monkeypatch.setattr(report, "run", asked.append)
+    monkeypatch.setattr(report, "run", lambda preset, folder: asked.append(preset))
     assert "there is no run" in refused(capsys, "report"), "this one left nothing"
     assert asked == ["tiny"]
 

@@ -23,6 +23,7 @@ from slmlab.language.texts import lines_of, read_text
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
 FILE = "language.toml"
 GRAMMAR = "grammar.toml"
+MEANINGS = "meanings.toml"
 CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?")
 """Two or three letters of ISO 639, with a script of ISO 15924 where a language has several: `sr-Cyrl`."""
 FROM_THE_TEXTS = "from the texts"
@@ -256,6 +257,12 @@ def _find(code: str, folder: Path, changed: int) -> Language:
     language = parse(code, read_toml(path), str(path))
     check_letters(language)
     return language
+
+
+def meaning(text: str, code: str) -> str:
+    """What a sentence of a language says in English; nothing where its folder does not have it."""
+    path = FOLDER / code / MEANINGS
+    return str(read_toml(path).get(text, "")) if path.exists() else ""
 
 
 def parse(code: str, values: dict[str, Any], source: str) -> Language:

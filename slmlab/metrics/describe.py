@@ -1,6 +1,15 @@
-"""Every figure that applies to one sound, with what it is counted in."""
+"""Every figure that applies to one sound, with what it is counted in.
+
+This is where a metric goes: a line in `FIGURES`. `slmlab measure` prints it, `slmlab run` keeps it for each
+test sentence, and `slmlab compare` compares it.
+
+Axis legend: s samples, f frames, m mel bins, d embedding.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,26 +19,92 @@ from slmlab.metrics.error_rates import cer, wer
 from slmlab.metrics.tokens import length_ratio
 from slmlab.sound import SAMPLE_RATE, audio, features
 
-UNITS = {
-    "seconds": "s",
-    "loudness": "dB of full scale",
-    "clipped": "share",
-    "speech_share": "share",
-    "voiced_share": "share",
-    "f0_median": "Hz",
-    "f0_std": "Hz",
-    "f0_range": "Hz",
-    "f0_spread": "semitones",
-    "energy_std": "dB",
-    "rate_variation": "0 is a metronome",
-    "speaking_rate": "letters/s",
-    "cer": "wrong letters over letters",
-    "wer": "wrong words over words",
-    "length_ratio": "1 is as long",
-    "f0_correlation": "-1 to 1",
-    "f0_rmse": "Hz",
-    "mel_distance": "dB",
-    "similarity": "-1 to 1",
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound and what is known of it: what a figure may be computed from."""
+
+    wave: audio.Wave
+    """(s) at 16 kHz."""
+    language: str = ""
+    """Of the text, whose cut into words counts."""
+    text: str | None = None
+    """What it should say."""
+    heard: str | None = None
+    """What a recogniser heard in it."""
+    reference: "Sound | None" = None
+    """A recording of the same words."""
+    embed: Callable[[audio.Wave], ArrayLike] | None = None
+    """Gives the speaker embedding (d) of a wave."""
+
+    @cached_property
+    def features(self) -> tuple[Any, Any, Any]:
+        """Log-mel (f m), F0 in Hz (f), 0 where unvoiced, and energy (f)."""
+        return features.extract(self.wave)
+
+    @property
+    def mel(self) -> Any:
+        """Log-mel (f m)."""
+        return self.features[0]
+
+    @property
+    def f0(self) -> Any:
+        """F0 in Hz (f), 0 where unvoiced."""
+        return self.features[1]
+
+    @property
+    def energy(self) -> Any:
+        """Energy (f)."""
+        return self.features[2]
+
+    @cached_property
+    def path(self) -> Any:
+        """Frames of it and of the reference that belong together, after DTW on the mel."""
+        return prosody.align(self.mel, self.reference.mel) if self.reference else None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of one sound."""
+
+    unit: str
+    """What it is counted in."""
+    of: Callable[[Any], float]
+    """The value of a `Sound`; NaN where undefined."""
+    needs: tuple[str, ...] = ()
+    """Fields of the sound without which it does not apply."""
+
+
+THERE, SAID, HEARD = ("reference",), ("text",), ("text", "heard")
+FIGURES = {
+    "seconds": Figure("s", lambda x: len(x.wave) / SAMPLE_RATE),
+    "loudness": Figure("dB of full scale", lambda x: audio.loudness(x.wave)),
+    "clipped": Figure("share", lambda x: float((np.abs(x.wave) >= audio.CLIPPED_LEVEL).mean())),
+    "speech_share": Figure("share", lambda x: float(prosody.speech_frames(x.energy).mean())),
+    "voiced_share": Figure("share", lambda x: prosody.voiced_share(x.f0, x.energy)),
+    "f0_median": Figure("Hz", lambda x: prosody.f0_median(x.f0)),
+    "f0_std": Figure("Hz", lambda x: prosody.f0_std(x.f0)),
+    "f0_range": Figure("Hz", lambda x: prosody.f0_range(x.f0)),
+    "f0_spread": Figure("semitones", lambda x: prosody.f0_spread(x.f0)),
+    "energy_std": Figure("dB", lambda x: prosody.energy_std(x.energy)),
+    "rate_variation": Figure("0 is a metronome", lambda x: prosody.rate_variation(x.energy)),
+    "speaking_rate": Figure("letters/s", lambda x: prosody.speaking_rate(x.text, x.energy, x.language), SAID),
+    "cer": Figure("wrong letters over letters", lambda x: cer(x.text, x.heard, x.language), HEARD),
+    "wer": Figure("wrong words over words", lambda x: wer(x.text, x.heard, x.language), HEARD),
+    "length_ratio": Figure("1 is as long", lambda x: length_ratio(len(x.wave), len(x.reference.wave)), THERE),
+    "f0_correlation": Figure(
+        "-1 to 1", lambda x: prosody.f0_correlation(x.f0, x.reference.f0, x.path), THERE
+    ),
+    "f0_rmse": Figure("Hz", lambda x: prosody.f0_rmse(x.f0, x.reference.f0, x.path), THERE),
+    "mel_distance": Figure("dB", lambda x: prosody.mel_distance(x.mel, x.reference.mel, x.path), THERE),
+    "similarity": Figure(
+        "-1 to 1",
+        lambda x: prosody.similarity(x.embed(x.wave), x.embed(x.reference.wave)),
+        ("reference", "embed"),
+    ),
+}
+"""By name, in the order in which they are printed."""
+UNITS = {name: figure.unit for name, figure in FIGURES.items()} | {
     "entropy": "bits",
     "repetition": "share",
     "repeats_at": "0 begins, 1 ends",
@@ -40,7 +115,7 @@ UNITS = {
     "vad": "share",
     "sim": "-1 to 1",
 }
-"""What the figures of a sound are counted in."""
+"""What all figures of a sound are counted in: those above, of its tokens, of the instruments."""
 
 
 def describe(
@@ -51,48 +126,18 @@ def describe(
     embed: Callable[[audio.Wave], ArrayLike] | None = None,
     language: str = "",
 ) -> dict[str, float]:
-    """Every metric that applies to one sound, of whatever system.
-
-    Args:
-        wave: (s) at 16 kHz.
-        text: what it should say.
-        reference: (s) at 16 kHz, a recording of the same words; melodies are compared after DTW on the mel.
-        heard: what a recogniser heard in it.
-        embed: gives the speaker embedding (d) of a wave.
-        language: of the text, whose cut into words counts.
+    """Every metric that applies to one sound (s) at 16 kHz, of whatever system; see `Sound` for the rest.
 
     Returns:
         name → value, NaN where undefined; always the same names for the same arguments given.
     """
     audio.check(wave, "the sound")
-    mel, f0, energy = features.extract(wave)
-    figures = {
-        "seconds": len(wave) / SAMPLE_RATE,
-        "loudness": audio.loudness(wave),
-        "clipped": float((np.abs(wave) >= audio.CLIPPED_LEVEL).mean()),
-        "speech_share": float(prosody.speech_frames(energy).mean()),
-        "voiced_share": prosody.voiced_share(f0, energy),
-        "f0_median": prosody.f0_median(f0),
-        "f0_std": prosody.f0_std(f0),
-        "f0_range": prosody.f0_range(f0),
-        "f0_spread": prosody.f0_spread(f0),
-        "energy_std": prosody.energy_std(energy),
-        "rate_variation": prosody.rate_variation(energy),
-    }
-    if text is not None:
-        figures["speaking_rate"] = prosody.speaking_rate(text, energy, language)
-        if heard is not None:
-            figures |= {"cer": cer(text, heard, language), "wer": wer(text, heard, language)}
     if reference is not None:
         audio.check(reference, "the reference")
-        reference_mel, reference_f0, _ = features.extract(reference)
-        path = prosody.align(mel, reference_mel)
-        figures |= {
-            "length_ratio": length_ratio(len(wave), len(reference)),
-            "f0_correlation": prosody.f0_correlation(f0, reference_f0, path),
-            "f0_rmse": prosody.f0_rmse(f0, reference_f0, path),
-            "mel_distance": prosody.mel_distance(mel, reference_mel, path),
-        }
-        if embed is not None:
-            figures["similarity"] = prosody.similarity(embed(wave), embed(reference))
-    return figures
+    compared = None if reference is None else Sound(reference)
+    sound = Sound(wave, language, text, heard, compared, embed)
+    return {
+        name: figure.of(sound)
+        for name, figure in FIGURES.items()
+        if all(getattr(sound, need) is not None for need in figure.needs)
+    }

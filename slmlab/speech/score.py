@@ -95,12 +95,28 @@ def speak_test(
     n: int,
     styles: Sequence[Sequence[int]] | None = None,
 ) -> list[Row]:
-    """The whole chain says the first n sentences of a held-out corpus in that corpus's voices."""
+    """The rows of what `say_test` makes the chain say."""
+    said = say_test(chain, language, recordings, n, styles)
+    return score_sounds(chain, "chain" if styles is None else "chain, style", language, *said)
+
+
+def say_test(
+    chain: Chain,
+    language: str,
+    recordings: Corpus,
+    n: int,
+    styles: Sequence[Sequence[int]] | None = None,
+) -> tuple[list[str], list[Tensor], Tensor]:
+    """The whole chain says the first n sentences of a held-out corpus in that corpus's voices.
+
+    Returns:
+        Texts, waves `(s,)`, and the voices `(n c)`.
+    """
     n = min(n, len(recordings))
     texts = list(recordings.rows["spoken"])[:n]
     timbres = reference_timbres(chain, recordings, n)
-    waves = [speech.wave for speech in chain.say(texts, language, timbres, None, styles, range(n))]
-    return score_sounds(chain, "chain" if styles is None else "chain, style", language, texts, waves, timbres)
+    said = chain.say(texts, language, timbres, None, styles, range(n))
+    return texts, [speech.wave for speech in said], timbres
 
 
 def held_out(folder: Path, split: str, language: str) -> Corpus:

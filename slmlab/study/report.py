@@ -1,49 +1,46 @@
 """The report of a run: one HTML page that plays and shows what was said, and what both studies found.
 
-The page is made from the `report.json`, `rows.json` and `sounds/` of a run, and from the published rows.
+The page is made from what a run left in its folder (`report.json`, `rows.json`, `sounds/`, and
+`instruments.json` if outside instruments heard it), and from the published rows.
 """
 
-import base64
 import collections
-import html
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from slmlab import __version__, cores, files
-from slmlab.corpus.build import Corpus
+from slmlab import __version__, cores, files, metrics
+from slmlab.corpus.imports import ImportSpec
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
 from slmlab.language import languages
-from slmlab.metrics.instruments import Encoder
-from slmlab.metrics.statistics import average
+from slmlab.metrics import instruments
+from slmlab.metrics.instruments import INSTRUMENTS, Encoder, Opened
+from slmlab.metrics.statistics import average, draws_of, estimated
 from slmlab.notebook import plots
 from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
-from slmlab.study import alignment, claims, scaling, tables
-from slmlab.study.tables import Section
+from slmlab.study import alignment, claims, conclusion, scaling, tables
+from slmlab.study.page import page, safe
+from slmlab.study.tables import Section, section
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import memory_mib
 from slmlab.training.presets import preset
 
-STYLE = """
-body { font: 18px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1.5rem;
-  color: #1d2733; }
-h1, h2 { line-height: 1.2; font-weight: 600; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; } th, td { padding: .4rem .8rem .4rem 0; text-align: left; }
-th { border-bottom: 2px solid #1d2733; } td { border-bottom: 1px solid #dde3ea; }
-td.n { font-variant-numeric: tabular-nums; } figure { margin: 1.5rem 0; } img { width: 100%; }
-audio { width: 100%; }
-.note { color: #55626f; }
-.wide { overflow-x: auto; font-size: 15px; }
-"""
+KEPT, PLAYED, WORST = 12, 3, 6
+"""Sentences of each language whose sound is kept, and is played in the report; and the worst it lists."""
+HEARD_OUTSIDE = "instruments.json"
+PAPER = "The paper whose claims are tried here is Geng et al. 2026 (arXiv 2605.27383)."
 
 
 def has_run(folder: Path) -> bool:
@@ -53,52 +50,64 @@ def has_run(folder: Path) -> bool:
 
 def write(folder: Path) -> Path:
     """Make `report.html` beside what a run left; the page needs nothing else."""
-    if not has_run(folder):
-        raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
+    summary, rows = read_run(folder)
     plots.use_style()
-    summary, rows = _read(folder / "report.json"), read_json(folder / "rows.json")
     results, aligned, ledger = judged(summary["preset"])
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
     replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    rates, worst, networks = _of_the_run(summary, rows)
-    how = (
-        "trained anew, spoken and scored"
-        if summary["fresh"]
-        else "spoken and scored with checkpoints at hand"
+    sounds = {study: tables.sounds_of(summary["preset"], study) for study in ("authentic.", "aligned-")}
+    groups = {
+        "This run": _of_the_run(folder, summary, rows),
+        "More and more synthetic speech": tables.scaling_sections(results, premises, sounds["authentic."])
+        if results
+        else [_not_run(summary["preset"], "sweep")],
+        "Tuning by preferences": tables.alignment_sections(aligned, sounds["aligned-"])
+        if aligned
+        else [_not_run(summary["preset"], "align core --seed 0 1 2")],
+    }
+    groups |= (
+        {"The paper's claims": [tables.verdicts(ledger), tables.ledger(ledger)]} if results or aligned else {}
     )
-    page = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>slmlab report</title>",
-        f"<style>{STYLE}</style><h1>What a small spoken language model says</h1>",
-        f"<p>Preset {_safe(summary['preset'])}, seed {summary['seeds'][0]}, "
-        f"commit {_safe(summary['commit'])}, {_safe(summary['machine'])}. "
-        f"Everything was {how} in {summary['seconds'] / 60:.1f} minutes.</p>",
-        "<p class='note'>All speech here was generated. The recordings that it is compared with are a "
-        "stand-in for recordings of people: lively speech of a formant synthesiser, with noise and room "
-        "added.</p>",
-        _section(rates),
-        "<h2>Listen and look</h2>",
-        *(_sound(path) for path in sorted((folder / "sounds").glob("*.wav"))),
-        _section(worst),
-        "<h2>The notebooks, executed</h2>",
-        _notebooks(_stages(summary, "notebook.")),
-        _section(networks),
-    ]
-    parts = [tables.ledger(ledger)] if aligned else []
-    if results:
-        sounds = tables.sounds_of(summary["preset"], "authentic.")
-        parts = tables.scaling_sections(results, ledger, premises, sounds)
-    if aligned:
-        parts += tables.alignment_sections(aligned, tables.sounds_of(summary["preset"], "aligned-"))
-    page += map(_section, parts)
-    missing = {"scaling": (results, "sweep"), "alignment": (aligned, "align core --seed 0 1 2")}
-    page += [
-        f"<h2>The {study} study</h2><p>It has not been run at this preset: <code>slmlab {command}</code>.</p>"
-        for study, (rows_of, command) in missing.items()
-        if rows_of is None
-    ]
-    replace_text(folder / "report.html", "\n".join([*page, "</html>"]))
+    first = _conclusion(summary, (results, aligned, ledger)) + _origin(summary)
+    replace_text(folder / "report.html", page("What a small spoken language model says", first, groups))
     return folder / "report.html"
+
+
+def _conclusion(summary: dict[str, Any], found: tuple[Any, Any, list[dict[str, Any]]]) -> str:
+    """Three sentences, and how the paper's claims fared."""
+    results, aligned, ledger = found
+    speech = _stages(summary, "speak.").items()
+    rates = {languages.find(code).name: stage["metrics"]["wer"] for code, stage in speech}
+    said = [conclusion.of_the_run(rates), conclusion.of_scaling(results), conclusion.of_alignment(aligned)]
+    sentences = "".join(f"<p>{safe(sentence)}</p>" for sentence in said)
+    counts = f"<p class='note'>{PAPER} {verdicts(ledger)}</p>" if results or aligned else ""
+    return f"<div class='first'>{sentences}{counts}</div>"
+
+
+def _origin(summary: dict[str, Any]) -> str:
+    """Where all this comes from: speech of whom, on what machine, for how long."""
+    people = any(isinstance(spec, ImportSpec) for spec in preset(summary["preset"]).corpora["held_out"])
+    stand_in = (
+        "The recordings that it is compared with stand in for recordings of people: expressive speech of a "
+        "synthesiser, with noise and room added."
+    )
+    compared = "The recordings that it is compared with are of people." if people else stand_in
+    how = "with networks trained anew" if summary["fresh"] else "with checkpoints at hand"
+    minutes = f"{summary['seconds'] / 60:.1f} minutes on {summary['machine']}"
+    return (
+        f"<p class='note'>All speech here was generated. {compared} Preset {safe(summary['preset'])}, seed "
+        f"{summary['seeds'][0]}, commit {safe(summary['commit'])}: spoken and scored {how} in "
+        f"{safe(minutes)}.</p>"
+    )
+
+
+def _not_run(preset_name: str, command: str) -> Section:
+    """What stands in place of a study without rows."""
+    makes = f"`slmlab {command} --preset {preset_name}` runs it."
+    elsewhere = f"It is made for {' and '.join(scaling.PRESETS)}: see `slmlab report --preset tiny`."
+    remedy = makes if preset_name in scaling.PRESETS else elsewhere
+    return Section("Not run yet", f"This study has no rows at preset {preset_name}. {remedy}", shown=True)
 
 
 def judged(
@@ -124,12 +133,17 @@ Made by `slmlab report --ledger docs/ledger.md` from the rows under `data/result
 def ledger_page(preset_name: str) -> str:
     """The claims that have a verdict, as a page in Markdown: `docs/ledger.md`."""
     rows = [row for row in judged(preset_name)[2] if "estimate" in row]
-    verdicts = collections.Counter(row["verdict"] for row in rows)
-    counts = ", ".join(f"{verdicts[name]} are {name}" for name in ("reproduced", "refuted", "inconclusive"))
     table = tables.ledger(rows)
     lines = [table.head, ["---"] * len(table.head), *table.lines]
     shown = ("| " + " | ".join(line[i] for i in (0, 1, 3, 5, 7)) + " |" for line in lines)
-    return LEDGER.format(counts=f"Of {len(rows)} claims {counts}.", table="\n".join(shown))
+    return LEDGER.format(counts=verdicts(rows), table="\n".join(shown))
+
+
+def verdicts(ledger: Sequence[dict[str, Any]]) -> str:
+    """How many claims of a ledger have which verdict, of those that have one."""
+    counted = collections.Counter(row["verdict"] for row in ledger if "estimate" in row)
+    counts = ", ".join(f"{counted[name]} are {name}" for name in ("reproduced", "refuted", "inconclusive"))
+    return f"Of {counted.total()} claims {counts}."
 
 
 def picture(preset_name: str, file: Path) -> None:
@@ -146,106 +160,164 @@ def picture(preset_name: str, file: Path) -> None:
     file.write_bytes(drawn.png())
 
 
-def _safe(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _data(kind: str, content: bytes) -> str:
-    """Content inside the page."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def _stages(summary: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     """The stages of a run whose names begin alike, by the rest of their names."""
     stages = summary["stages"].items()
     return {name.removeprefix(kind): stage for name, stage in stages if name.startswith(kind)}
 
 
-def _of_the_run(summary: dict[str, Any], rows: list[dict[str, Any]]) -> list[Section]:
-    """How well it is understood, where it went wrong, and what was trained."""
+def _of_the_run(folder: Path, summary: dict[str, Any], rows: list[dict[str, Any]]) -> list[Section]:
+    """How well it is understood, how it sounds, where it went wrong, and what was trained."""
+    judge = " and ".join(f"judge {name}" for name in sorted({row.get("judge", "b").upper() for row in rows}))
     rates = []
-    for language, stage in _stages(summary, "speak.").items():
+    for code, stage in _stages(summary, "speak.").items():
         cer, wer, sim = (stage["metrics"][name] for name in ("cer", "wer", "sim"))
+        n = sum(row["language"] == code for row in rows)
         percents = [f"{100 * rate:.1f} %" for rate in (cer, wer)]
-        rates.append([languages.find(language).name, *percents, "–" if sim is None else f"{sim:.2f}"])
-    worst = sorted(rows, key=lambda row: -row["cer"])[:6]
-    judges = sorted({row.get("judge", "b").upper() for row in rows}) or ["B"]
-    judge = f"judge {' and '.join(judges)}"
+        rates.append([tables.spoken(code), f"{n}", *percents, "–" if sim is None else f"{sim:.2f}"])
+    worst = [
+        [row["text"], languages.meaning(row["text"], row["language"]) or "–", row["heard"], _percent(row)]
+        for row in sorted(rows, key=lambda row: -row["cer"])[:WORST]
+    ]
+    heard = folder / HEARD_OUTSIDE
+    executed = [
+        [f"[{name}](notebooks/{name}.html)", f"{stage['seconds']:.0f}"]
+        for name, stage in _stages(summary, "notebook.").items()
+    ]
     trained = _stages(summary, "train.").items()
-    tables_of = {
-        "How well it is understood": (
-            ["Language", f"CER ({judge})", f"WER ({judge})", "SIM to the wanted voice"],
-            rates,
-        ),
-        "Where it went wrong": (
-            ["To be said", "Understood", "CER"],
-            [[row["text"], row["heard"], f"{100 * row['cer']:.0f} %"] for row in worst],
-        ),
-        "What was trained": (
-            ["Network", "Minutes of training"],
-            [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in trained],
-        ),
-    }
-    return [Section(title, head=head, lines=lines) for title, (head, lines) in tables_of.items()]
+    return [
+        section("rates", rates, judge=judge),
+        *_sounds(folder, rows, judge),
+        *(outside(read_json(heard)) if heard.exists() else [_lacking("instruments", summary["preset"])]),
+        section("worst", worst, judge=judge),
+        section("notebooks", executed) if executed else _lacking("notebooks", summary["preset"]),
+        section("networks", [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in trained]),
+    ]
 
 
-def _notebooks(stages: dict[str, dict[str, Any]]) -> str:
-    """Links to the executed series, with the time that each took."""
-    if not stages:
-        return "<p class='note'>None was executed in this run.</p>"
-    lines = "".join(
-        f"<li><a href='notebooks/{_safe(name)}.html'>{_safe(name)}</a>, {stage['seconds']:.0f} s</li>"
-        for name, stage in stages.items()
-    )
-    return f"<ul>{lines}</ul>"
+def _percent(row: dict[str, Any]) -> str:
+    return f"{100 * row['cer']:.0f} %"
 
 
-def _section(part: Section) -> str:
-    """A part of a study."""
-    parts = [f"<h2>{_safe(part.title)}</h2>", f"<p>{_safe(part.text)}</p>" if part.text else ""]
-    if part.picture:
-        parts.append(f"<img alt='{_safe(part.picture.alt)}' src='{_data('image/png', part.picture.png())}'>")
-    if part.lines:
-        top = "".join(f"<th>{_safe(cell)}</th>" for cell in part.head)
-        rows = ("".join(f"<td class='n'>{_safe(cell)}</td>" for cell in line) for line in part.lines)
-        table = f"<tr>{top}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows)
-        parts.append(f"<div class='wide'><table>{table}</table></div>")
-    for name, path in part.sounds:
-        player = f"<audio controls src='{_data('audio/flac', path.read_bytes())}'></audio>"
-        parts.append(f"<figure><figcaption>{_safe(name)}</figcaption>{player}</figure>")
-    return "\n".join(parts)
-
-
-def _sound(path: Path) -> str:
-    """A player and the picture of one sound."""
-    name, picture = _safe(path.stem), plots.as_png(plots.speech(audio.read(path)[0]))
-    return (
-        f"<figure><figcaption>{name}</figcaption><audio controls "
-        f"src='{_data('audio/wav', path.read_bytes())}'></audio>"
-        f"<img alt='waveform, mel spectrogram and F0 of {name}' src='{_data('image/png', picture)}'></figure>"
+def _lacking(name: str, preset_name: str) -> Section:
+    """A section that says how to get what it would show."""
+    words = tables.WORDS[name]
+    return Section(
+        words["title"], words["absent"].format(preset=preset_name), shown=words.get("shown", False)
     )
 
 
-def run(preset_name: str, fresh: bool = False, encoder: Encoder | None = None) -> None:
+def _sounds(folder: Path, rows: list[dict[str, Any]], judge: str) -> list[Section]:
+    """The first sounds of each language with what they say and what was understood; and their pictures."""
+    played, count = list[tuple[str, Path]](), collections.Counter[str]()
+    for row in rows:
+        path = folder / "sounds" / row.get("sound", "")
+        count[row["language"]] += 1
+        if path.is_file() and count[row["language"]] <= PLAYED:
+            said = tables.sentence(row["text"], row["language"])
+            played.append((f"{tables.spoken(row['language'])}: {said}\nheard: {row['heard']}", path))
+    if not played:
+        return [_lacking("listen", "")]
+    drawn = plots.speech(audio.read(played[0][1])[0])
+    alt = f"waveform, mel spectrogram and F0 of {played[0][0]}"
+    look = Section(
+        tables.WORDS["look"]["title"], tables.WORDS["look"]["text"], picture=plots.Picture(drawn, alt)
+    )
+    return [section("listen", sounds=played, judge=judge), look]
+
+
+def outside(heard: list[dict[str, Any]]) -> list[Section]:
+    """What instruments of other people's said of kept sounds, and of the recordings, beside the judge."""
+    lines = []
+    for code in dict.fromkeys(row["language"] for row in heard):
+        own = [row for row in heard if row["language"] == code]
+        lines.append(
+            [tables.spoken(code), f"{len(own)}", *(_interval(own, name) for name in OUTSIDE.values())]
+        )
+    asked = [name for name in INSTRUMENTS.index if any(name in key for row in heard for key in row)]
+    fooled = [[name, *INSTRUMENTS.loc[name, ["measures", "what fools it"]]] for name in asked]
+    judge = next(row["judge"] for row in heard).upper()
+    fools = "Whom it has not heard: it was trained in this lab, on few voices, and misreads many others."
+    fooled.append([f"judge {judge}", "Words: the share of letters that it misreads.", fools])
+    return [section("instruments", lines, list(OUTSIDE)), section("fooled", fooled)]
+
+
+OUTSIDE = {
+    "CER, judge": "cer",
+    "CER, Whisper": "whisper_cer",
+    "less the recordings'": "whisper_added",
+    "DNSMOS": "dnsmos",
+    "recordings' DNSMOS": "recording_dnsmos",
+    "SIM, resemblyzer": "sim",
+    "speech, Silero": "vad",
+}
+"""Columns of the table of instruments, and the figure in each."""
+
+
+def _interval(rows: list[dict[str, Any]], name: str) -> str:
+    """The mean of a figure over sentences with its interval, or a dash where nobody measured it."""
+    values = np.array([row[name] for row in rows if row.get(name) is not None], dtype=np.float64)
+    if len(values) < 2:
+        return "–"
+    low, high = estimated(values.mean(), values[draws_of(len(values))].mean(1)).interval()
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+def ask_instruments(folder: Path, opened: Opened) -> None:
+    """Let opened instruments hear the kept sounds of a run and the recordings of the same sentences.
+
+    `instruments.json` in its folder has a row a sound: what `instruments.figures` says, and the judge's CER.
+    """
+    summary, rows = read_run(folder)
+    recordings = shelf.make(summary["preset"], "corpus.held_out")
+    alone: Opened = {name: opened[name] for name in ("dnsmos", "vad") if name in opened}
+    heard = []
+    for code in dict.fromkeys(row["language"] for row in rows):
+        test = score.held_out(recordings, "test", code)
+        texts = list(test.rows["spoken"])
+        for row in (row for row in rows if row["language"] == code and "sound" in row):
+            wave = audio.read(folder / "sounds" / row["sound"])[0]
+            recording = test.wave(texts.index(row["text"]))
+            own = instruments.figures(opened, wave, row["text"], recording, code)
+            theirs = instruments.figures(alone, recording)
+            own |= {f"recording_{name}": value for name, value in theirs.items()}
+            heard.append({name: row[name] for name in ("language", "text", "sound", "judge", "cer")} | own)
+    if not heard:
+        raise LabError(f"the run in {folder} kept no sounds: run it again.")
+    write_json(folder / HEARD_OUTSIDE, heard)
+
+
+def run(
+    preset_name: str,
+    folder: Path,
+    fresh: bool = False,
+    encoder: Encoder | None = None,
+    lm: Path | None = None,
+) -> None:
     """Let the chain, trained anew if asked, say the test sentences; leave rows, figures and sounds.
 
-    Judge B scores; with an `encoder` judge C, who hears by it.
+    Judge B scores; with an `encoder` judge C, who hears by it. `lm` speaks in place of the chain's own
+    language models, in the languages that it knows.
     """
     started = time.monotonic()
     networks = shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name)
-    chain = Chain(networks, None, shelf.adopted_folder(preset_name) if encoder else None, encoder)
+    chain = Chain(networks, lm, shelf.adopted_folder(preset_name) if encoder else None, encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
-    folder = files.RUNS / preset_name
-    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    for old in (*(folder / "sounds").glob("*.wav"), folder / HEARD_OUTSIDE):
+        old.unlink(missing_ok=True)
     stages, rows = {}, []
-    for language in scaling.languages(preset_name):
+    for language in _taught(preset_name, lm):
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
-        spoken = score.speak_test(chain, language, test, preset(preset_name).n_test)
-        rows += spoken
-        figures = score.corpus_rates(spoken) | {"sim": float(average([row.sim for row in spoken]))}
-        stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": figures}
-        _speak_samples(chain, language, test, folder / "sounds")
+        texts, waves, timbres = score.say_test(chain, language, test, preset(preset_name).n_test)
+        said = score.score_sounds(chain, "chain", language, texts, waves, timbres)
+        for i, (row, wave) in enumerate(zip(said, waves, strict=True), start=1):
+            rows.append(_figures(wave.numpy(), row) | asdict(row))
+            if i <= KEPT:
+                rows[-1]["sound"] = f"{language}-{i}.wav"
+                audio.write(folder / "sounds" / rows[-1]["sound"], wave.numpy())
+        rates = score.corpus_rates(said) | {"sim": float(average([row.sim for row in said]))}
+        stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": rates}
     for name, card in checkpoints.list_checkpoints(chain.folder).items():
         stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
     write_json(folder / "rows.json", rows)
@@ -255,6 +327,7 @@ def run(preset_name: str, fresh: bool = False, encoder: Encoder | None = None) -
         "machine": machine(),
         "commit": commit(),
         "fresh": fresh,
+        "lm": str(lm or ""),
         "seconds": time.monotonic() - started,
         "peak_memory_gib": memory_mib() / 2**10,
         "stages": stages,
@@ -263,27 +336,41 @@ def run(preset_name: str, fresh: bool = False, encoder: Encoder | None = None) -
     write_json(folder / "report.json", summary)
 
 
+def _figures(wave: audio.Wave, row: score.Row) -> dict[str, float]:
+    """Every metric of what was said; none of a sound that is silent or too short to be measured."""
+    try:
+        return metrics.describe(wave, row.text, heard=row.heard, language=row.language)
+    except LabError:
+        return {}
+
+
+def _taught(preset_name: str, lm: Path | None) -> list[str]:
+    """The languages of a preset that are said: all, or those that a given language model was tuned to."""
+    own = list(scaling.languages(preset_name))
+    facts = checkpoints.read_header(lm.with_name(lm.name + checkpoints.SUFFIX))["facts"] if lm else {}
+    return [facts["language"]] if "language" in facts else own
+
+
 def add_stages(folder: Path, seconds: dict[str, float]) -> None:
     """Put further stages, seconds by name, into the report.json of a run."""
-    report = _read(folder / "report.json")
+    report = read_run(folder)[0]
     report["stages"] |= {name: {"seconds": taken, "metrics": {}} for name, taken in seconds.items()}
     write_json(folder / "report.json", report)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """What a run said of itself; LabError where that is no report."""
-    report = read_json(file)
+def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a run said of itself, and its rows; LabError where there is none."""
+    if not has_run(folder):
+        raise LabError(f"there is no run in {folder}: make one with `slmlab run`")
+    file = folder / "report.json"
+    summary, rows = read_json(file), read_json(folder / "rows.json")
     needed = ("preset", "seeds", "commit", "machine", "seconds", "fresh", "stages")
-    if not isinstance(report, dict) or any(name not in report for name in needed):
+    if not isinstance(summary, dict) or any(name not in summary for name in needed):
         raise LabError(f"{file} is no report of a run: delete its folder and run again.")
-    return report
-
-
-def _speak_samples(chain: Chain, language: str, test: Corpus, folder: Path, n: int = 3) -> None:
-    texts, names = list(test.rows["spoken"])[:n], shelf.VOICE_NAMES[:: len(shelf.VOICE_NAMES) // n][:n]
-    timbres = torch.stack([chain.named_timbre(name) for name in names])
-    for i, speech in enumerate(chain.say(texts, language, timbres[: len(texts)])):
-        audio.write(folder / f"{language}-{i + 1}.wav", speech.wave.numpy())
+    said = ("language", "text", "heard", "cer", "wer")
+    if not isinstance(rows, list) or any(name not in row for row in rows for name in said):
+        raise LabError(f"{folder / 'rows.json'} has no rows of a run: delete its folder and run again.")
+    return summary, rows
 
 
 def machine() -> str:

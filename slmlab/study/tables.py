@@ -21,6 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slmlab import files
+from slmlab.corpus.groups import TEST_SEED
+from slmlab.language import languages
+from slmlab.language.sentences import sentences
 from slmlab.metrics.statistics import average, correlation
 from slmlab.notebook import plots
 from slmlab.preference.methods import PEOPLE
@@ -28,7 +31,7 @@ from slmlab.study import claims
 from slmlab.study.alignment import ALONE, ALPHA, ALPHAS, FOREIGN, SECONDS, Aligned
 from slmlab.study.claims import FEWEST_SEEDS, SEEDLESS, Arm, Measured, NoRows, System, by_text
 from slmlab.study.rows import RESULTS
-from slmlab.study.scaling import BUDGET, ENTROPY, REAL, Results
+from slmlab.study.scaling import BUDGET, ENTROPY, REAL, Results, language_with
 
 MARKS = dict(zip((*REAL, *BUDGET), "os^Dv<>", strict=True))
 PAPER = files.ROOT / "data" / "paper"
@@ -54,7 +57,9 @@ class Section:
     picture: plots.Picture | None = None
     """A figure."""
     sounds: Sequence[tuple[str, Path]] = ()
-    """Sound files with what they are."""
+    """Sound files with what they are, and what is said."""
+    shown: bool = False
+    """Whether a page shows it at once; else it is folded."""
 
 
 def section(
@@ -68,23 +73,35 @@ def section(
     """A part with the words of `sections.toml`, `{values}` filled in; its head goes before the one given."""
     title, text, alt = (WORDS[name].get(key, "").format(**values) for key in ("title", "text", "alt"))
     picture = plots.Picture(figure, alt) if figure else None
-    return Section(title, text, [*WORDS[name].get("head", ()), *head], lines, picture, sounds)
+    heads = [cell.format(**values) for cell in WORDS[name].get("head", ())]
+    shown = WORDS[name].get("shown", False)
+    return Section(title, text, [*heads, *head], lines, picture, sounds, shown)
+
+
+def sentence(text: str, language: str) -> str:
+    """What is said, with its meaning in English below where the language's folder has it."""
+    meaning = languages.meaning(text, language)
+    return f"“{text}”" + (f"\n({meaning})" if meaning else "")
+
+
+def first_sentence(language: str) -> str:
+    """The test sentence of which both studies keep the sound."""
+    return sentence(*sentences(language, "test", 1, TEST_SEED), language)
 
 
 def scaling_sections(
     results: Results,
-    ledger_rows: Sequence[dict[str, Any]],
     premises: Sequence[dict[str, Any]],
     sounds: Sequence[Path],
 ) -> list[Section]:
-    """The scaling study from its ground to its ledger; parts whose rows are missing are left out."""
+    """The scaling study from its ground to its cost; parts whose rows are missing are left out."""
     parts = [ground(premises)]
     if arms := claims.arms_of(results):
         parts += [gap(arms), measures(arms, results), *map(numbers, arms)]
     parts += [over_alpha(sounds)] if sounds else []
     parts += [prosody(results)] if ENTROPY in set(results.rows["arm"]) else []
     parts += [minutes(results)] if has_minutes(results) else []
-    return [*parts, ledger(ledger_rows), scaling_cost(results)]
+    return [*parts, scaling_cost(results)]
 
 
 def ground(premises: Sequence[dict[str, Any]]) -> Section:
@@ -101,7 +118,7 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
     """Figure 1: the plane of stability and expressivity, a path over α for each arm, the chosen α ringed."""
     figure, grid = plots.sheet(1, 1, 5.0)
     ax = grid[0, 0]
-    above, below = (6, 6), (-34, -17)
+    above, below = (-38, 4), (6, -16)
     for arm, colour, aside in zip(arms, plots.COLOURS, (below, above, below), strict=False):
         wer, z = (band(arm.measure(name))[0] for name in ("wer", "z"))
         ax.plot(wer, z, color=colour, marker=MARKS[arm.name], label=arm.name)
@@ -114,8 +131,7 @@ def gap(arms: Sequence[Arm], chosen: float | None = None) -> Section:
                 look = {"fontsize": 11, "color": colour}
                 ax.annotate(label, (x, y), textcoords="offset points", xytext=aside, **look)
     ax.margins(0.1, 0.1)
-    ax.invert_xaxis()
-    ax.set(xlabel="WER in %, better to the right", ylabel="expressivity z (authentic dev = 0)")
+    ax.set(xlabel="WER in % (left is better)", ylabel="z (recordings = 0)")
     ax.legend(title="arm; numbers are α")
     return section("gap", figure=figure)
 
@@ -131,6 +147,7 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
     for arm, colour in zip(arms, plots.COLOURS, strict=False):
         theory = claims.mixture_entropies(results.mixture, REAL[arm.name], alphas, 0, 0).value[:, 0]
         grid[0, 1].plot(100 * np.array(alphas), theory, "--", color=colour, linewidth=1.5)
+    grid[0, 1].plot([], [], "--", color=plots.INK, linewidth=1.5, label="the speech that it learns from")
     plots.legend(grid[0, 0])
     return section("measures", figure=figure)
 
@@ -146,7 +163,7 @@ def numbers(arm: Arm) -> Section:
         if percent in table.index:
             paper = "{wer:.1f} · {entropy:.2f} · {repetition:.1f}".format(**table.loc[percent])
         lines.append([f"{percent}", *(shown(m, place=k) for m in measured), paper])
-    head = ["α %", *columns, "paper: WER · H_p · rep."]
+    head = ["α %", *columns, "paper: WER · H_p · repetition"]
     return section("numbers", lines, head, arm=arm.name, n=arm.n, seeds=_listed(arm.seeds))
 
 
@@ -158,7 +175,9 @@ def sounds_of(preset_name: str, study: str) -> list[Path]:
 def over_alpha(sounds: Sequence[Path]) -> Section:
     """One sentence, said by the model of each α."""
     labelled = sorted((float(path.stem.split(".", 1)[1].rsplit(".", 1)[0]), path) for path in sounds)
-    return section("over_alpha", sounds=[(f"α = {100 * alpha:.0f} %", path) for alpha, path in labelled])
+    said = first_sentence(language_with(True, sounds[0].name.partition("-")[0])) if sounds else ""
+    named = [(f"α = {100 * alpha:.0f} %", path) for alpha, path in labelled]
+    return section("over_alpha", sounds=named, said=said.replace("\n", " "))
 
 
 def prosody(results: Results) -> Section:
@@ -206,6 +225,16 @@ def minutes(results: Results) -> Section:
     return section("minutes", lines, head, figure, helping=own["synthetic_minutes"].max())
 
 
+def verdicts(rows: Sequence[dict[str, Any]]) -> Section:
+    """How many claims of each family have which verdict."""
+    lines = []
+    for letter, about in WORDS["verdicts"]["families"].items():
+        own = [row["verdict"] for row in rows if row["family"] == letter]
+        names = ("reproduced", "refuted", "inconclusive")
+        lines.append([about, f"{len(own)}", *(f"{own.count(name)}" for name in names)])
+    return section("verdicts", lines)
+
+
 def ledger(rows: Iterable[dict[str, Any]]) -> Section:
     """Every claim, its verdict, and the paper's numbers."""
     lines = []
@@ -240,12 +269,12 @@ def scaling_cost(results: Results) -> Section:
     return section("scaling_cost", lines)
 
 
-def alignment_sections(results: Aligned, spoken: Sequence[Path]) -> list[Section]:
+def alignment_sections(results: Aligned, paths: Sequence[Path]) -> list[Section]:
     """The alignment study from its comparisons to its cost; tables whose rows are missing are left out."""
     makers: list[Callable[[Aligned], Section]] = [
         *(partial(methods, table=name) for name in ("table3", "table4", "table7", "table8")),
         *(by_alpha, plane, cloning, temperatures, rounds, votes, agreement),
-        *(lambda _: sounds(spoken), alignment_cost),
+        *(lambda _: sounds(paths), alignment_cost),
     ]
     parts = []
     for make in makers:
@@ -280,10 +309,10 @@ def methods(results: Aligned, table: str, *others: str) -> Section:
     for name, arm in arms.items():
         measured = [shown(arm.measure(column)) for column in COLUMNS.values()]
         lines.append([NAMES[name], *measured, str(len(arm.seeds)), paper[name]])
-    head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · rep."]
+    head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · repetition"]
     unlike = len({len(arm.seeds) for arm in arms.values()}) > 1
     remarks = WORDS["methods"]["stand_ins"] + (WORDS["methods"]["unlike_seeds"] if unlike else "")
-    return section(table, lines, head, language=next(iter(arms.values())).language, remarks=remarks)
+    return section(table, lines, head, language=spoken(next(iter(arms.values())).language), remarks=remarks)
 
 
 def by_alpha(results: Aligned) -> Section:
@@ -296,7 +325,7 @@ def by_alpha(results: Aligned) -> Section:
         lines.append([f"{100 * alpha:.0f} %", *measured, str(len(both.seeds))])
     if len(lines) < 2:
         raise NoRows("DGSA was not run at several α.")
-    return section("by_alpha", lines, language=both.language)
+    return section("by_alpha", lines, language=spoken(both.language))
 
 
 def plane(results: Aligned) -> Section:
@@ -306,7 +335,7 @@ def plane(results: Aligned) -> Section:
     for alpha, names in ((ALPHA, like_alone), (ALONE, WORDS["table4"]["paper"])):
         if arms := claims.arms(results, {name: [System(name, alpha=alpha)] for name in names}):
             colours = dict(zip(names, plots.COLOURS, strict=False))
-            panels[next(iter(arms.values())).language] = arms, colours
+            panels[spoken(next(iter(arms.values())).language)] = arms, colours
     if not panels:
         raise NoRows("No method of Figure 5 was run.")
     figure, grid = plots.sheet(1, len(panels), 4.0)
@@ -314,10 +343,9 @@ def plane(results: Aligned) -> Section:
         for method, own in arms.items():
             (x, left, right), (y, low, high) = (band(own.measure(name)) for name in ("wer", "h"))
             bars = np.maximum(0, [[y - low, high - y], [x - left, right - x]])  # rounding of equal draws
-            ax.errorbar(x, y, *bars, "o", color=colours[method], label=method)
-        ax.invert_xaxis()
-        ax.set(xlabel="WER in %, better to the right", ylabel="H_p in bits", title=language)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=4, columnspacing=1.0)
+            ax.errorbar(x, y, *bars, "o", color=colours[method], label=NAMES[method].split(" (")[0])
+        ax.set(xlabel="WER in % (left is better)", ylabel="H_p in bits", title=language)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=2, columnspacing=1.0)
     return section("plane", figure=figure, languages=" and of ".join(panels))
 
 
@@ -327,7 +355,11 @@ def cloning(results: Aligned) -> Section:
     systems |= {System("tdsc", "", ALONE): "29.8 · 0.81", System("tdsc", FOREIGN, ALONE): "–"}
     lines = []
     for system, own in claims.arms(results, {system: [system] for system in systems}).items():
-        who = [own.language, NAMES[system.method], f"{'the other' if system.part else 'this'} language"]
+        who = [
+            spoken(own.language),
+            NAMES[system.method],
+            f"{'the other' if system.part else 'this'} language",
+        ]
         measured = [shown(own.measure(name)) for name in ("wer", "sim", "sim_strangers")]
         lines.append([*who, *measured, str(own.n), systems[system]])
     if not lines:
@@ -388,9 +420,13 @@ def agreement(results: Aligned) -> Section:
     return section("agreement", [[f"{len(rows)}", *(f"{100 * value:.1f}" for value in wrong), together]])
 
 
-def sounds(spoken: Sequence[Path]) -> Section:
+def sounds(paths: Sequence[Path]) -> Section:
     """One sentence of each language as the systems of the first seed say it."""
-    return section("sounds", sounds=[(" ".join(path.stem.split("-", 3)[2:]), path) for path in spoken])
+    who = [path.stem.split("-", 3)[2:] for path in paths]
+    said = {spoken(language): first_sentence(language).replace("\n", " ") for language, _ in who}
+    labels = [f"{spoken(language)}, {NAMES[method]}" for language, method in who]
+    sentences_said = " ".join(f"{name}: {text}" for name, text in said.items())
+    return section("sounds", sounds=list(zip(labels, paths, strict=True)), said=sentences_said)
 
 
 def alignment_cost(results: Aligned) -> Section:
@@ -398,7 +434,7 @@ def alignment_cost(results: Aligned) -> Section:
     unit = ["language", "method", "part", "alpha"]  # some have more seeds than others
     sums = results.runs.groupby(unit)[SECONDS].mean().groupby(unit[:2]).sum() / 60
     lines = [
-        [language, NAMES[method], *(f"{x:.1f}" for x in row)]
+        [spoken(language), NAMES[method], *(f"{x:.1f}" for x in row)]
         for (language, method), row in zip(sums.index, sums.to_numpy(), strict=True)
     ]
     hours = (results.runs[SECONDS].to_numpy().sum() + sum(results.seconds.values())) / 3600
@@ -429,6 +465,11 @@ def _curve(ax: Axes, x: Any, measured: Measured, colour: str, label: str = "") -
     value, low, high = band(measured)
     ax.plot(x, value, color=colour, marker=MARKS.get(label, "o"), label=label)
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def spoken(language: str) -> str:
+    """What people call a language."""
+    return languages.find(language).name
 
 
 def _listed(seeds: Sequence[int]) -> str:
