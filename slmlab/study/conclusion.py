@@ -4,6 +4,7 @@ Each is computed from rows. A change counts when its 95 % interval over sentence
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -58,12 +59,11 @@ def of_alignment(results: Aligned | None) -> str:
     """What each of the paper's two ways of tuning does to clarity and variety."""
     ways = {"with recordings (DGSA)": ("dgsa", ALPHA), "without recordings (TDSC)": ("tdsc", ALONE)}
     found = []
-    for name, (method, alpha) in ways.items() if results else ():
-        try:
-            both = Arm.of_systems(results, [System("sft", alpha=alpha), System(method, alpha=alpha)])
-            found.append(f"the one {name} {_tuned(both)}")
-        except NoRows:
-            continue
+    for name, (method, alpha) in ways.items():
+        with suppress(NoRows):
+            if results:
+                both = Arm.of_systems(results, [System("sft", alpha=alpha), System(method, alpha=alpha)])
+                found.append(f"the one {name} {_tuned(both)}")
     if not found:
         return "The paper's two ways of tuning have not been tried here yet."
     return f"Of the paper's two ways of tuning, {'; '.join(found)}."

@@ -86,7 +86,7 @@ def sentence(text: str, language: str) -> str:
 
 def first_sentence(language: str) -> str:
     """The test sentence of which both studies keep the sound."""
-    return sentence(*sentences(language, "test", 1, TEST_SEED), language)
+    return sentence(sentences(language, "test", 1, TEST_SEED)[0], language)
 
 
 def scaling_sections(
