@@ -146,6 +146,69 @@ def test_a_sound_that_does_not_load_is_told(url: str, page: playwright.Page) -> 
     page.locator("#pair-name textarea, #pair-name input").fill("Deaf")
     page.locator("#pair-start").click()
     page.get_by_text("A sound did not load").wait_for()
+    page.get_by_role("button", name="Vote without hearing").click()
+    page.wait_for_timeout(500)
+    page.locator("#pair-B").click()
+    wait_for_trial(page, 1)
+
+
+@pytest.fixture
+def phone(browser: playwright.Browser) -> Iterator[playwright.Page]:
+    """390 pixels wide, touched, and playing nothing that was not."""
+    made = browser.new_context(
+        viewport={"width": 390, "height": 664}, device_scale_factor=2, is_mobile=True, has_touch=True
+    )
+    made.set_default_timeout(PATIENCE)
+    yield made.new_page()
+    made.close()
+
+
+SMALL = """() => [...document.querySelectorAll('button, textarea, label:has(> input)')]
+    .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.offsetHeight)
+    .filter((e) => Math.min(e.offsetHeight, e.offsetWidth) < 44).map((e) => e.outerHTML.slice(0, 200))"""
+
+
+def test_a_phone_fits_touches_and_hears(url: str, phone: playwright.Page) -> None:
+    phone.goto(url)
+    phone.locator("#pair-name textarea, #pair-name input").fill("Phone")
+    assert phone.evaluate(SMALL) == []
+    phone.locator("#pair-start").tap()
+    wait_for_trial(phone, 0)
+    phone.locator(".why button").first.tap()
+    phone.locator(".why textarea").wait_for()
+    assert phone.evaluate(SMALL) == []
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    cut = "(all) => all.filter((b) => b.scrollWidth > b.clientWidth + 1).length"
+    assert phone.locator("button.decide:visible, .players button:visible").evaluate_all(cut) == 0
+    assert phone.evaluate("[...document.querySelectorAll('audio')].every((a) => a.paused)")
+    for clip in (0, 1):
+        phone.locator(f"section.trial:visible button[data-clip='{clip}']").tap()
+        phone.locator(f"section.trial:visible button.heard[data-clip='{clip}']").wait_for()
+    shoot(phone, "phone")
+    phone.locator("#pair-A").tap()
+    wait_for_trial(phone, 1)
+
+
+def test_a_slow_net_and_a_browser_that_holds_sounds_back_are_told(url: str, phone: playwright.Page) -> None:
+    waiting: list[playwright.Route] = []
+    phone.route("**/*.wav", lambda route: waiting.append(route))
+    phone.clock.install()
+    phone.goto(url)
+    phone.locator("#pair-name textarea, #pair-name input").fill("Slow")
+    phone.locator("#pair-start").tap()
+    wait_for_trial(phone, 0)
+    phone.locator("section.trial:visible button[data-clip='0']").tap()
+    phone.locator("button.loading[data-clip='0']").wait_for()
+    assert not phone.locator(".override:visible").count()
+    phone.clock.fast_forward(7000)
+    phone.get_by_text("The connection is slow").wait_for()
+    phone.locator(".override:visible").wait_for()
+    refusal = "Promise.reject(new DOMException('', 'NotAllowedError'))"
+    phone.evaluate(f"void (HTMLMediaElement.prototype.play = () => {refusal})")
+    phone.locator("section.trial:visible button[data-clip='1']").tap()
+    phone.get_by_text("held the sound back").wait_for()
+    for route in waiting:
+        route.abort()
 
 
 def test_a_whole_session_by_keyboard_alone(store: Store, url: str, page: playwright.Page) -> None:

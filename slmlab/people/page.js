@@ -1,6 +1,7 @@
 // Players, keys, the listen-first gate and what is reported with a vote. Gradio has no hotkeys of its own.
 (() => {
   const SECOND_CLICK = 400; // ms in which a click was meant for the trial before
+  const SLOW = 6000; // ms after which a sound that is still loading is told, and voted without
   const section = () => [...document.querySelectorAll("section.trial")].find((s) => s.offsetParent !== null);
   const clips = (s) => [...s.querySelectorAll("audio")];
   const wholly = (a) => { // what was played, not what an event claims
@@ -11,13 +12,30 @@
   const heard = (s) => clips(s).every(wholly);
   const seen = (s) => (s.dataset.since ||= String(performance.now()));
 
+  // Only a touch or a key leads here: phones play nothing by themselves, and some load nothing before.
   function play(audio) {
     const s = audio.closest("section");
     clips(s).forEach((other) => other.pause());
-    if (!audio.dataset.plays && audio.played.length) audio.load(); // it was played in another trial
+    if (audio.error || (!audio.dataset.plays && audio.played.length)) audio.load(); // or played in another trial
     audio.currentTime = 0; // short clips are always heard from their beginning
     audio.dataset.plays = Number(audio.dataset.plays || 0) + 1;
-    audio.play();
+    say(s, "");
+    audio.play().catch((error) => {
+      if (error.name === "NotAllowedError") stuck(s, "Your browser held the sound back: press once more.");
+      else if (error.name !== "AbortError") stuck(s, LOST); // which is another clip's turn
+    });
+    const { src } = audio;
+    setTimeout(() => {
+      if (loading(audio) && audio.src === src) stuck(s, "The connection is slow, the sound still loads: wait, or vote without hearing.");
+    }, SLOW);
+  }
+
+  const LOST = "A sound did not load: press it again, vote without hearing, or skip.";
+  const loading = (a) => !a.paused && !a.error && a.readyState < HTMLMediaElement.HAVE_FUTURE_DATA;
+
+  function stuck(s, text) { // there is always a way on
+    say(s, text);
+    s.querySelector(".override").hidden = Boolean(s.dataset.override);
   }
 
   function say(s, text) {
@@ -48,10 +66,7 @@
     }
     event.stopImmediatePropagation();
     event.preventDefault();
-    if (!free) {
-      say(s, "Hear every clip to its end first.");
-      s.querySelector(".override").hidden = false;
-    }
+    if (!free) stuck(s, "Hear every clip to its end first.");
   }
 
   // With a login somebody else logs in; without, only the token leads back, so that a slip must not lose it.
@@ -110,13 +125,14 @@
     }
   });
   document.addEventListener("keydown", press);
-  for (const name of ["play", "pause", "timeupdate", "ended", "error"])
+  for (const name of ["play", "waiting", "playing", "pause", "timeupdate", "ended", "error"])
     document.addEventListener(name, (event) => {
       const audio = event.target;
       const s = audio.closest?.("section.trial");
       if (!s) return;
       const button = s.querySelector(`button[data-clip="${clips(s).indexOf(audio)}"]`);
-      if (name === "error") say(s, "A sound did not load: tell whoever runs the test, or vote without hearing.");
+      if (name === "error") stuck(s, LOST);
+      button.classList.toggle("loading", loading(audio));
       button.classList.toggle("playing", !audio.paused && !audio.ended);
       button.classList.toggle("heard", wholly(audio));
       button.style.setProperty("--part", audio.duration ? audio.currentTime / audio.duration : 0);
