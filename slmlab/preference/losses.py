@@ -37,6 +37,10 @@ def ipo(margins: Tensor, beta: float = 0.1) -> Tensor:
     return (margins - 1 / (2 * beta)).square()
 
 
+LOSSES = {"dpo": (dpo, False), "ipo": (ipo, True)}
+"""Losses of pairs by name: a function of margins `(b)` and β, and whether its margins are taken a token."""
+
+
 def sft(chosen: Tensor, tokens: Tensor) -> Tensor:
     """−log π(y+|x) a token over all pairs together, a scalar: keeps the chosen likely while margins grow.
 

@@ -36,7 +36,7 @@ from slmlab.speech.sampling import in_batches
 from slmlab.training import checkpoints
 from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 
-LOSSES, CHOICES = ("dpo", "ipo"), ("error", "melody")
+CHOICES = ("error", "melody")
 WATCHED = 64  # held-out pairs that are read at each validation
 ORIGIN, START, BEST = "made_from.json", "start.json", "best.safetensors"
 
@@ -63,14 +63,14 @@ class PreferenceConfig:
     """What is a sign of reward hacking."""
 
     def __post_init__(self) -> None:
-        known = self.loss in LOSSES and self.choose in CHOICES
+        known = self.loss in losses.LOSSES and self.choose in CHOICES
         lowest = 1e-6 if self.loss == "ipo" else 0.0  # IPO wants a margin of 1 / (2 β)
         weighed = lowest <= self.beta < math.inf and 0 <= self.sft < math.inf
         if not (known and weighed):
             raise LabError(
                 f"Tuning refuses loss={self.loss!r}, choose={self.choose!r}, beta={self.beta}, sft={self.sft}"
-                f": expected one of {', '.join(LOSSES)}, one of {', '.join(CHOICES)}, and no weight below 0 "
-                "(nor beta=0 for ipo)."
+                f": expected one of {', '.join(losses.LOSSES)}, one of {', '.join(CHOICES)}, and no weight "
+                "below 0 (nor beta=0 for ipo)."
             )
 
     def score(self, figures: Mapping[str, float]) -> float:
@@ -96,15 +96,13 @@ class PairBatch:
 def preference_loss(
     model: SpeechLM, batch: PairBatch, config: PreferenceConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted mean of DPO or IPO over pairs, and the SFT term; see `losses` for both and the figures."""
+    """Weighted mean of a loss over pairs, and the SFT term; see `losses` for them and the figures."""
     policy, tokens = log_probs(model, batch.sequences), batch.tokens
     (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), batch.reference.chunk(2)
     four = (chosen, rejected, reference_chosen, reference_rejected)
-    if config.loss == "dpo":
-        each = losses.dpo(losses.margin(*four), config.beta)
-    else:
-        a_token = (*(policy / tokens).chunk(2), *(batch.reference / tokens).chunk(2))
-        each = losses.ipo(losses.margin(*a_token), config.beta)
+    loss_of, is_a_token = losses.LOSSES[config.loss]
+    a_token = (*(policy / tokens).chunk(2), *(batch.reference / tokens).chunk(2))
+    each = loss_of(losses.margin(*(a_token if is_a_token else four)), config.beta)
     loss = (batch.weights * each).mean()
     if config.sft:
         loss = loss + config.sft * losses.sft(chosen, tokens.chunk(2)[0])
