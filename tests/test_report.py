@@ -192,6 +192,25 @@ def test_findings_explain_words_as_the_report_does() -> None:
     assert {name: WORDS["words"][name] for name in told} == told
 
 
+def test_a_run_keeps_every_figure_and_the_first_sounds(
+    tmp_path: Path, random_chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(report.shelf, "checkpoint_folder", lambda preset: random_chain)
+    monkeypatch.setattr(report, "KEPT", 2)
+    with pytest.raises(LabError, match="There is no checkpoint"):
+        report.run("smoke", tmp_path / "a", lm=tmp_path / "nothing")
+    assert not (tmp_path / "cache").exists(), "asked before anything is made"
+    old = tmp_path / "a" / "sounds" / "old.wav"
+    audio.write(old, 0.3 * np.sin(np.arange(8000) * 0.1))
+    report.run("smoke", tmp_path / "a")
+    rows = json.loads((tmp_path / "a" / "rows.json").read_text())
+    assert [row.get("sound") for row in rows if row["language"] == "sw"][:3] == ["sw-1.wav", "sw-2.wav", None]
+    assert len(list((tmp_path / "a" / "sounds").iterdir())) == 4, "the sounds of an earlier run are gone"
+    assert {"cer", "wer", "repetition", "sim", "energy_std", "f0_spread"} <= set().union(*rows)
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["lm"] == ""
+
+
 def heard(whisper: float, **changes: Any) -> dict[str, Any]:
     return row(0) | {"whisper_cer": whisper, "whisper_added": whisper - 0.25, "dnsmos": 2.0} | changes
 

@@ -299,14 +299,14 @@ def run(
     Judge B scores; with an `encoder` judge C, who hears by it. `lm` speaks in place of the chain's own
     language models, in the languages that it knows.
     """
-    started = time.monotonic()
+    started, spoken = time.monotonic(), _taught(preset_name, lm)
     networks = shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name)
     chain = Chain(networks, lm, shelf.adopted_folder(preset_name) if encoder else None, encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
     for old in (*(folder / "sounds").glob("*.wav"), folder / HEARD_OUTSIDE):
         old.unlink(missing_ok=True)
     stages, rows = {}, []
-    for language in _taught(preset_name, lm):
+    for language in spoken:
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
         texts, waves, timbres = score.say_test(chain, language, test, preset(preset_name).n_test)
