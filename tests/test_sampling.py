@@ -116,6 +116,36 @@ def test_alone_or_in_any_batch_the_same_is_said() -> None:
     assert generate(model, rows, freely, [s + 1 for s in seeds]) != together
 
 
+@torch.no_grad()
+def test_guidance_exaggerates_what_the_text_adds() -> None:
+    """Token by token, in a batch that others leave, as two readings of the whole model say."""
+    model = lively()
+    model.config = replace(model.config, drop=0.1)
+    rows, width = prompts(model), model.config.alphabet_size
+    greedy = SamplingConfig(top_k=1, window=0, guidance=1.5)
+    said = generate(model, rows, greedy, range(5))
+    assert said != generate(model, rows, replace(greedy, guidance=0.0), range(5))
+    for prompt, codes in zip(rows, said, strict=True):
+        least = greedy.least(float(model.expected_tokens(torch.tensor([prompt]))))
+        ids, bare = prompt, [i for i in prompt if i >= width]
+        assert len(bare) < len(prompt)
+        for step, code in enumerate(codes):
+            with_text, without = (model(torch.tensor([r]))[0, -1, CONFIG.end :] for r in (ids, bare))
+            logits = 2.5 * with_text - 1.5 * without
+            logits[0] = -torch.inf if step < least else logits[0]
+            assert int(logits.argmax()) == code + 1
+            ids, bare = [*ids, code + CONFIG.first_code], [*bare, code + CONFIG.first_code]
+
+
+def test_a_model_that_never_did_without_text_is_not_guided() -> None:
+    model = lively()
+    with pytest.raises(LabError, match="never spoke without its text"):
+        generate(model, prompts(model), SamplingConfig(guidance=1.0), range(5))
+    assert sampling.usual(model) == SamplingConfig()
+    model.config = replace(model.config, drop=0.1)
+    assert sampling.usual(model).guidance > 0
+
+
 def test_batches_side_by_side_say_what_they_say_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a thread a core; what goes wrong in one of them is raised, and the count of threads comes back."""
     model, config = lively(), SamplingConfig(temperature=1.0, batch=2)

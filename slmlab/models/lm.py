@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
+from slmlab.files import added
 from slmlab.language.text import Alphabet
 from slmlab.models.transformer import Block, RMSNorm, rotation, unit_rms
 
@@ -64,6 +65,8 @@ class LMConfig:
     """Base of the rotary positions: the slowest pair turns once in about this many times 2 π tokens."""
     nearness: float = 1.5
     """How strongly heads attend, before they have learnt anything, to what stands near on the clock."""
+    drop: float = added(0.0)
+    """Share of training utterances whose text is taken away, for classifier-free guidance."""
 
     @property
     def alphabet_size(self) -> int:

@@ -33,7 +33,7 @@ from slmlab.preference.tune import PreferenceConfig, monitor, tune
 from slmlab.sound import audio
 from slmlab.sound.audio import SOUNDS
 from slmlab.speech.chain import Chain
-from slmlab.speech.sampling import SamplingConfig
+from slmlab.speech.sampling import SamplingConfig, usual
 from slmlab.training import checkpoints, recipes, shelf
 from slmlab.training.cache import Stage, read_done, run_stages
 from slmlab.training.checkpoints import SUFFIX, Card
@@ -235,7 +235,7 @@ def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | 
     """Judge A, in one of the chain's voices, with as many dev sentences, at which a model is watched."""
     judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "a", language)
     texts = tuple(sentences(language, "dev", n_dev, TEXT_SEED))
-    return Jury(language, judge, texts, sampling or SamplingConfig())
+    return Jury(language, judge, texts, sampling or usual(chain.lm(language)))
 
 
 def summary(folder: Path) -> str:

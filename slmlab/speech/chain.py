@@ -27,7 +27,7 @@ from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_fea
 from slmlab.models.vocoder import SMOOTHING, Vocoder
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
-from slmlab.speech.sampling import SamplingConfig, in_batches, speak
+from slmlab.speech.sampling import SamplingConfig, in_batches, speak, usual
 from slmlab.training import checkpoints, shelf
 from slmlab.training.checkpoints import SUFFIX
 from slmlab.training.shelf import KINDS, VOICE_NAMES, VOICES
@@ -263,7 +263,7 @@ class Chain:
         """
         lm, seeds = self.lm(language), seeds or range(len(texts))
         whole = [ended(text, language) for text in texts]
-        codes = speak(lm, language, whole, sampling or SamplingConfig(), seeds, styles or ())
+        codes = speak(lm, language, whole, sampling or usual(lm), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
         each = zip(mels, codes, timbres, strict=True)
         return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from slmlab.metrics import instruments
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
-from slmlab.speech.sampling import SamplingConfig
+from slmlab.speech.sampling import usual
 
 SHORTEST_REFERENCE = 0.5  # seconds of sound that a voice or a manner is taken from
 LONGEST_TEXT = 500  # characters said in one go: the language models learnt single sentences
@@ -56,7 +57,8 @@ def speak(
         raise LabError(f"--consent is for a sound file as --voice; {voice!r} came with the checkpoints.")
     else:
         timbre = chain.named_timbre(voice)
-    sampling = SamplingConfig() if temperature is None else SamplingConfig(temperature=temperature)
+    sampling = usual(chain.lm(language))
+    sampling = sampling if temperature is None else replace(sampling, temperature=temperature)
     manner = chain.encode(_reference(style)) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)

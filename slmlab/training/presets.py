@@ -144,7 +144,7 @@ def human() -> Preset:
     """
     full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
     letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
-    lm = replace(full.lm.config, alphabet=letters, languages=spoken)
+    lm = replace(full.lm.config, alphabet=letters, languages=spoken, drop=0.15)
     tokenizer = replace(full.tokenizer.config, alphabet=letters, n_speakers=n_speakers, width=192, layers=5)
     return replace(
         full,

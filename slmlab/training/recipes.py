@@ -330,6 +330,7 @@ def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
 def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
     """Batches of text and codes; half of the utterances begin with a style, 40 tokens of the same voice
     elsewhere. Of a voice that says nothing else there is none: its own tokens would give the answer away.
+    Of the config's share of them the text is left out.
     """
     texts = text_symbols(data, config.alphabet)
     languages = data.column("language")
@@ -345,7 +346,9 @@ def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Pa
 
     def make(rows: list[int], draw: np.random.Generator) -> Any:
         styles = [style(i, draw) if draw.random() < 0.5 else [] for i in rows]
-        prompts = [prompt_ids(config, texts[i], languages[i], z) for i, z in zip(rows, styles, strict=True)]
+        said = [[] if config.drop and draw.random() < config.drop else texts[i] for i in rows]
+        heads = zip(said, (languages[i] for i in rows), styles, strict=True)
+        prompts = [prompt_ids(config, *head) for head in heads]
         return assemble(config, prompts, [codes[i].tolist() for i in rows])
 
     return _step_batches(part, lengths, make)
