@@ -1,8 +1,11 @@
 """The flow decoder: what withheld conditions mean, what padding must not do, and that it learns."""
 
+import math
+from dataclasses import replace
+
 import torch
 
-from slmlab.models.decoder import DecoderConfig, FlowDecoder, decoder_loss, time_features
+from slmlab.models.decoder import DecoderConfig, FlowDecoder, decoder_loss, movements, time_features
 
 CONFIG = DecoderConfig(timbre_width=5, width=32, layers=2)
 
@@ -92,6 +95,42 @@ def test_padding_does_not_reach_real_frames() -> None:
     codes = model.embed_codes(digits, batch["frames"])
     padded = model(wide, time, codes, 0 * wide, batch["timbre"], batch["frames"], ones)[:, :16]
     torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_a_mel_is_the_sum_of_its_movements_and_padding_is_none_of_them() -> None:
+    """A swing of half a second is slow, one from frame to frame is quick; by the mean over five frames."""
+    frames = torch.arange(40.0)
+    slow, quick = torch.sin(2 * torch.pi * frames / 20), 0.5 * (-1) ** frames
+    mel = torch.stack([3 + slow, 1 + quick], 1)[None]
+    mask = torch.ones(1, 40, 1)
+    mean, slowly, quickly = movements(mel, mask)
+    torch.testing.assert_close(mean + slowly + quickly, mel)
+    torch.testing.assert_close(mean[0, 0], torch.tensor([3.0, 1.0]), atol=1e-5, rtol=0)
+    passed = sum(math.cos(2 * math.pi * k / 20) for k in (-2, -1, 0, 1, 2)) / 5
+    torch.testing.assert_close(slowly[0, 5:35, 0], passed * slow[5:35], atol=1e-5, rtol=0)
+    torch.testing.assert_close(quickly[0, 5:35, 1], 0.8 * quick[5:35], atol=1e-5, rtol=0)
+    padded = torch.cat([mel, torch.full((1, 6, 2), 9.0)], 1)
+    with_padding = movements(padded, torch.cat([mask, torch.zeros(1, 6, 1)], 1))
+    torch.testing.assert_close(with_padding[1][:, :40], slowly)
+
+
+def test_what_is_decoded_moves_as_recordings_do() -> None:
+    """Decoded mels that move half as much, and a third where they are quick, are mended exactly."""
+    torch.manual_seed(0)
+    recorded = torch.randn(1, 60, 80).cumsum(1)
+    mean, slow, quick = movements(recorded, torch.ones(1, 60, 1))
+    parts = mean + slow / 2 + quick / 3
+    model = FlowDecoder(replace(CONFIG, sharpen=1.0))
+    torch.testing.assert_close(model.sharpened(parts, torch.tensor([60])), parts)
+    again = movements(parts, torch.ones(1, 60, 1))
+    model.fit_spread([parts[0]], [recorded[0]])
+    wanted = torch.stack(
+        [a.square().mean(1)[0] / b.square().mean(1)[0] for a, b in zip((slow, quick), again[1:], strict=True)]
+    ).sqrt()
+    torch.testing.assert_close(model.spread, wanted)
+    sharp = model.sharpened(parts, torch.tensor([60]))
+    assert (sharp - recorded).square().mean() < 0.2 * (parts - recorded).square().mean()
+    assert not hasattr(FlowDecoder(CONFIG), "spread")
 
 
 def test_time_features_are_bounded_and_differ() -> None:

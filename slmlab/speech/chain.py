@@ -17,6 +17,7 @@ from slmlab import files
 from slmlab.corpus.groups import READ
 from slmlab.errors import LabError
 from slmlab.language.text import ended
+from slmlab.metrics.error_rates import cer
 from slmlab.metrics.instruments import Encoder
 from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
@@ -263,10 +264,42 @@ class Chain:
         """
         lm, seeds = self.lm(language), seeds or range(len(texts))
         whole = [ended(text, language) for text in texts]
-        codes = speak(lm, language, whole, sampling or usual(lm), seeds, styles or ())
+        codes = self._clearest(lm, language, whole, sampling or usual(lm), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
         each = zip(mels, codes, timbres, strict=True)
         return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]
+
+    @torch.inference_mode()
+    def _clearest(
+        self,
+        lm: SpeechLM,
+        language: str,
+        texts: Sequence[str],
+        sampling: SamplingConfig,
+        seeds: Sequence[int],
+        styles: Sequence[Sequence[int]],
+    ) -> list[list[int]]:
+        """Codes of texts: of each text's tries the one in which the tokenizer, who is no judge, reads it best.
+
+        The first try is what would be said without others.
+        """
+        drawn = [(i, k) for i in range(len(texts)) for k in range(sampling.tries)]
+        tries = speak(
+            lm,
+            language,
+            [texts[i] for i, _ in drawn],
+            sampling,
+            [seeds[i] + (k << 40) for i, k in drawn],
+            [styles[i] for i, _ in drawn] if styles else (),
+        )
+        if sampling.tries == 1:
+            return tries
+        digits, frames = self.digits([row or [0] for row in tries])
+        log_probs = self.tokenizer.read(digits, frames).log_probs
+        read = transcribe(log_probs, frames, self.tokenizer.config.alphabet)
+        missed = [cer(texts[i], heard, language) for (i, _), heard in zip(drawn, read, strict=True)]
+        each = range(0, len(tries), sampling.tries)
+        return [tries[min(range(i, i + sampling.tries), key=missed.__getitem__)] for i in each]
 
     @property
     def scorer(self) -> str:

@@ -64,14 +64,16 @@ class SamplingConfig:
     """Most utterances that are drawn side by side."""
     guidance: float = added(0.0)
     """How far what the text adds to the prediction is exaggerated (Ho and Salimans 2022): 0 is not at all."""
+    tries: int = added(1)
+    """How often a sentence is drawn; `Chain.say` keeps the try whose codes read most like the text."""
 
     def __post_init__(self) -> None:
         draws = self.temperature > 0 and 0 < self.top_p <= 1 and min(self.top_k, self.window) >= 0
-        draws &= 0 <= self.guidance < math.inf
+        draws &= 0 <= self.guidance < math.inf and self.tries >= 1
         if not draws or not 0 <= self.shortest <= self.longest or self.batch < 1:
             raise LabError(
                 f"Sampling cannot take {self}: temperature must be above 0, top_p above 0 and at most 1, "
-                "top_k, window and guidance at least 0, 0 <= shortest <= longest, batch at least 1."
+                "top_k, window and guidance at least 0, 0 <= shortest <= longest, batch and tries at least 1."
             )
 
     def least(self, expected: float) -> int:

@@ -62,8 +62,8 @@ SPEED = (0.88, 1.14)
 """Least and greatest factor of pace and pitch of what was changed."""
 CROP, SEGMENT = 80, 32
 """Mel frames that the speaker encoder and the vocoder hear at a time."""
-REFINED = 500
-"""Utterances that the decoder says again for the vocoder."""
+COMPARED, REFINED = 100, 500
+"""Utterances that the decoder says again: to see how much less its mels move, and for the vocoder."""
 
 
 def _clean(data: Utterances) -> Tensor:
@@ -262,7 +262,11 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
 
-    _fit(folder, part, model, decoder_loss, _step_batches(part, data.frames, make))
+    train(model, decoder_loss, _step_batches(part, data.frames, make), part.train, folder / "training")
+    if part.config.sharpen:
+        rows = np.random.default_rng(part.train.seed).permutation(len(data))[:COMPARED].tolist()
+        model.eval().fit_spread(_decoded(data, rows, tokenizer, model, timbre), map(data.mel, rows))
+    _keep(folder, part, model)
 
 
 def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[str, Path]) -> None:
@@ -296,10 +300,13 @@ def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[st
     if refine:
         rows = np.random.default_rng(refine.train.seed).permutation(rows)[:REFINED].tolist()
         loss = partial(vocoder_loss, smoothing=SMOOTHING)
+        decoder = checkpoints.load(inputs["decoder"] / "model", FlowDecoder)[0]
+        timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
+        decoded = _decoded(data, rows, _load_tokenizer(inputs), decoder, timbre)
         train(
             model,
             loss,
-            batches(refine, rows, _decoded(data, rows, inputs)),
+            batches(refine, rows, decoded),
             refine.train,
             folder / "refining",
         )
@@ -307,12 +314,14 @@ def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[st
 
 
 @torch.inference_mode()
-def _decoded(data: Utterances, rows: Sequence[int], inputs: dict[str, Path]) -> list[Tensor]:
-    """Log-mels `(f m)` of utterances as the decoder says their codes, with noise as in use."""
-    tokenizer = _load_tokenizer(inputs)
-    decoder = checkpoints.load(inputs["decoder"] / "model", FlowDecoder)[0]
-    timbre, draw = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"], np.random.default_rng(0)
-    mels = []
+def _decoded(
+    data: Utterances, rows: Sequence[int], tokenizer: SpeechTokenizer, decoder: FlowDecoder, timbre: Tensor
+) -> list[Tensor]:
+    """Log-mels `(f m)` of utterances as the decoder says their codes, with noise as in use.
+
+    Each is said in the voice, of `timbre` `(utterances, c)`, of another utterance of the speaker.
+    """
+    mels, draw = [], np.random.default_rng(0)
     for i in rows:
         heard = mels_of(data, [i])
         digits = tokenizer.encode(heard["mel"], data.prosody(i)[None], heard["frames"])
