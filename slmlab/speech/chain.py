@@ -279,7 +279,7 @@ class Chain:
         seeds: Sequence[int],
         styles: Sequence[Sequence[int]],
     ) -> list[list[int]]:
-        """Codes of texts: of each text's tries the one in which the tokenizer, who is no judge, reads it best.
+        """Codes of texts: of each one's tries that in which the tokenizer, who is no judge, reads it best.
 
         The first try is what would be said without others.
         """
