@@ -20,7 +20,6 @@ from torch import Tensor
 from slmlab.errors import LabError
 
 C = TypeVar("C")
-LATER = "later"  # in the metadata of a field: see `added`
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 CACHE = ROOT / "cache"
@@ -128,19 +127,15 @@ def fraction(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
 
 
-def added(default: C) -> C:
-    """The default of a dataclass's field that came later: what was made before keeps its digest and loads."""
-    return dataclasses.field(default=default, metadata={LATER: True})
-
-
 def plain(value: Any) -> Any:
     """A config, card or metric as JSON values: dataclass → object, tuple → list, infinite or NaN → null.
 
-    Fields that came later (`added`) are left out while they say nothing new.
+    Fields that came later, as their metadata says, are left out at their default: what was made before them
+    keeps its digest.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {f.name: plain(item) for f, item in pairs if not (LATER in f.metadata and item == f.default)}
+        return {f.name: plain(item) for f, item in pairs if not ("later" in f.metadata and item == f.default)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -159,14 +154,14 @@ def plain(value: Any) -> Any:
 def from_plain(cls: type[C], values: Any, source: str, lenient: bool = False) -> C:
     """JSON values → a frozen dataclass: list → tuple, object → dataclass.
 
-    Fields must match exactly, but for those that came later (`added`); `lenient` gives all that are missing
-    their default, where they have one.
+    Fields must match exactly, but for those that came later, as their metadata says; `lenient` gives all
+    that are missing their default, where they have one.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise LabError(f"{source} holds {values!r} in place of the fields of {cls.__name__}; make it again.")
     given = set(values)
-    spared = [f.name for f in fields if LATER in f.metadata or (lenient and not _required(f))]
+    spared = [f.name for f in fields if "later" in f.metadata or (lenient and not _required(f))]
     names = {field.name for field in fields} - (set(spared) - given)
     if given != names:
         unlike = ", ".join(sorted(given ^ names))

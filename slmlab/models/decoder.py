@@ -10,14 +10,13 @@ width.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slmlab.files import added
 from slmlab.models import flow_matching
 from slmlab.models.blocks import ConvNeXt, frame_mask, masked_loss, masked_mean, restore, standardise
 from slmlab.models.tokenizer import FRAMES_PER_TOKEN, token_mask
@@ -44,7 +43,7 @@ class DecoderConfig:
     """Standard deviation of the noise added to the tokenizer's standardised mel where the path starts."""
     drop: float = 0.1
     """Share of training utterances whose conditions are all taken away, for classifier-free guidance."""
-    sharpen: float = added(0.0)
+    sharpen: float = field(default=0.0, metadata={"later": True})
     """How far decoded mels are made to move as recordings do: 0 not at all, 1 as much; see `sharpened`."""
 
 

@@ -18,7 +18,7 @@ vocabulary, j digits of a code, l levels of a digit, a symbols of the alphabet, 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.errors import LabError
-from slmlab.files import added
 from slmlab.language.text import Alphabet
 from slmlab.models.transformer import Block, RMSNorm, rotation, unit_rms
 
@@ -65,7 +64,7 @@ class LMConfig:
     """Base of the rotary positions: the slowest pair turns once in about this many times 2 π tokens."""
     nearness: float = 1.5
     """How strongly heads attend, before they have learnt anything, to what stands near on the clock."""
-    drop: float = added(0.0)
+    drop: float = field(default=0.0, metadata={"later": True})
     """Share of training utterances whose text is taken away, for classifier-free guidance."""
 
     @property

@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -29,7 +29,6 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from slmlab.errors import LabError
-from slmlab.files import added
 from slmlab.models.flow_matching import guided
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
@@ -62,9 +61,9 @@ class SamplingConfig:
     """Speech ends, at the latest, at this share of them."""
     batch: int = 64
     """Most utterances that are drawn side by side."""
-    guidance: float = added(0.0)
+    guidance: float = field(default=0.0, metadata={"later": True})
     """How far what the text adds to the prediction is exaggerated (Ho and Salimans 2022): 0 is not at all."""
-    tries: int = added(1)
+    tries: int = field(default=1, metadata={"later": True})
     """How often a sentence is drawn; `Chain.say` keeps the try whose codes read most like the text."""
 
     def __post_init__(self) -> None:
