@@ -3,7 +3,7 @@
 Only sentences that both said count, and of each figure only those where both have it. Intervals are over
 sentences, given the two trainings.
 
-Axis legend: k the two runs, s one seed, n sentences.
+Axis legend: k the two runs, n sentences, d draws.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from slmlab.errors import LabError
 from slmlab.files import replace_text
 from slmlab.language import languages
 from slmlab.metrics import UNITS
-from slmlab.metrics.statistics import holm
-from slmlab.study import claims, report, tables
-from slmlab.study.claims import LEVEL, Measured, Part
+from slmlab.metrics.statistics import Estimate, draws_of, estimated, holm
+from slmlab.study import report, tables
+from slmlab.study.claims import LEVEL
 from slmlab.study.page import page, safe
 from slmlab.study.tables import Section, section
 
@@ -29,6 +29,8 @@ COUNTED = {
     "cer": lambda language, text: len(language.counted_letters(text)),
 }
 """Rates of errors, which are summed over sentences: what each is a share of."""
+DRAWS = 10_000
+"""Of sentences: so many that Holm's correction over dozens of figures leaves something sure."""
 HEAD = ["figure", "in", "n", "A", "B", "B less A [95 %]", "p (Holm)", "so B is"]
 
 
@@ -78,37 +80,34 @@ def paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> pd.DataF
 
 def differences(rows: pd.DataFrame, code: str) -> list[list[str]]:
     """A line for each figure that both runs have of the sentences of a language: `HEAD`."""
-    found: dict[str, tuple[Measured, Part]] = {}
+    found: dict[str, tuple[Any, Estimate]] = {}
     for name in UNITS:
         if {f"{name}_a", f"{name}_b"} <= set(rows):
             values = rows[[f"{name}_a", f"{name}_b"]].astype(np.float64)
             kept = values.notna().all(axis=1)
             if kept.sum() >= 2:
-                measured = _measured(name, values[kept].to_numpy(), rows.loc[kept, "text"], code)
-                found[name] = measured, Part(claims.point_change(1, 0), (measured,), "above")
-    ps = [min(1.0, 2 * min(part.ps())) for _, part in found.values()]
+                count = COUNTED.get(name, lambda *_: 1)
+                weights = np.array([count(languages.find(code), text) for text in rows.loc[kept, "text"]])
+                found[name] = _change(values[kept].to_numpy(), weights)
+    ps = [min(1.0, 2 * min(estimate.p_above(), estimate.p_below())) for _, estimate in found.values()]
     return [
-        _line(name, measured, part, p)
-        for (name, (measured, part)), p in zip(found.items(), holm(ps), strict=True)
+        _line(name, int((rows[f"{name}_a"].notna() & rows[f"{name}_b"].notna()).sum()), *found[name], p)
+        for name, p in zip(found, holm(ps), strict=True)
     ]
 
 
-def _measured(name: str, values: Any, texts: pd.Series, code: str) -> Measured:
-    """A figure of both runs (k s): errors over what was to be said, or the mean over sentences."""
-    language, x = languages.find(code), values.T[:, None, :]
-    count = COUNTED.get(name, lambda *_: 1)
-    weights = np.array([count(language, text) for text in texts], dtype=np.float64)
-    weights = np.broadcast_to(weights, x.shape)
-    return claims.ratio(x * weights, weights, [0])
+def _change(values: Any, weights: Any) -> tuple[Any, Estimate]:
+    """The weighted means of both runs (k) of values (n k), and the second less the first with its draws."""
+    means = np.average(values, axis=0, weights=weights)
+    drawn, changes = draws_of(len(weights), DRAWS), weights * (values[:, 1] - values[:, 0])
+    return means, estimated(means[1] - means[0], changes[drawn].sum(1) / weights[drawn].sum(1))
 
 
-def _line(name: str, measured: Measured, part: Part, p: float) -> list[str]:
-    first, second = (f"{value:.3g}" for value in measured.value[:, 0])
-    estimate = part.estimate
+def _line(name: str, n: int, means: Any, estimate: Estimate, p: float) -> list[str]:
+    first, second = (f"{value:.3g}" for value in means)
     low, high = estimate.interval()
     change = f"{estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]"
     told = "–" if p >= LEVEL else "higher" if estimate.value > 0 else "lower"
-    n = measured.n
     return [name, UNITS[name], f"{n}", first, second, change, f"{p:.3f}", told]
 
 
