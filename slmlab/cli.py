@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, code = "stopped before its end: run it again", 130
         if arguments.command in GOES_ON:
             sentence = "stopped; what was finished is kept, and the same command goes on from there"
+        elif arguments.command == "measure":
+            sentence = "stopped before its end; what was measured until then is printed"
     print(f"slmlab: {sentence}", file=sys.stderr)
     return code
 
@@ -498,9 +500,22 @@ def _measure(arguments: Namespace) -> None:
     encoder = _encoder(arguments, arguments.instruments)
     opened = open_instruments(arguments.instruments, arguments.whisper)
     chain = open_chain(arguments.preset, arguments.checkpoints, encoder=encoder)
-    what = (arguments.sounds, arguments.text, arguments.reference)
-    rows = commands.measure(chain, *what, arguments.language, opened)
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else commands.as_table(rows))
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    try:
+        for i in range(len(arguments.sounds)):
+            what = (every[i : i + 1] for every in (arguments.sounds, arguments.text, arguments.reference))
+            try:
+                rows += commands.measure(chain, *what, arguments.language, opened)
+            except LabError as error:
+                faults.append(str(error).rstrip("."))
+    finally:  # what was measured is printed, whatever ends it
+        if rows:
+            as_json = arguments.json
+            print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else commands.as_table(rows))
+    if faults:
+        n, why = len(arguments.sounds), "; ".join(dict.fromkeys(faults))
+        raise LabError(f"{len(faults)} of {n} sounds were not measured: {why}." if n > 1 else f"{why}.")
 
 
 @_command(

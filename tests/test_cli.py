@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ from slmlab.models.lm import SpeechLM
 from slmlab.people.design import from_systems
 from slmlab.sound import audio
 from slmlab.speech import chain as chain_module
+from slmlab.speech import commands
+from slmlab.speech.chain import Chain
 from slmlab.study import report
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import Stage, run_stages
@@ -350,6 +353,33 @@ def test_what_is_shorter_than_a_frame_is_named(
     soundfile.write(tmp_path / "click.wav", tone(0.005), 16_000)
     error = refused(capsys, "measure", tmp_path / "click.wav", "--checkpoints", random_chain)
     assert "click.wav lasts 0.005 s, too short to be measured: give at least 0.04 s" in error
+
+
+def test_a_sound_that_cannot_be_measured_costs_no_other(
+    random_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("a.wav", "click.wav", "b.wav", "gone.wav")]
+    for path, seconds in zip(paths[:3], (0.2, 0.005, 0.3), strict=True):
+        soundfile.write(path, tone(seconds), 16_000)
+    mine = ["--json", "--checkpoints", str(random_chain)]
+    assert main(["measure", *map(str, paths), *mine]) == 2
+    said = capsys.readouterr()
+    assert [row["sound"] for row in json.loads(said.out)] == [str(paths[0]), str(paths[2])]
+    assert said.err.startswith("slmlab: 2 of 4 sounds were not measured: ")
+    assert "click.wav lasts 0.005 s" in said.err
+    assert "gone.wav" in said.err
+    measure = commands.measure
+
+    def interrupted(chain: Chain, sounds: list[Path], *rest: Any) -> list[dict[str, Any]]:
+        if sounds == paths[2:3]:
+            raise KeyboardInterrupt
+        return measure(chain, sounds, *rest)
+
+    monkeypatch.setattr(commands, "measure", interrupted)
+    assert main(["measure", str(paths[0]), str(paths[2]), *mine]) == 130
+    said = capsys.readouterr()
+    assert [row["sound"] for row in json.loads(said.out)] == [str(paths[0])]
+    assert "what was measured until then is printed" in said.err
 
 
 @pytest.fixture

@@ -90,6 +90,17 @@ def test_rows_that_cannot_be_trusted_are_listed_with_their_lines(tmp_path: Path)
         assert told.startswith(part)
 
 
+@pytest.mark.parametrize("name", ["../../secret.mp3", "/etc/secret.mp3", "x/../../../secret.mp3"])
+def test_a_cell_leads_nowhere_outside_its_folder(tmp_path: Path, name: str):
+    rows = [COLUMNS, f"f0\t{name}\tMoja.\t2", "f0\tx/../a.mp3\tMbili.\t2"]
+    clips = common_voice(collection(tmp_path / "cv", "validated.tsv", rows))
+    assert [bool(clip.fault) for clip in clips] == [True, False]
+    assert "line 2 names" in clips[0].fault
+    assert "which is outside" in clips[0].fault
+    (tmp_path / "cv" / "wavs").mkdir()
+    assert "outside" in faults(ljspeech(collection(tmp_path / "cv", "metadata.csv", [f"{name}|Moja."])))[0]
+
+
 def test_long_hashes_of_speakers_are_cut_and_names_are_not(tmp_path: Path):
     rows = [COLUMNS, f"{'ab' * 64}\ta.mp3\tMoja.\t2", "speaker_number_12\tb.mp3\tMbili.\t2"]
     clips = common_voice(collection(tmp_path, "validated.tsv", rows))

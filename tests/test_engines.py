@@ -3,14 +3,16 @@
 import itertools
 import json
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from slmlab.corpus.engines import check, engine_of, speak, trim
-from slmlab.corpus.prosody import KINDS, PlannedWord, Prosody
+from slmlab.corpus.engines import Espeak, check, engine_of, speak, trim
+from slmlab.corpus.prosody import KINDS, PlannedWord, Prosody, plan
 from slmlab.corpus.voices import POOLS, Voice, voice_pool
 from slmlab.errors import LabError
 from slmlab.sound import features
@@ -203,3 +205,22 @@ def test_an_mms_folder_speaks_and_repeats_itself(mms_folder, languages_folder):
     assert engine.say((PlannedWord("sabaidee"),), "lo", VOICE, 1.0, 3).tobytes() == first.tobytes()
     assert engine.say((PlannedWord("sabaidee"),), "lo", VOICE, 1.0, 4).tobytes() != first.tobytes()
     assert engine.name.startswith("mms ")
+
+
+def test_long_paths_are_no_matter_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import espeakng_loader
+
+    long = tmp_path / ("x" * 100) / ("y" * 100)
+    long.mkdir(parents=True)
+    (long / "data").symlink_to(espeakng_loader.get_data_path())
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: long / "data")
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    engine = Espeak()
+    place = Path(engine._scratch.name)
+    plain = plan("habari", "sw", Prosody(), 0)
+    assert len(engine.say(plain, "sw", Voice("check", pitch=120.0), 1.0, 0)) > 3000
+    engine._scratch.cleanup()
+    assert not place.exists()
+    assert sorted(path.name for path in long.iterdir()) == ["data"]

@@ -4,6 +4,7 @@ One rule for all: what is there is read, what is not is told as a clip with a fa
 table ends the reading. Every file of a folder is a clip, the transcript of one, listed or counted.
 """
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -238,6 +239,9 @@ def _checked(clips: list[Clip], places: Sequence[str], sounds: Path) -> list[Cli
     first: dict[Path, int] = {}
     for i, (clip, place) in enumerate(zip(clips, places, strict=True)):
         if clip.fault:
+            continue
+        if not Path(os.path.normpath(clip.path)).is_relative_to(os.path.normpath(sounds)):
+            clips[i] = replace(clip, fault=f"{place} names {clip.path}, which is outside {sounds}.")
             continue
         before = first.setdefault(clip.path, i)
         if before != i:

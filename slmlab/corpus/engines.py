@@ -13,6 +13,7 @@ Axis legend: s samples.
 
 import _ctypes
 import ctypes
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -122,8 +123,12 @@ class Espeak:
                 "The speech engine espeak-ng is not installed: run `pip install espeakng-loader`."
             ) from None
         self._library = str(espeakng_loader.get_library_path())
-        self._data = _short_path(Path(espeakng_loader.get_data_path()))
-        self._scratch = tempfile.TemporaryDirectory(prefix="slmlab-voice-")
+        self._scratch = _short_folder()
+        self._data = Path(espeakng_loader.get_data_path())
+        if len(os.fsencode(self._data)) >= 120:
+            link = Path(self._scratch.name) / "data"
+            link.symlink_to(self._data)
+            self._data = link
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._receive)  # kept alive as long as the engine
         with self._loaded() as library:
@@ -336,13 +341,14 @@ def _language_file(language: str, data: Path) -> tuple[tuple[str, ...], int, int
     return tuple(lines), low, high
 
 
-def _short_path(path: Path) -> Path:
-    """The path itself, or a link to it: espeak-ng cuts paths of more than 160 bytes."""
-    if len(str(path).encode()) < 120:
-        return path
-    link = Path(tempfile.mkdtemp(prefix="slmlab-")) / "data"
-    link.symlink_to(path)
-    return link
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with this process, in a short place: espeak-ng cuts paths of more than 160 bytes."""
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if len(os.fsencode(place)) < 100 and os.access(place, os.W_OK):
+            return tempfile.TemporaryDirectory(prefix="slmlab-voice-", dir=place)
+    raise LabError(
+        f"espeak-ng takes no path as long as {tempfile.gettempdir()}: set TMPDIR to a shorter one."
+    )
 
 
 def _expect(status: int, what: str) -> None:
