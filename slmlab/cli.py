@@ -593,6 +593,7 @@ def _doctor(arguments: Namespace) -> None:
         machine(): True,
         speech: speaks,
         networks: True,
+        f"what is made goes into {files.HOME} (SLMLAB_HOME moves it)": True,
         f"{free:.0f} GiB of disk free (2 needed)": free >= 2,
         "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none": True,
     }

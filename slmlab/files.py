@@ -1,4 +1,4 @@
-"""Where things lie, and files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folders that they lie in."""
 
 import dataclasses
 import hashlib
@@ -17,14 +17,15 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor
 
+from slmlab import places
 from slmlab.errors import LabError
 
 C = TypeVar("C")
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs"
-CACHE = ROOT / "cache"
-SHIPPED = ROOT / "data" / "checkpoints"
-RECORDINGS = ROOT / "data" / "recordings"
+ROOT, DATA, HOME = places.ROOT, places.DATA, places.HOME
+RUNS = HOME / "runs"
+CACHE = HOME / "cache"
+SHIPPED = DATA / "checkpoints"
+RECORDINGS = HOME / "data" / "recordings"
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -95,7 +96,8 @@ def digest(value: Any) -> str:
 
 def sha256_of(file: Path) -> str:
     """Hash of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def weights(place: str, patterns: Sequence[str]) -> Path:

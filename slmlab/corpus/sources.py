@@ -26,7 +26,7 @@ from slmlab.corpus import tables
 from slmlab.errors import LabError
 from slmlab.language.texts import lines_of, read_text
 
-SOURCES = files.ROOT / "data" / "sources"
+SOURCES = files.DATA / "sources"
 TABLE = "recordings.tsv"
 """What a folder of recordings says of each of its files."""
 COMPLETE = "complete.json"

@@ -16,11 +16,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from slmlab import places
 from slmlab.errors import LabError
 from slmlab.language.numbers import PLACE, Numbers
 from slmlab.language.texts import lines_of, read_text
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "languages"
+FOLDER = places.DATA / "languages"
 FILE = "language.toml"
 GRAMMAR = "grammar.toml"
 MEANINGS = "meanings.toml"

@@ -41,8 +41,8 @@ Function = Callable[..., Any]
 """Numbers (… k s) → (…): of all sentences at once, or of each draw."""
 Family = dict[str, dict[str, Any]]
 """Judged claims by id."""
-DECLARATIONS = files.ROOT / "data" / "claims.toml"
-PREMISES = files.ROOT / "data" / "premises.toml"
+DECLARATIONS = files.DATA / "claims.toml"
+PREMISES = files.DATA / "premises.toml"
 LEVEL = 0.05
 PAIRED = ("f0_spread", "z")
 """Measures that are compared sentence by sentence."""

@@ -21,7 +21,7 @@ from slmlab.errors import LabError
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.training.cache import DONE, Stage, locked, run_stages, stage_folders
 
-RESULTS = files.ROOT / "data" / "results"
+RESULTS = files.DATA / "results"
 WITHIN = ("split", "sentence", "round", "place", "temperature", "noise", "sample", "set")
 """Columns that tell the rows of one job apart, as far as a table has them."""
 EXACT = ("temperature", "noise")

@@ -34,7 +34,7 @@ from slmlab.study.rows import RESULTS
 from slmlab.study.scaling import BUDGET, ENTROPY, REAL, Results, language_with
 
 MARKS = dict(zip((*REAL, *BUDGET), "os^Dv<>", strict=True))
-PAPER = files.ROOT / "data" / "paper"
+PAPER = files.DATA / "paper"
 WORDS: dict[str, Any] = tomllib.loads((PAPER / "sections.toml").read_text(encoding="utf-8"))
 """By section: title, text, head of a table, alt of a picture, the paper's numbers; and `names` of methods."""
 NAMES = WORDS["names"]
