@@ -504,7 +504,8 @@ def _measure(arguments: Namespace) -> None:
     faults: list[str] = []
     try:
         for i in range(len(arguments.sounds)):
-            what = (every[i : i + 1] for every in (arguments.sounds, arguments.text, arguments.reference))
+            one = slice(i, i + 1)
+            what = (arguments.sounds[one], arguments.text[one], arguments.reference[one])
             try:
                 rows += commands.measure(chain, *what, arguments.language, opened)
             except LabError as error:
