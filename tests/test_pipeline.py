@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slmlab import __version__, files
+from slmlab import __version__, files, metrics
 from slmlab.corpus.build import CorpusSpec, build
+from slmlab.models.judges import transcribe
 from slmlab.models.vocoder import Vocoder, VocoderConfig
 from slmlab.sound import features
 from slmlab.speech.chain import Chain
+from slmlab.speech.sampling import SamplingConfig
 from slmlab.study import ground, report
 from slmlab.training import checkpoints, recipes, shelf
 from slmlab.training.cache import DONE, stage_folders
@@ -119,6 +122,23 @@ def test_speech_is_voiced_where_its_tokens_say_so() -> None:
     voiced = heard > 0
     assert voiced.float().mean() > max(0.5, 1.2 * float((blurred > 0).float().mean()))
     assert float((12 * (heard[voiced] / asked[voiced]).log2()).abs().median()) < 0.5  # semitones
+
+
+def test_of_several_tries_the_one_is_said_in_which_the_tokenizer_reads_the_text_best() -> None:
+    """And no judge is asked; the first try is what is said alone."""
+    chain, text = Chain(files.SHIPPED / "tiny"), "Mama anapika chakula jikoni."
+    timbre, hot = chain.named_timbre("mid")[None], SamplingConfig(temperature=1.4, top_k=0, top_p=1.0)
+    alone = [chain.say([text], "sw", timbre, hot, seeds=[5 + (k << 40)])[0].codes for k in range(3)]
+
+    def missed(codes: list[int]) -> float:
+        digits, frames = chain.digits([codes])
+        log_probs = chain.tokenizer.read(digits, frames).log_probs
+        return metrics.cer(text, transcribe(log_probs, frames, chain.tokenizer.config.alphabet)[0], "sw")
+
+    assert len(set(map(missed, alone))) > 1
+    chosen = chain.say([text], "sw", timbre, replace(hot, tries=3), seeds=[5])[0].codes
+    assert chosen == min(alone, key=missed)
+    assert not any(name.startswith("judge") for name in chain._networks)
 
 
 def test_the_vocoder_is_refined_on_what_the_decoder_says(random_chain: Path, tmp_path: Path) -> None:

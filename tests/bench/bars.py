@@ -336,7 +336,7 @@ class Bench:
     def people(self) -> list[Row]:
         """People's speech, at a preset that has heard some."""
         folder = shelf.make(self.preset, "corpus.held_out")
-        return [Row(*row) for row in people.rows(self.chain, folder, min(self.n, 40))]
+        return [Row(*row) for row in people.rows(folder, min(self.n, 40))]
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What measures which ids, by the beginning of the id."""

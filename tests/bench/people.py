@@ -23,7 +23,7 @@ from slmlab.corpus.voices import voice_pool
 from slmlab.metrics import instruments
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.speech import score
-from slmlab.speech.chain import Chain
+from slmlab.speech.chain import Chain, open_chain
 
 Row = tuple[str, float, str, float, str, str]
 Sounds = Sequence[Tensor]
@@ -32,8 +32,9 @@ READERS = {"sw": "joshua", "habari": "habari", "yo": "yoruba"}
 TONES = "\u0300\u0301\u0304"  # grave, acute, macron: how Yoruba writes tones
 
 
-def rows(chain: Chain, folder: Path, n: int) -> list[Row]:
+def rows(folder: Path, n: int) -> list[Row]:
     """The bars of people's speech, on the first n recordings of each reader in `folder`."""
+    chain = open_chain("human", encoder=instruments.Encoder(os.environ.get("WHISPER", "")))
     opened = instruments.open_instruments(("whisper", "dnsmos", "sim"), os.environ.get("WHISPER", ""))
     recorded = {name: _recorded(folder, name, n) for name in READERS}
     texts, waves = recorded["sw"]
@@ -54,10 +55,10 @@ def rows(chain: Chain, folder: Path, n: int) -> list[Row]:
         added = heard[name][0] - heard["recordings"][0]
         found.append((f"human.{name}.whisper", added, "CER, less the recordings'", words, "lower", how))
         found.append((f"human.{name}.mos", heard[name][1], "DNSMOS OVRL", mos, "higher", quality))
-    rates = _judged(chain, texts, sounds["speak"])
+    rates, scorer = _judged(chain, texts, sounds["speak"]), f"judge {chain.scorer.upper()}"
     rtf = _rtf(lambda text: _said(chain, "sw", [text])[0], texts[:8])
     found += [
-        ("human.speak.cer", 100 * rates["cer"], "%", 12, "lower", f"judge B, {n} test sentences from text"),
+        ("human.speak.cer", 100 * rates["cer"], "%", 12, "lower", f"{scorer}, {n} test sentences from text"),
         ("human.speak.wer", 100 * rates["wer"], "%", 30, "lower", "the same"),
         ("human.speak.rtf", rtf, "s a second", 0.1, "lower", "median of 8 sentences, one by one"),
         *_judge(chain, recorded),
@@ -118,7 +119,7 @@ def _judged(chain: Chain, texts: Sequence[str], sounds: Sounds, language: str = 
 
 
 def _judge(chain: Chain, recorded: dict[str, tuple[list[str], list[Tensor]]]) -> list[Row]:
-    """Judge B on people: a reader it never heard, and other sittings of its own."""
+    """The judge that scores, on people: a reader it never heard, and other sittings of its own."""
     unheard, own = (100 * _judged(chain, *recorded[name])["cer"] for name in ("sw", "habari"))
     return [
         ("human.judge.b", unheard, "%", 15, "lower", "CER on recordings of joshua, whom it never heard"),
