@@ -11,15 +11,17 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slmlab import metrics
-from slmlab.corpus.engines import speak
+from slmlab.corpus.engines import engine_of, speak
+from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import of_kind
-from slmlab.corpus.voices import voice_pool
+from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.metrics import instruments
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.speech import score
@@ -70,6 +72,7 @@ def rows(folder: Path, n: int) -> list[Row]:
         peers = {"Kokoro": (*heard["kokoro"], kokoro_rtf), "ours": (*heard["speak"], rtf)}
         figures = "{}: Whisper {:.3f}, DNSMOS {:.2f}, RTF {:.3f}"
         beside = "; ".join(figures.format(name, *peer) for name, peer in peers.items())
+        found.append(_unheard(chain, opened, place, texts))
         found.append(("peer.piper-like", kokoro_rtf / rtf, "times faster", 5, "higher", beside))
     return found
 
@@ -152,15 +155,39 @@ def _cloning(
         for i in range(min(8, len(given) - 1)):
             said = chain.say([texts[i]], "sw", chain.timbre(given[i])[None], seeds=[i])[0].wave
             foreign = recorded[others[i % 2]][1]
-            pair = given[i + 1], foreign[i % len(foreign)]
-            ours = [metrics.similarity(chain.timbre(said)[:-1], chain.timbre(wave)[:-1]) for wave in pair]
-            theirs = [opened["sim"](said.numpy(), wave.numpy()) for wave in pair]
             trials += 1
-            won[0] += ours[0] > ours[1]
-            won[1] += theirs[0] > theirs[1]
+            for k, nearer in enumerate(_nearer(chain, opened, said, given[i + 1], foreign[i % len(foreign)])):
+                won[k] += nearer
     own, other = (f"{each / trials:.0%}" for each in won)
     how = f"{trials} trials, three readers, a recording each; own {own}, resemblyzer {other}"
     return "human.clone.sim", 100 * min(won) / trials, "%, the worse of both", 95, "higher", how
+
+
+def _unheard(chain: Chain, opened: instruments.Opened, place: str, texts: Sequence[str]) -> Row:
+    """The same of the natural synthesiser's voices, which no network of the chain has heard."""
+    kind, engine = of_kind("synthetic"), f"kokoro:{place}"
+    names = cast(Kokoro, engine_of(engine)).voices[:5]
+    given = [
+        [torch.as_tensor(speak(text, "sw", Voice(name, pitch=150.0), kind, 0, engine)) for text in texts[:2]]
+        for name in names
+    ]
+    won = [0, 0]
+    for i, (target, other) in enumerate(zip(given, [*given[1:], given[0]], strict=True)):
+        said = chain.say([texts[2]], "sw", chain.timbre(target[0])[None], seeds=[i])[0].wave
+        for k, nearer in enumerate(_nearer(chain, opened, said, target[1], other[1])):
+            won[k] += nearer
+    own, resembled = (f"{each / len(names):.0%}" for each in won)
+    how = f"{len(names)} synthetic voices that no network heard; own {own}, resemblyzer {resembled}"
+    return "human.clone.unheard", 100 * min(won) / len(names), "%, the worse of both", 95, "higher", how
+
+
+def _nearer(
+    chain: Chain, opened: instruments.Opened, said: Tensor, target: Tensor, other: Tensor
+) -> tuple[bool, bool]:
+    """Whether a sound is nearer to its target than to another voice: by our encoder, by resemblyzer."""
+    ours = [metrics.similarity(chain.timbre(said)[:-1], chain.timbre(wave)[:-1]) for wave in (target, other)]
+    theirs = [opened["sim"](said.numpy(), wave.numpy()) for wave in (target, other)]
+    return ours[0] > ours[1], theirs[0] > theirs[1]
 
 
 def _yoruba(chain: Chain, texts: Sequence[str], recordings: Sounds) -> Row:
