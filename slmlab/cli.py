@@ -9,14 +9,17 @@ import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from slmlab import __version__
 from slmlab.errors import LabError
+from slmlab.progress import never_silent
 
-Runner = Callable[[Namespace], None]
+Runner = Callable[[Namespace], str | None]
+"""Runs a command and returns what to do next, which `main` prints; nothing where a program reads on."""
 Option = tuple[str, dict[str, Any]]  # its name and settings, as `argparse` takes them
 COMMANDS: dict[str, tuple[Runner, str, tuple[Option, ...]]] = {}
 """By name, in the order of the help: what runs it, one line of help, its options."""
@@ -32,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     code = 2
     try:
-        arguments.run(arguments)
+        with nullcontext() if arguments.command == "app" else never_silent():  # a server may wait in silence
+            after = arguments.run(arguments)
+        if after:
+            print(f"next: {after}")
         return 0
     except LabError as error:
         sentence = str(error)
@@ -164,7 +170,7 @@ def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> 
     PRESET,
     _option("--filter", "let judge A hear it: what the quality filter takes", bool),
 )
-def _corpus(arguments: Namespace) -> None:
+def _corpus(arguments: Namespace) -> str:
     from slmlab.study import ground, scaling
     from slmlab.training import shelf
 
@@ -172,6 +178,7 @@ def _corpus(arguments: Namespace) -> None:
     if arguments.filter:
         table = ground.filter_corpora(arguments.preset, scaling.languages(arguments.preset))
         print(table.to_string(float_format="{:.3f}".format))
+    return f"slmlab train all --preset {arguments.preset}"
 
 
 @_command(
@@ -185,7 +192,7 @@ def _corpus(arguments: Namespace) -> None:
     _option("--whisper", f"of judge_c: the weights whose encoder it hears by, {WEIGHTS}", default=""),
     FRESH,
 )
-def _train(arguments: Namespace) -> None:
+def _train(arguments: Namespace) -> str:
     from slmlab.language import languages
     from slmlab.training import shelf
     from slmlab.training.presets import preset
@@ -201,18 +208,20 @@ def _train(arguments: Namespace) -> None:
             raise LabError(f"{JUDGE_C} learns from the preset's own recordings: leave --recordings out.")
         made = shelf.teach_judge_c(arguments.preset, arguments.whisper, arguments.ship, arguments.fresh)
         print(f"trained: {made / JUDGE_C}")
-        print(f"next: slmlab measure WAV --judge c --preset {arguments.preset}")
-        return
+        return f"slmlab measure WAV --judge c --preset {arguments.preset}"
     network, _, language = arguments.stage.rpartition(".")
     if language in languages.codes() and (not network or language not in preset(arguments.preset).languages):
         folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
         print(f"trained: {folder}")
-        print(f"next: slmlab speak TEXT --language {language} --preset {arguments.preset}")
-        return
+        return f"slmlab speak TEXT --language {language} --preset {arguments.preset}"
     folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh, arguments.recordings)
     print(f"trained: {folder}")
     if arguments.ship:
         print(f"shipped: {shelf.ship(folder, arguments.preset)}")
+    if arguments.stage != "all":
+        return f"slmlab train all --preset {arguments.preset}, which takes this and trains the rest"
+    language = preset(arguments.preset).languages[-1]
+    return f"slmlab speak TEXT --language {language} --preset {arguments.preset}"
 
 
 @_command(
@@ -224,18 +233,27 @@ def _train(arguments: Namespace) -> None:
     OUT,
     (LM[0], LM[1] | {"help": f"{LM[1]['help']}; no notebook is executed"}),
 )
-def _run(arguments: Namespace) -> None:
+def _run(arguments: Namespace) -> str:
     from slmlab import files
     from slmlab.notebook import series
     from slmlab.study import report
+    from slmlab.training.presets import preset
 
-    folder = arguments.out or files.RUNS / arguments.preset
+    folder, books = arguments.out or files.RUNS / arguments.preset, [] if arguments.lm else series.notebooks()
+    takes = preset(arguments.preset).run_takes if books else ""
+    print(f"run: the chain speaks and is scored, then {len(books)} notebooks", end="")
+    print(f"; {takes}, with networks at hand" if takes else "", flush=True)
     report.run(arguments.preset, folder, arguments.fresh, _encoder(arguments), arguments.lm)
-    if not arguments.lm:
-        seconds = series.execute(arguments.preset, series.notebooks(), folder / series.EXECUTED)
+    if books:
+        seconds = series.execute(arguments.preset, books, folder / series.EXECUTED)
         report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
-    print(f"report: {report.write(folder)}")
-    print(f"next: slmlab compare RUN {folder}, with RUN the folder of another run (slmlab run --out)")
+    print(f"report: {_link(report.write(folder))}")
+    return f"slmlab compare RUN {folder}, with RUN the folder of another run (slmlab run --out)"
+
+
+def _link(page: Path) -> str:
+    """What a browser opens."""
+    return page.resolve().as_uri()
 
 
 @_command(
@@ -248,7 +266,7 @@ def _run(arguments: Namespace) -> None:
     INSTRUMENTS,
     WHISPER,
 )
-def _report(arguments: Namespace) -> None:
+def _report(arguments: Namespace) -> str | None:
     from slmlab import files
     from slmlab.metrics.instruments import open_instruments
     from slmlab.study import report
@@ -268,18 +286,21 @@ def _report(arguments: Namespace) -> None:
             report.run(arguments.preset, folder)
         if opened:
             report.ask_instruments(folder, opened)
-        print(f"report: {report.write(folder)}")
+        print(f"report: {_link(report.write(folder))}")
+        return "open it in a browser"
+    return None
 
 
 @_command(
     "two runs sentence by sentence: what differs, how surely, and the sounds side by side",
     _option("runs", "the folders of two runs, such as runs/tiny and what `run --out` made", Path, nargs=2),
 )
-def _compare(arguments: Namespace) -> None:
+def _compare(arguments: Namespace) -> str:
     from slmlab.study import compare
 
     text, page = compare.compare(*arguments.runs)
-    print(f"{text}\n\nside by side: {page}")
+    print(f"{text}\n\nside by side: {_link(page)}")
+    return "open it in a browser"
 
 
 @_command(
@@ -287,13 +308,14 @@ def _compare(arguments: Namespace) -> None:
     PRESET,
     _option("--only", "only the bars whose id starts so", nargs="+", metavar="ID", default=[]),
 )
-def _bench(arguments: Namespace) -> None:
+def _bench(arguments: Namespace) -> str:
     from slmlab import files
 
     sys.path.append(str(files.ROOT / "tests"))
     from bench import bars
 
     print(f"bench: {bars.run(arguments.preset, arguments.only)}")
+    return "slmlab bench --only ID, to measure one of them again"
 
 
 @_command(
@@ -301,13 +323,13 @@ def _bench(arguments: Namespace) -> None:
     _option("name", "a source under data/sources, such as joshua; a wrong name lists them all"),
     _option("--from", "a folder with NAME.tsv and NAME/, or a clone of the home", Path, dest="place"),
 )
-def _fetch(arguments: Namespace) -> None:
+def _fetch(arguments: Namespace) -> str:
     from slmlab.corpus import sources
 
     folder = sources.fetch(arguments.name, arguments.place)
     source = sources.find(arguments.name)
     print(f"fetched: {len(source.rows)} recordings into {folder} ({source.licence}, {source.copyright})")
-    print(f"next: slmlab import {folder} --language {source.language}")
+    return f"slmlab import {folder} --language {source.language}"
 
 
 @_command(
@@ -330,7 +352,7 @@ def _fetch(arguments: Namespace) -> None:
     _option("--out", "where the corpus goes (cache/imported/<name>)", Path),
     _option("--replace", "a corpus that is there already is made anew", bool),
 )
-def _import(arguments: Namespace) -> None:
+def _import(arguments: Namespace) -> str:
     from slmlab import files
     from slmlab.corpus.build import SETTINGS
     from slmlab.corpus.collections import FORMS
@@ -352,7 +374,7 @@ def _import(arguments: Namespace) -> None:
         for note in settings[kind]:
             print(f"{kind}: {note['file']}: {note['reason']}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
-    print(f"next: slmlab train {arguments.language} --recordings {target}")
+    return f"slmlab train {arguments.language} --recordings {target}"
 
 
 @_command(
@@ -378,8 +400,8 @@ def _import(arguments: Namespace) -> None:
     _option("--only", "core, full: of these methods alone, such as sft,dgsa", _names, default=[]),
     _option("--workers", f"core, full: {WORKERS}", _within(0, 1024), default=0),
 )
-def _align(arguments: Namespace) -> None:
-    from slmlab.preference.methods import Run, align, summary
+def _align(arguments: Namespace) -> str:
+    from slmlab.preference.methods import Run, align, hear, summary
 
     if arguments.method in ("core", "full"):
         from slmlab.study import alignment, rows
@@ -392,13 +414,14 @@ def _align(arguments: Namespace) -> None:
         units = alignment.plan(arguments.preset, arguments.method, *choice)
         made = alignment.run(arguments.preset, units, arguments.workers)
         print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {rows.RESULTS}")
-        return
+        return f"slmlab report --preset {arguments.preset}"
     if arguments.only:
         raise LabError("--only chooses among the study's methods: it goes with core or full.")
     for seed in arguments.seed:
         fields = ("method", "preset", "language", "start", "alpha", "votes", "clips", "recordings")
         folder = align(Run(seed=seed, **{name: getattr(arguments, name) for name in fields}))
         print(f"aligned: {folder / 'model'}\n{summary(folder)}")
+    return hear(folder, arguments.preset)
 
 
 @_command(
@@ -413,13 +436,14 @@ def _align(arguments: Namespace) -> None:
     _option("--steps", "steps of DPO and DGSA (the preset's)", _within(0, 10**6), default=0),
     _option("--rounds", "rounds of TDSC (the preset's)", _within(0, 100), default=0),
 )
-def _settle(arguments: Namespace) -> None:
+def _settle(arguments: Namespace) -> str:
     from slmlab.study import alignment
 
     unit = alignment.unit_of(arguments.preset, arguments.method, arguments.language, arguments.seed)
     rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
     table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
     print(table.to_string(index=False, float_format="{:.4g}".format))
+    return f"write the best into SCALES of slmlab/preference/methods.py, then slmlab align {arguments.method}"
 
 
 @_command(
@@ -439,7 +463,7 @@ def _settle(arguments: Namespace) -> None:
     _option("--checkpoints", "a folder of checkpoints (what is shipped, or trained here)", Path),
     LM,
 )
-def _speak(arguments: Namespace) -> None:
+def _speak(arguments: Namespace) -> str:
     from slmlab.language import languages
     from slmlab.language.sentences import check_roman, from_file
     from slmlab.sound import audio
@@ -469,6 +493,10 @@ def _speak(arguments: Namespace) -> None:
         audio.write(out, utterances[0].wave.numpy(), consent=consent)
     print(said)
     print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
+    own = f" --preset {arguments.preset}" if arguments.preset != "tiny" else ""
+    if arguments.file:
+        return f"slmlab app TEST --systems {out} OTHER, to let people compare it with another folder"
+    return f'slmlab measure {out} --language {language} --text "{texts[0]}"{own}'
 
 
 @_command(
@@ -484,7 +512,7 @@ def _speak(arguments: Namespace) -> None:
     INSTRUMENTS,
     WHISPER,
 )
-def _measure(arguments: Namespace) -> None:
+def _measure(arguments: Namespace) -> str | None:
     from slmlab.metrics.instruments import open_instruments
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
@@ -517,6 +545,9 @@ def _measure(arguments: Namespace) -> None:
     if faults:
         n, why = len(arguments.sounds), "; ".join(dict.fromkeys(faults))
         raise LabError(f"{len(faults)} of {n} sounds were not measured: {why}." if n > 1 else f"{why}.")
+    if arguments.json:
+        return None
+    return "notebooks/07_judges.ipynb says what each number means, and what fools it"
 
 
 @_command(
@@ -533,13 +564,14 @@ def _measure(arguments: Namespace) -> None:
     _option("--alphas", "some of the study's, such as 0.5,0.8 (all)", _numbers, default=[]),
     _option("--workers", WORKERS, _within(0, 1024), default=0),
 )
-def _sweep(arguments: Namespace) -> None:
+def _sweep(arguments: Namespace) -> str:
     from slmlab.study import rows, scaling
 
     study = scaling.study_of(arguments.preset)
     cells = scaling.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
     made = rows.run(scaling.CELLS, study, cells, arguments.workers)
     print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {rows.RESULTS}")
+    return f"slmlab report --preset {arguments.preset}"
 
 
 @_command(
@@ -558,21 +590,26 @@ def _sweep(arguments: Namespace) -> None:
     _option("--teacher-password", "of the login 'teacher' (made up and printed)", default=""),
     _option("--share", "through Gradio's tunnel as well; needs --password", bool),
 )
-def _app(arguments: Namespace) -> None:
-    from slmlab.people import page, store
+def _app(arguments: Namespace) -> str:
+    with never_silent():
+        from slmlab.people import page, store
 
-    allowed = page.access(arguments.host, arguments.share, arguments.password, arguments.teacher_password)
-    systems = arguments.systems
-    if systems or arguments.pairs:
-        folders = systems[0] if systems and len(systems) == 1 else systems
-        votes = store.make_test(arguments.folder, folders, arguments.pairs)
-    else:
-        votes = store.open_test(arguments.folder)
-    page.serve(votes, arguments.host, arguments.port, arguments.share, allowed)
+        door = page.access(arguments.host, arguments.share, arguments.password, arguments.teacher_password)
+        systems = arguments.systems
+        if systems or arguments.pairs:
+            folders = systems[0] if systems and len(systems) == 1 else systems
+            votes = store.make_test(arguments.folder, folders, arguments.pairs)
+        else:
+            votes = store.open_test(arguments.folder)
+    page.serve(votes, arguments.host, arguments.port, arguments.share, door)
+    return (
+        f"slmlab app {arguments.folder} goes on; with its table from Results, Export: slmlab align people "
+        f"--votes {arguments.folder / 'export' / 'preferences.parquet'} --language CODE"
+    )
 
 
 @_command("is everything here that the lab needs?")
-def _doctor(arguments: Namespace) -> None:
+def _doctor(arguments: Namespace) -> str:
     import shutil
 
     import torch
@@ -602,6 +639,7 @@ def _doctor(arguments: Namespace) -> None:
         print(f"{'OK' if good else 'X '} {line}")
     if not all(checks.values()):
         raise LabError("something the lab needs is missing: see the lines marked X above")
+    return 'make lab, the course; or slmlab speak "Mama anapika chakula."'
 
 
 if __name__ == "__main__":

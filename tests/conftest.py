@@ -11,6 +11,9 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from slmlab import progress
+
+progress.SILENCE = 1e6  # a busy machine is no reason for a line on stderr
 torch.set_num_threads(1)
 
 settings.register_profile("slmlab", derandomize=True, deadline=None, print_blob=True)

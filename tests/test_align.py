@@ -104,9 +104,12 @@ def test_votes_of_people_train(
     assert list(rows.index) == [0, 2]
     wer = read_done(folder)["metrics"]["wer"]
     assert f"on dev: word errors {rows.loc[0, 'wer']:.1%} → {wer:.1%}, H_p in bits" in said
-    assert f'hear it: slmlab speak "…" --language sw --lm {folder / "model"}' in said
-    assert "warning: 3 votes are few: below about 100" in said
-    monkeypatch.setattr(methods, "FEW_VOTES", 3)
+    assert f'next: slmlab speak "…" --language sw --preset smoke --lm {folder / "model"}' in said
+    assert (
+        "warning: 3 votes tell the share that prefers one side to ± 37 points" in said
+    )  # Wilson, at one half
+    assert "From 93 votes on it is ± 10%." in said
+    monkeypatch.setattr(methods, "ENOUGH", 0.4)
     assert "warning" not in methods.summary(folder)
     votes.write_text(json.dumps(vote | {"split": "test"}))
     with pytest.raises(LabError, match=r"all 1 votes in .* are kept for testing"):

@@ -177,7 +177,29 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         run_stages([first, first], tmp_path)
 
 
-def test_a_failure_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_says_why_and_stops_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = tmp_path / "ledger"
+    stages = [Stage("bad", (), refuse, None), *chain(ledger, 1, 10)]
+    with pytest.raises(LabError) as caught:
+        run_stages(stages, tmp_path / "cache", workers=1)
+    assert str(caught.value) == (
+        "bad: There is no sound in a.wav; record it again. The others were stopped. What was finished is "
+        "kept: the same command goes on from there."
+    )
+    assert capsys.readouterr().out == "bad: started\n"
+    assert not ledger.exists()
+
+
+def test_a_failure_ends_the_stage_beside_it(tmp_path: Path) -> None:
+    long = Stage("long", (), functools.partial(count_on, 0.5, 0), None)
+    with pytest.raises(LabError, match="bad: There is no sound"):
+        run_stages([long, Stage("bad", (), refuse, None)], tmp_path, workers=2)
+    assert not (stage_folders([long], tmp_path)["long"] / "done.json").exists()
+
+
+def test_asked_to_keep_going_a_failure_stops_only_what_needs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledger = tmp_path / "ledger"
     stages = [
         Stage("bad", (), refuse, None),
@@ -187,7 +209,7 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.Captu
         *chain(ledger, 1, 10),
     ]
     with pytest.raises(LabError) as caught:
-        run_stages(stages, tmp_path / "cache", workers=1)
+        run_stages(stages, tmp_path / "cache", workers=1, keep_going=True)
     said = str(caught.value)
     assert said.startswith("4 of 6 stages are not done")
     assert "bad: There is no sound in a.wav; record it again." in said
@@ -223,7 +245,7 @@ def test_a_damaged_note_of_what_was_made_is_named(tmp_path: Path) -> None:
 def test_a_worker_s_failure_is_told_by_the_runner(tmp_path: Path) -> None:
     stages = [Stage("bad", (), refuse, None), Stage("worse", (), stumble, None)]
     with pytest.raises(LabError, match=r"record it again\.; worse: Zero|\(see .*\.; bad: There is no sound"):
-        run_stages(stages, tmp_path, workers=2)
+        run_stages(stages, tmp_path, workers=2, keep_going=True)
 
 
 def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_cores(tmp_path: Path) -> None:
@@ -272,8 +294,9 @@ def test_workers_that_die_before_they_begin_are_one_sentence_and_no_waiting(tmp_
     ended = subprocess.run(asked, input=FROM_STDIN, timeout=120, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     said = ended.stderr.splitlines()[-1]
-    assert said.startswith("slmlab: 1 of 1 stages are not done")
-    assert "toy: its process ended with code 1 (its last words stand above; a program" in said
+    assert said.startswith(
+        "slmlab: toy: its process ended with code 1 (its last words stand above; a program"
+    )
 
 
 def waits_for(condition: Callable[[], bool]) -> None:

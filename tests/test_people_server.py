@@ -1,5 +1,6 @@
 """The page as a server: who may come in, what is served, and what ten thousand strange requests can do."""
 
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+import segno
 from bench.load import CLIP, Client, serving
 
 from slmlab.cli import main
@@ -390,10 +392,18 @@ def test_the_room_is_told_where_the_page_is(
     app.serve(store, "127.0.0.1", None, False, None)
     assert "for the room" not in capsys.readouterr().out
     app.serve(store, "0.0.0.0", None, False, app.access("0.0.0.0", False, "room", "boss"))
-    address = re.search(r"for the room: http://(\S+):7861", capsys.readouterr().out)[1]
+    said = capsys.readouterr().out
+    address = re.search(r"for the room: http://(\S+):7861", said)[1]
     assert address != "0.0.0.0"
+    assert "any name, password room\nyou, to see Listen and Results: teacher, password boss\n" in said
     app.serve(store, "192.168.1.5", None, False, None)
-    assert "http://192.168.1.5:7861" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "http://192.168.1.5:7861" in said
+    drawn = io.StringIO()
+    segno.make("http://192.168.1.5:7861").terminal(drawn, compact=True)
+    assert drawn.getvalue() in said, "what a phone reads"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    app.serve(store, "192.168.1.5", None, False, None)  # a terminal that has no blocks to draw with
 
 
 def test_the_results_state_the_rules_before_anybody_voted(tmp_path: Path) -> None:

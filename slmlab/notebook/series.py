@@ -11,9 +11,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tqdm.auto import tqdm
 
 from slmlab import cores, files
 from slmlab.errors import LabError
+from slmlab.progress import BAR
 
 BOOK = files.ROOT / "notebooks"
 EXECUTED = "notebooks"
@@ -46,7 +48,7 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     folder.mkdir(parents=True, exist_ok=True)
     share = max(1, cores.usable() // workers)
     seconds, errors = dict[str, float](), list[Exception]()
-    places = asyncio.Semaphore(workers)
+    places, bar = asyncio.Semaphore(workers), tqdm(desc="notebooks", total=len(paths), **BAR)
 
     async def keep(path: Path) -> None:
         async with places:
@@ -62,12 +64,14 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
                 errors.append(error)
             else:
                 seconds[path.stem] = time.monotonic() - began
-                print(f"{path.stem}: {seconds[path.stem]:.0f} s", flush=True)
+                bar.write(f"{path.stem}: {seconds[path.stem]:.0f} s")
+                bar.update()
 
     async def keep_all() -> None:
         await asyncio.gather(*map(keep, paths))
 
-    asyncio.run(keep_all())
+    with bar:
+        asyncio.run(keep_all())
     for error in errors:
         if not isinstance(error, LabError):
             raise error

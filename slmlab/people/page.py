@@ -9,13 +9,15 @@ Listen and Results, which name systems, are the teacher's.
 
 import atexit
 import hmac
+import io
 import json
 import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import segno
 
 from slmlab.errors import LabError
 from slmlab.people import export, recordings, views
@@ -46,6 +49,22 @@ RATINGS = {"Naturalness": "nmos", "Same voice?": "smos"}
 FACES = {"pair": ("pair",), "rate": tuple(RATINGS.values())}
 """Compare and Rate, by their names in the page's ids, with the tasks of each."""
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Door:
+    """Who may come in: a check of name and password."""
+
+    password: str
+    """Of the room."""
+    teacher_password: str
+    """Of the login 'teacher'."""
+
+    def __call__(self, name: str, typed: str) -> bool:
+        """Whether they may."""
+        expected = self.teacher_password if name.strip().lower() == TEACHER else self.password
+        named = clean(name) != ""  # the name is what leads back to a session
+        return hmac.compare_digest(typed.encode(), expected.encode()) and named
 
 
 @dataclass(frozen=True)
@@ -169,9 +188,7 @@ def build(store: Store, solo: str = "") -> gr.Blocks:
     return page
 
 
-def serve(
-    store: Store, host: str, port: int | None, share: bool, allowed: Callable[[str, str], bool] | None
-) -> None:
+def serve(store: Store, host: str, port: int | None, share: bool, door: Door | None) -> None:
     """Serve until Ctrl-C on an address of this machine, to `share` through Gradio's tunnel as well, for those
     whom `access` lets in; without a port, on the first free one from 7860 on.
     """
@@ -179,12 +196,25 @@ def serve(
     print(f"slmlab app: {test.title}, {len(test.pairs)} pairs; Ctrl-C ends it, every vote is kept")
     welcome = "Any name will do that nobody else here has; remember it to come back. "
     welcome += "The password is the room's."
-    login: dict[str, Any] = {"auth": allowed, "auth_message": welcome if allowed else None}
+    login: dict[str, Any] = {"auth": door, "auth_message": welcome if door else None}
     page = build(store)
     page.launch(server_name=host, server_port=port, share=share, **login, **_launching(store, host))
     if not _is_loopback(host):
-        print(f"slmlab app: for the room: http://{_address_in_the_room(host)}:{page.server_port}", flush=True)
+        _invite(f"http://{_address_in_the_room(host)}:{page.server_port}")
+    if door:
+        print(f"listeners: any name, password {door.password}", flush=True)
+        print(f"you, to see Listen and Results: {TEACHER}, password {door.teacher_password}", flush=True)
     page.block_thread()
+
+
+def _invite(address: str) -> None:
+    """Print where the room finds the page, for phones as a QR code too, where the terminal can draw one."""
+    code = io.StringIO()
+    segno.make(address, micro=False).terminal(code, compact=True)
+    print(f"for the room: {address}")
+    with suppress(UnicodeEncodeError):
+        code.getvalue().encode(sys.stdout.encoding or "ascii")
+        print(code.getvalue(), end="", flush=True)
 
 
 def show(
@@ -202,9 +232,10 @@ def show(
     return page
 
 
-def access(host: str, share: bool, password: str, teacher_password: str) -> Callable[[str, str], bool] | None:
-    """Who may come in: None for anybody at this machine, otherwise a check of name and password; a LabError
-    if other machines reach it and there is no password.
+def access(host: str, share: bool, password: str, teacher_password: str) -> Door | None:
+    """Who may come in: None for anybody at this machine; a teacher's password that is not given is made up.
+
+    LabError: other machines reach it and there is no password.
     """
     if not password:
         if share or not _is_loopback(host):
@@ -212,14 +243,7 @@ def access(host: str, share: bool, password: str, teacher_password: str) -> Call
         return None
     if not teacher_password:
         teacher_password = secrets.token_urlsafe(9)
-        print(f"slmlab app: log in as '{TEACHER}' with {teacher_password} to see Listen and Results")
-
-    def allowed(name: str, typed: str) -> bool:
-        expected = teacher_password if name.strip().lower() == TEACHER else password
-        named = clean(name) != ""  # the name is what leads back to a session
-        return hmac.compare_digest(typed.encode(), expected.encode()) and named
-
-    return allowed
+    return Door(password, teacher_password)
 
 
 def is_teacher(request: gr.Request | None) -> bool:

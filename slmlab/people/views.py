@@ -196,7 +196,7 @@ def interval_plot(
 def round_length(test: ListeningTest) -> str:
     """How many judgements a round of pairs has, in words for those who will give them."""
     kinds = [trial.kind for trial in schedule(test, "pair", 0, {})]
-    purposes = {PRACTICE: "to warm up", GOLD: "with a known answer, which show who listens"}
+    purposes = {PRACTICE: "to warm up", GOLD: "whose answer is known, to see who listens carefully"}
     purposes |= {REPEAT: "asked twice"}
     extra = [f"{kinds.count(kind)} {purpose}" for kind, purpose in purposes.items() if kind in kinds]
     among = f", {', '.join(extra)} among them" if extra else ""

@@ -9,6 +9,7 @@ The rates and steps of `tiny` were settled on dev (`slmlab settle`, seed 0).
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,9 @@ from slmlab.training.loop import TrainConfig
 PEOPLE = "people"
 METHODS = (*dgsa.VARIANTS, *tdsc.VARIANTS, PEOPLE)
 TEXT_SEED = 77  # texts to be said anew; corpora draw theirs from other seeds
-FEW_VOTES = 100
+ENOUGH = 0.1
+"""Half of the widest interval that a share of votes may have before it is called a guess."""
+Z = 1.96  # of a 95 % interval
 SHOWN = {
     "wer": ("word errors", "{:.1%}"),
     "entropy": ("H_p in bits", "{:.2f}"),
@@ -239,7 +242,7 @@ def jury_of(chain: Chain, language: str, n_dev: int, sampling: SamplingConfig | 
 
 
 def summary(folder: Path) -> str:
-    """A finished run in words: what it did to the dev figures, and how to hear it."""
+    """A finished run in words: what it did to the dev figures."""
     card = checkpoints.read_header(folder / f"model{SUFFIX}")["facts"]
     after = read_done(folder)["metrics"]
     before = monitor(folder / "dpo").iloc[0] if (folder / "dpo").exists() else {}
@@ -248,13 +251,24 @@ def summary(folder: Path) -> str:
         values = [figures[name] for figures in (before, after) if figures.get(name) is not None]
         shown.append(f"{label} {' → '.join(map(form.format, values))}")
     lines = [f"on dev: {', '.join(shown)}"]
-    if card["method"] == PEOPLE and after["votes"] < FEW_VOTES:
-        lines.append(
-            f"warning: {after['votes']} votes are few: below about {FEW_VOTES} what is learned is mostly "
-            "chance. Collect more before you trust it."
-        )
-    lines.append(f'hear it: slmlab speak "…" --language {card["language"]} --lm {folder / "model"}')
+    if card["method"] == PEOPLE:
+        lines.append(_how_sure(after["votes"]))
     return "\n".join(lines)
+
+
+def _how_sure(votes: int) -> str:
+    """What so many votes can tell: half of Wilson's 95 % interval where opinions are divided, its widest."""
+    half, enough = Z * 0.5 / math.sqrt(votes + Z**2), math.ceil((0.5 * Z / ENOUGH) ** 2 - Z**2)
+    told = f"{votes} votes tell the share that prefers one side to ± {100 * half:.0f} points (95 %, at worst)"
+    if half <= ENOUGH:
+        return told
+    return f"warning: {told}: what was learned may be chance. From {enough} votes on it is ± {ENOUGH:.0%}."
+
+
+def hear(folder: Path, preset_name: str) -> str:
+    """The command that speaks with what a finished run made."""
+    language = checkpoints.read_header(folder / f"model{SUFFIX}")["facts"]["language"]
+    return f'slmlab speak "…" --language {language} --preset {preset_name} --lm {folder / "model"}'
 
 
 def _votes(chain: Chain, start: SpeechLM, table: Path, language: str, clips: Path | None) -> list[Pair]:

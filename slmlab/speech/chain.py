@@ -26,6 +26,7 @@ from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
 from slmlab.models.vocoder import SMOOTHING, Vocoder
+from slmlab.progress import bar
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
 from slmlab.speech.sampling import SamplingConfig, in_batches, speak, usual
@@ -231,7 +232,8 @@ class Chain:
         self, codes: Sequence[Sequence[int]], timbres: Tensor, seeds: Sequence[int]
     ) -> list[Tensor]:
         """Codes in the voices `(b c)` to sounds `(s,)`."""
-        return [*map(self.to_wave, self.to_mels(codes, timbres, seeds), codes, timbres)]
+        mels = bar(self.to_mels(codes, timbres, seeds), "to waves")
+        return [*map(self.to_wave, mels, codes, timbres)]
 
     def digits(self, codes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Digits `(b t j)` of codes, right-padded, and how many mel frames `(b,)` each row makes."""
@@ -266,7 +268,7 @@ class Chain:
         whole = [ended(text, language) for text in texts]
         codes = self._clearest(lm, language, whole, sampling or usual(lm), seeds, styles or ())
         mels = self.to_mels([row or [0] for row in codes], timbres, seeds)
-        each = zip(mels, codes, timbres, strict=True)
+        each = zip(bar(mels, "to waves"), codes, timbres, strict=True)
         return [Speech(self.to_wave(mel, row, timbre), mel, row) for mel, row, timbre in each]
 
     @torch.inference_mode()
@@ -313,8 +315,10 @@ class Chain:
         """
         if (which or self.scorer) == "c":
             judge, encoder = self._listener(language)
-            return [_read(judge, encoder(wave.numpy())) for wave in waves]
-        return [self.read_mel(features.log_mel(wave)[0], which or "b", language) for wave in waves]
+            return [_read(judge, encoder(wave.numpy())) for wave in bar(waves, "heard by judge C")]
+        which = which or "b"
+        each = bar(waves, f"heard by judge {which.upper()}")
+        return [self.read_mel(features.log_mel(wave)[0], which, language) for wave in each]
 
     def _listener(self, language: str) -> tuple[EncodedJudge, Encoder]:
         """Judge C, if it knows the language, and what it hears by."""

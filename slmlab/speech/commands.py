@@ -12,6 +12,7 @@ import torch
 from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.metrics import instruments
+from slmlab.progress import bar
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
@@ -117,7 +118,7 @@ def measure(
         return chain.hear([torch.as_tensor(wave)], language=language)[0]
 
     rows = []
-    for i, path in enumerate(sounds):
+    for i, path in enumerate(bar(sounds, "measured")):
         wave, reference = _measurable(path), _measurable(references[i]) if references else None
         text = texts[i] if texts else None
         transcript = hear(wave)

@@ -14,7 +14,7 @@ h heads, e numbers of a head, p pairs (e = 2 p), w window of past tokens.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -32,6 +32,7 @@ from slmlab.errors import LabError
 from slmlab.models.flow_matching import guided
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
+from slmlab.progress import bar
 
 T = TypeVar("T")
 _THREADS = Lock()  # torch's number of threads is the whole process's
@@ -325,24 +326,26 @@ def in_batches(
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
     results: dict[int, T] = {}
-    for rows, batch in zip(batches, run(compute, batches), strict=True):
+    done = zip(batches, run(compute, batches), strict=True)
+    for rows, batch in bar(done, "batches of utterances", len(batches)):
         results |= zip(rows, batch, strict=True)
     return [results[i] for i in range(len(lengths))]
 
 
 def _side_by_side(
     cores: int, compute: Callable[[list[int]], list[list[int]]], batches: Sequence[list[int]]
-) -> list[list[list[int]]]:
+) -> Iterator[list[list[int]]]:
     """Batches in as many threads, one core each: small products gain little from being split."""
     workers = min(cores, len(batches))
     if workers < 2:
-        return list(map(compute, batches))
+        yield from map(compute, batches)
+        return
     with _THREADS:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(compute, batches))
+                yield from pool.map(compute, batches)
         finally:
             torch.set_num_threads(threads)
 

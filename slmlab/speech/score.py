@@ -13,6 +13,7 @@ from torch import Tensor
 from slmlab import metrics
 from slmlab.corpus.build import Corpus
 from slmlab.models.lm import STYLE_TOKENS
+from slmlab.progress import bar
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.speech.chain import Chain
 
@@ -60,7 +61,7 @@ def score_sounds(
             repetition=metrics.repetition_rate(chain.encode(wave)),
             sim=metrics.similarity(chain.timbre(wave)[:-1], timbre[:-1]),
         )
-        for text, words, wave, timbre in zip(texts, transcripts, waves, timbres, strict=True)
+        for text, words, wave, timbre in zip(texts, transcripts, bar(waves, "scored"), timbres, strict=True)
     ]
 
 
@@ -73,7 +74,7 @@ def corpus_rates(rows: Sequence[Row]) -> dict[str, float]:
 def reference_timbres(chain: Chain, recordings: Corpus, n: int) -> Tensor:
     """`(n c)`: for each of the first n recordings, the timbre of the first other recording of its voice."""
     others = _others(recordings, n, range(len(recordings)))
-    return torch.stack([chain.timbre(torch.as_tensor(recordings.wave(j))) for j in others])
+    return torch.stack([chain.timbre(torch.as_tensor(recordings.wave(j))) for j in bar(others, "voices")])
 
 
 def other_styles(chain: Chain, recordings: Corpus, n: int) -> list[list[int]]:

@@ -23,6 +23,7 @@ from slmlab.models.fsq import codes_to_digits
 from slmlab.models.judges import transcribe
 from slmlab.models.tokenizer import Reading
 from slmlab.models.vocoder import spectral_distance
+from slmlab.progress import bar
 from slmlab.sound import audio, features
 from slmlab.sound.pitch import semitones
 from slmlab.speech.chain import Chain
@@ -57,7 +58,9 @@ def filter_corpora(preset_name: str, languages: Iterable[str]) -> pd.DataFrame:
     for group in languages:
         data = utterances.Utterances(shelf.make(preset_name, f"corpus.{group}"))
         rows = data.rows()
-        rows["heard"] = [chain.read_mel(data.mel(i), "a") for i in range(len(data))]
+        rows["heard"] = [
+            chain.read_mel(data.mel(i), "a") for i in bar(range(len(data)), f"{group} heard by judge A")
+        ]
         pairs = list(zip(rows["text"], rows["heard"], strict=True))
         rows["wer"], rows["cer"] = ([rate(*pair) for pair in pairs] for rate in (metrics.wer, metrics.cer))
         rows["duration_ratio"] = mixing.duration_ratios(rows, trusted)
@@ -153,8 +156,7 @@ def speaker_probe(chain: Chain, recordings: Sequence[Corpus]) -> dict[str, float
 
 
 def _utterances(recordings: Sequence[Corpus]) -> Iterator[tuple[Corpus, int]]:
-    for corpus in recordings:
-        yield from ((corpus, i) for i in range(len(corpus)))
+    yield from bar([(corpus, i) for corpus in recordings for i in range(len(corpus))], "recordings")
 
 
 def _digits(chain: Chain, corpus: Corpus, i: int) -> Tensor:

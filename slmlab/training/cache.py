@@ -24,6 +24,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from slmlab import cores
 from slmlab.errors import LabError
 from slmlab.files import digest, read_json, write_json
@@ -55,6 +57,7 @@ def run_stages(
     workers: int = 2,
     fresh: bool = False,
     wanted: Iterable[str] | None = None,
+    keep_going: bool = False,
 ) -> dict[str, Path]:
     """Make every stage that the cache does not hold, in order of need, some side by side.
 
@@ -64,48 +67,70 @@ def run_stages(
         workers: processes at a time, which share the cores; 1 works in this process.
         fresh: make everything anew.
         wanted: names of some of them, to be made with all that they need; all unless given.
+        keep_going: after a failure, finish the stages that do not depend on it, as studies do overnight.
 
     Returns:
         name → folder of the results; its `done.json` has `seconds`, `memory_mib` and `metrics`.
 
     Raises:
-        LabError: stages failed; those that do not depend on them are finished all the same.
+        LabError: a stage failed, and the others were stopped; or, asked to keep going, some failed.
     """
     if wanted is not None:
-        names = _with_needs(wanted, {stage.name: stage for stage in stages})
-        stages = [stage for stage in stages if stage.name in names]
+        stages = with_needs(stages, wanted)
     folders = stage_folders(stages, Path(cache))
-    waiting = {stage.name: stage for stage in stages if fresh or not (folders[stage.name] / DONE).exists()}
+    waiting = {stage.name: stage for stage in missing(stages, Path(cache), fresh)}
     done, failed = folders.keys() - waiting.keys(), dict[str, str]()
     team = _Team(workers)
+    place: dict[str, Any] = {"position": workers, "leave": False, "disable": None if workers > 1 else True}
+    bar = tqdm(total=len(waiting), desc="all stages", unit="stage", **place)
     try:
-        while waiting or team.busy:
+        while (waiting or team.busy) and (keep_going or not failed):
             ready = [stage for stage in waiting.values() if done >= set(stage.inputs)]
             for stage in ready[: workers - len(team.busy)]:
                 del waiting[stage.name]
                 _print(f"{stage.name}: started")
                 team.start(stage, folders[stage.name], {name: folders[name] for name in stage.inputs}, fresh)
             for name, problem in team.finished():
-                if problem:
-                    failed[name] = problem
-                    _print(f"{name}: failed: {problem}")
-                else:
+                bar.update()
+                if not problem:
                     done |= {name}
                     _print(f"{name}: done in {read_done(folders[name])['seconds']:.0f} s")
+                    continue
+                failed[name] = problem
+                if keep_going:
+                    _print(f"{name}: failed: {problem}")
             for stage in [stage for stage in waiting.values() if failed.keys() & set(stage.inputs)]:
                 failed[waiting.pop(stage.name).name] = "needs one that failed"
+            bar.refresh()
     finally:
+        bar.close()
         team.stop()
     if failed:
         why = "; ".join(f"{name}: {problem}" for name, problem in failed.items())
-        raise LabError(
-            f"{len(failed)} of {len(stages)} stages are not done; the others are kept in {cache}. {why}"
-        )
+        if keep_going:
+            why = f"{len(failed)} of {len(stages)} stages are not done. {why}"
+        elif len(stages) > 1:
+            why = f"{why.rstrip('.')}. The others were stopped"
+        raise LabError(f"{why.rstrip('.')}. What was finished is kept: the same command goes on from there.")
     return folders
 
 
-def _with_needs(names: Iterable[str], plan: Mapping[str, Stage]) -> set[str]:
-    return {need for name in names for need in (name, *_with_needs(plan[name].inputs, plan))}
+def with_needs(stages: Collection[Stage], wanted: Iterable[str]) -> list[Stage]:
+    """Of stages those of some names, and all that they need."""
+    plan = {stage.name: stage for stage in stages}
+    names, waiting = set[str](), list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += plan[name].inputs
+    return [stage for stage in stages if stage.name in names]
+
+
+def missing(stages: Collection[Stage], cache: Path, fresh: bool = False) -> list[Stage]:
+    """Stages that the cache does not hold; if they are wanted `fresh`, all."""
+    folders = stage_folders(stages, cache)
+    return [stage for stage in stages if fresh or not (folders[stage.name] / DONE).exists()]
 
 
 def read_done(folder: Path) -> dict[str, Any]:
@@ -216,9 +241,9 @@ class _Team:
             ours.send((stage, *task))
 
     def finished(self) -> list[tuple[str, str]]:
-        """Wait for stages to end: their names, and what went wrong or nothing."""
+        """Wait a second for stages to end: the names of those that did, and what went wrong or nothing."""
         answers, self.answers = self.answers, []
-        ready: list[Any] = connection.wait(list(self.busy)) if self.busy else []
+        ready: list[Any] = connection.wait(list(self.busy), timeout=1) if self.busy else []
         for pipe in ready:
             name, _, process = self.busy.pop(pipe)
             problem = None

@@ -5,7 +5,7 @@ They are asked for in this order: the stage `all` in the cache, by the code as i
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +29,17 @@ from slmlab.models.speaker import SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer
 from slmlab.models.vocoder import Vocoder
 from slmlab.training import checkpoints, recipes
-from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_folders
-from slmlab.training.presets import preset
+from slmlab.training.cache import (
+    DONE,
+    Stage,
+    missing,
+    read_done,
+    run_stages,
+    stage_folders,
+    with_needs,
+)
+from slmlab.training.loop import pick_device
+from slmlab.training.presets import Preset, preset
 
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
 VOICES = "voices.json"  # shipped last: where it is, all checkpoints are
@@ -91,7 +100,7 @@ def corpora(preset_name: str) -> None:
     """Speak every corpus of a preset that was not spoken yet."""
     known = _stages(preset_name)
     groups = [name for name in known if name.startswith("corpus.")]
-    run_stages(known.values(), files.CACHE / preset_name, wanted=groups)
+    _run(preset_name, known.values(), groups)
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: Sequence[Path] = ()) -> Path:
@@ -105,7 +114,53 @@ def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: 
             f"there is no stage {stage!r}: choose one of {', '.join(known)}, or a language of "
             f"{languages.FOLDER}"
         )
-    return run_stages(known.values(), files.CACHE / preset_name, fresh=fresh, wanted=[stage])[stage]
+    return _run(preset_name, known.values(), [stage], fresh)[stage]
+
+
+def _run(
+    preset_name: str, stages: Collection[Stage], wanted: Iterable[str], fresh: bool = False
+) -> dict[str, Path]:
+    """Make stages of a preset; before, what they need is checked, and how long they take is said."""
+    chain, cache, stages = preset(preset_name), files.CACHE / preset_name, with_needs(stages, wanted)
+    if waiting := [stage.name for stage in missing(stages, cache, fresh)]:
+        if lacks := _lacks(chain, waiting):
+            raise LabError(f"preset {chain.name!r} cannot be made here: it needs {'; '.join(lacks)}.")
+        seconds = _expected_seconds(preset_name, waiting)
+        if seconds > 60:
+            print(f"about {seconds / 60:.0f} minutes on two quiet cores", flush=True)
+    return run_stages(stages, cache, fresh=fresh)
+
+
+def _lacks(chain: Preset, waiting: Sequence[str]) -> list[str]:
+    """What stages of a preset need, by their names, and this machine has not."""
+    groups = [name.removeprefix("corpus.") for name in waiting if name.startswith("corpus.")]
+    folders = dict.fromkeys(
+        (Path(spec.folder), spec.form)
+        for group in groups
+        for spec in chain.corpora.get(group, ())
+        if isinstance(spec, ImportSpec)
+    )
+    fetched = [f.name for f, form in folders if form == "source" and not sources.find(f.name).is_complete]
+    gone = [f for f, form in folders if form != "source" and not (f / "validated.tsv").exists()]
+    free = shutil.disk_usage(files.ROOT).free / 2**30
+    needs = {
+        "a GPU, and there is none": chain.needs_gpu
+        and len(groups) < len(waiting)
+        and pick_device().type == "cpu",
+        f"people's recordings ({', '.join(f'`slmlab fetch {name}`' for name in fetched)})": fetched,
+        f"Common Voice folders, with validated.tsv and clips/, at {', '.join(map(str, gone))}": gone,
+        f"{chain.disk:g} GiB of disk, of which {free:.1f} are free": free < chain.disk,
+    }
+    return [what for what, lacking in needs.items() if lacking]
+
+
+def _expected_seconds(preset_name: str, waiting: Iterable[str]) -> float:
+    """Seconds that stages take, two at a time, by what the shipped networks of their names and kinds took."""
+    took = {
+        name: card.seconds for name, card in checkpoints.list_checkpoints(files.SHIPPED / preset_name).items()
+    }
+    of_kind = {name.partition(".")[0]: seconds for name, seconds in took.items()}
+    return sum(took.get(name, of_kind.get(name.partition(".")[0], 0.0)) for name in waiting) / 2
 
 
 def adopt(
@@ -129,7 +184,7 @@ def adopt(
     networks = [stage.name for stage in stages if stage.inputs and stage.name.startswith(only)]
     if not networks:
         raise LabError(f"{only} is taught no language by itself: lm, judge_a and judge_b are.")
-    done = run_stages(stages, files.CACHE / preset_name, fresh=fresh, wanted=networks)
+    done = _run(preset_name, stages, networks, fresh)
     for name, folder in done.items():
         _keep_small(name, folder, adopted_folder(preset_name))
     return adopted_folder(preset_name)
@@ -141,7 +196,7 @@ def teach_judge_c(preset_name: str, whisper: str = "", ship: bool = False, fresh
     It is kept with what the chain at hand was taught later, or beside the checkpoints that are shipped.
     """
     stages = [*_stages(preset_name).values(), recipes.listening(preset(preset_name), whisper)]
-    done = run_stages(stages, files.CACHE / preset_name, fresh=fresh, wanted=["judge_c"])
+    done = _run(preset_name, stages, ["judge_c"], fresh)
     target = files.SHIPPED / preset_name if ship else adopted_folder(preset_name)
     _keep_small("judge_c", done["judge_c"], target)
     return target
