@@ -43,7 +43,7 @@ help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report at PRESET=tiny, into runs/<preset>/ (FRESH=1 trains anew)
-	@echo "== slmlab run, preset $(PRESET): first speech and scores, then the notebooks (tiny: 7 to 9 minutes on two quiet cores; FRESH=1: 33 more)"
+	@echo "== slmlab run, preset $(PRESET)"
 	@$(BIN)/slmlab run --preset $(PRESET) $(if $(call yes,$(FRESH)),--fresh)
 
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="--no-browser --port 8899")

@@ -326,8 +326,10 @@ def _bench(arguments: Namespace) -> str:
 def _fetch(arguments: Namespace) -> str:
     from slmlab.corpus import sources
 
-    folder = sources.fetch(arguments.name, arguments.place)
     source = sources.find(arguments.name)
+    hours = sum(float(row["seconds"]) for row in source.rows.values()) / 3600
+    print(f"{len(source.rows)} recordings, {hours:.1f} h, from {arguments.place or source.home}", flush=True)
+    folder = sources.fetch(arguments.name, arguments.place)
     print(f"fetched: {len(source.rows)} recordings into {folder} ({source.licence}, {source.copyright})")
     return f"slmlab import {folder} --language {source.language}"
 
@@ -465,7 +467,7 @@ def _settle(arguments: Namespace) -> str:
 )
 def _speak(arguments: Namespace) -> str:
     from slmlab.language import languages
-    from slmlab.language.sentences import check_roman, from_file
+    from slmlab.language.sentences import check_roman, from_file, unlike
     from slmlab.sound import audio
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
@@ -492,6 +494,8 @@ def _speak(arguments: Namespace) -> str:
     else:
         audio.write(out, utterances[0].wave.numpy(), consent=consent)
     print(said)
+    for doubt in filter(None, (unlike(text, language) for text in texts)):
+        print(doubt, file=sys.stderr)
     print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
     own = f" --preset {arguments.preset}" if arguments.preset != "tiny" else ""
     if arguments.file:

@@ -13,7 +13,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm.auto import tqdm
 
 T = TypeVar("T")
-FEW = 4
+FEW = 3
 """Items from which on a bar is worth its widget in a notebook."""
 SILENCE = 4.0
 """Seconds without a word after which one is said."""

@@ -76,7 +76,7 @@ def test_tdsc_by_name_is_made_once(chain: Chain, capsys: pytest.CaptureFixture[s
     assert main(["align", "tdsc", "--preset", "smoke", "--seed", "3"]) == 0
     folder = aligned(capsys.readouterr().out)
     assert folder.name.startswith("align.tdsc.sw.3-")
-    assert len(tdsc.ledger(folder)) == 2 * 4 * 12
+    assert len(tdsc.tries(folder)) == 2 * 4 * 12
     card = checkpoints.load(folder / "model", SpeechLM)[1]
     assert card.facts["method"] == "tdsc"
     assert {"wer", "entropy", "drift"} <= read_done(folder)["metrics"].keys()
@@ -143,11 +143,16 @@ def test_dgsa_learns_from_people_s_recordings(
 
     given = ["align", "dgsa", "--preset", "smoke", "--recordings", str(brought)]
     assert main([*given, "--language", "sw"]) == 0
-    folder = aligned(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    folder, n = aligned(said), (splits == "lm").sum()
+    kept = f"{n} of 10 utterances can teach; {10 - n} are of sentences that are kept for dev and test"
+    assert kept in said
     learned = {pair.prompt for pair in read(folder / "pairs.parquet", "sw")}
     assert 0 < len(learned) <= (splits == "lm").sum()
     assert main([*given, "--language", "vi"]) == 2
-    assert "no authentic speech of 'vi'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no authentic speech of 'vi' to learn from" in said
+    assert "of 10 utterances 10 are not of 'vi'." in said
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

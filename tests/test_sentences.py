@@ -27,6 +27,7 @@ from slmlab.language.sentences import (
     parse_grammar,
     sentences,
     split_of,
+    unlike,
 )
 from slmlab.language.text import for_scoring, normalise
 from slmlab.training.presets import ALPHABET, LANGUAGES
@@ -248,6 +249,23 @@ def test_asking_for_more_than_there_is_says_so(monkeypatch: pytest.MonkeyPatch):
 
 def test_shares_of_the_splits_sum_to_a_hundred():
     assert sum(SEEN_SPLITS.values()) == sum(HELD_OUT_SPLITS.values()) == 100
+
+
+def test_a_text_of_another_language_is_doubted_and_one_of_its_own_is_not():
+    finnish = "Minun nimeni on Matti ja olen kotoisin Suomesta."
+    assert unlike(finnish, "sw") == (
+        "Is it Swahili? 5 of 8 words are not spelt like its words: minun, on, matti"
+    )
+    for text in ("The cat sits on the mat.", "La mamma cucina.", "Chị Hà ơi, mấy giờ rồi?"):
+        assert unlike(text, "sw")
+    for text in ("Habari za asubuhi, rafiki yangu?", "Ninapenda kusoma vitabu.", "Hakuna matata", "?"):
+        assert not unlike(text, "sw")
+    assert not unlike(finnish, "yo"), "it has no sentences of its own to tell by"
+
+
+@pytest.mark.parametrize("language", TARGETS)
+def test_few_sentences_that_nobody_learnt_are_doubted(language: str):
+    assert sum(map(bool, (unlike(text, language) for text in sentences(language, "test", 200, 3)))) <= 2
 
 
 def test_a_file_gives_its_lines(tmp_path: Path):

@@ -89,10 +89,10 @@ def test_both_schedules_and_every_variant_can_be_asked_for() -> None:
         dataclasses.replace(HOW, candidates=7)
 
 
-def test_the_ledger_tells_the_fate_of_every_candidate(tmp_path: Path) -> None:
+def test_every_try_has_its_fate(tmp_path: Path) -> None:
     model = a_model()
     tuned = tdsc.align(model, TEXTS, HOW, tmp_path, JURY)
-    rows = tdsc.ledger(tmp_path)
+    rows = tdsc.tries(tmp_path)
     assert len(rows) == 2 * 3 * 6
     assert rows["seed"].nunique() == len(rows)
     assert list(rows.groupby(["round", "place", "temperature"]).size()) == [2] * 18
@@ -119,7 +119,7 @@ def test_a_judge_that_rejects_everything_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_where_no_round_is_done_there_is_nothing_to_read(tmp_path: Path) -> None:
-    for read in (tdsc.rounds, tdsc.ledger):
+    for read in (tdsc.rounds, tdsc.tries):
         with pytest.raises(LabError, match="has no round of TDSC with a"):
             read(tmp_path)
 
@@ -135,7 +135,7 @@ def test_rejection_learns_from_winners_alone(tmp_path: Path, monkeypatch: pytest
     for learn_from in ("winner", "accepted"):
         how = dataclasses.replace(HOW, rounds=1, dpo=None, learn_from=learn_from)
         tdsc.align(a_model(), TEXTS, how, tmp_path / learn_from, JURY)
-    rows = tdsc.ledger(tmp_path / "winner")
+    rows = tdsc.tries(tmp_path / "winner")
     assert heard[0] == [tuple(row) for row in rows[rows["fate"] == "winner"]["tokens"]]
     assert heard[1] == [tuple(row) for row in rows[rows["fate"].isin(tdsc.PASSED)]["tokens"]]
     assert 0 < len(heard[0]) < len(heard[1])
@@ -205,4 +205,4 @@ def test_a_round_killed_anywhere_ends_as_one_that_was_not(
     uncut = checkpoints.load(whole / "round-1" / "model", SpeechLM)[0]
     for name, tensor in checkpoints.weights(uncut).items():
         assert torch.equal(tensor, checkpoints.weights(resumed)[name]), name
-    assert tdsc.ledger(tmp_path).equals(tdsc.ledger(whole))
+    assert tdsc.tries(tmp_path).equals(tdsc.tries(whole))

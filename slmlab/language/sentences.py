@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ SPLITS = tuple(dict.fromkeys([*SEEN_SPLITS, *HELD_OUT_SPLITS]))
 
 HELD_OUT_SHARE = 0.10
 MIN_WORDS, MAX_WORDS = 3, 14
+N_USUAL = 600
+"""Sentences that show how a language is spelt."""
 MAX_TRIES = 20_000
 """Sentences drawn in a row without a new one after which there is none."""
 
@@ -206,6 +208,30 @@ def share_of(text: str, shares: Mapping[str, int]) -> str:
     """Which of some shares, in parts of a hundred, a text falls into: by its hash, always the same."""
     point, ends = 100 * fraction(text), accumulate(shares.values())
     return next(name for name, end in zip(shares, ends, strict=True) if point < end)
+
+
+def unlike(text: str, language: str) -> str:
+    """A doubt whether a text is of a language, or nothing.
+
+    It is raised where a third of the words or more have neighbouring letters, or a first or last one, that no
+    word of the language's own sentences has: so it is of one in thirty sentences of Swahili, and of most
+    others. Languages without sentences of their own, or without spaces, are not doubted.
+    """
+    known, usual = languages.find(language), _neighbours(language)
+    words = for_scoring(text, language).split()
+    odd = [word for word in words if not usual.issuperset(pairwise(f" {word} "))]
+    if not usual or known.words != "spaces" or 3 * len(odd) < len(words) or not odd:
+        return ""
+    few = ", ".join(odd[:3])
+    return f"Is it {known.name}? {len(odd)} of {len(words)} words are not spelt like its words: {few}"
+
+
+@cache
+def _neighbours(language: str) -> frozenset[tuple[str, str]]:
+    """Letters that are neighbours in words of a language's sentences, or first or last (beside a space)."""
+    texts = list(islice(stream(language, "lm", 0), N_USUAL))
+    words = {word for text in texts for word in for_scoring(text, language).split()}
+    return frozenset(pair for word in words for pair in pairwise(f" {word} ") if len(texts) == N_USUAL)
 
 
 def focus_words(language: str) -> frozenset[str]:

@@ -123,10 +123,12 @@ def align(
         whose = "its speaker" if config.same_speaker else "another speaker"
         fits = [(row["accepted"], bool(row["style"])) for row in rows]
         accepted, styled, both = sum(a for a, _ in fits), sum(s for _, s in fits), sum(map(all, fits))
+        unlike = ", and to none of them did the model say anything else than the recording" if both else ""
         raise LabError(
             f"DGSA has no pair: of {len(rows)} recordings the judge accepted {accepted} (it must hear less "
             f"than {config.max_wer:.0%} word errors), and {styled} have another recording of {whose} to take "
-            f"a style from; {both} have both. Record every speaker twice or more, and check the transcripts."
+            f"a style from; {both} have both{unlike}. Record every speaker twice or more, and check the "
+            "transcripts."
         )
     table.write(pairs, folder / "pairs.parquet")
     return tune(model, pairs, config.tune, folder / "dpo", jury)

@@ -2,7 +2,7 @@
 
 A run is a stage: its key holds what was asked for, the method's settings, the checkpoints it begins from and
 hears with, and the code, so that a killed run goes on and a finished one is read. In its folder are `model`,
-and the pairs, ledgers and logs of `slmlab.preference`.
+and the pairs, tries and logs of `slmlab.preference`.
 
 The rates and steps of `tiny` were settled on dev (`slmlab settle`, seed 0).
 """
@@ -294,9 +294,22 @@ def _recordings(chain: Chain, folder: Path, language: str) -> list[Recording]:
     data = utterances.Utterances(folder)
     codes = recipes.encode(chain.tokenizer, data)
     rows = data.rows().assign(codes=[row.tolist() for row in codes])
-    recordings = authentic(rows[(rows["language"] == language) & (rows["split"] == "lm")])
+    own = rows["language"] == language
+    learnt = own & (rows["split"] == "lm")
+    recordings = authentic(rows[learnt])
+    reasons = {
+        f"are not of {language!r}": (~own).sum(),
+        "are of sentences that are kept for dev and test": (own & ~learnt).sum(),
+        "are synthetic": learnt.sum() - len(recordings),
+    }
+    out = ", ".join(f"{n} {reason}" for reason, n in reasons.items() if n)
     if not recordings:
-        raise LabError(f"there is no authentic speech of {language!r} in {folder}: DGSA needs some.")
+        raise LabError(
+            f"there is no authentic speech of {language!r} to learn from in {folder}, and DGSA needs some: "
+            f"of {len(rows)} utterances {out}."
+        )
+    if out:
+        print(f"{folder}: {len(recordings)} of {len(rows)} utterances can teach; {out}")
     return recordings
 
 

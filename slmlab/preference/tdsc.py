@@ -121,7 +121,7 @@ class TDSCConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One try at a text: a row of the ledger.
+    """One try at a text: a row of `tries`.
 
     `place` tells which text of the round, `seed` from where it can be drawn again. `wer` and `repetition` are
     rates, the latter 0 for what is too short to repeat; `length` is over that expected for the text. `fate`
@@ -167,7 +167,7 @@ def decide(candidates: Sequence[Candidate], config: TDSCConfig) -> list[Candidat
 def align(model: SpeechLM, texts: Sequence[str], config: TDSCConfig, folder: Path, jury: Jury) -> SpeechLM:
     """The model after all rounds, on texts of the jury's language alone; the given one stays as it is.
 
-    The jury hears every candidate, and watches on dev. `rounds` and `ledger` read what is left in the folder,
+    The jury hears every candidate, and watches on dev. `rounds` and `tries` read what is left in the folder,
     where a killed run goes on inside its round. LabError: fewer texts than a round has, or a folder of
     another run.
     """
@@ -260,7 +260,7 @@ def rounds(folder: Path) -> pd.DataFrame:
     return _rows(folder, DONE).set_index("round")
 
 
-def ledger(folder: Path) -> pd.DataFrame:
+def tries(folder: Path) -> pd.DataFrame:
     """All candidates of all rounds, so far."""
     return _rows(folder, f"{CANDIDATES}/*.jsonl")
 

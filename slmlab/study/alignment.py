@@ -291,7 +291,7 @@ def tune(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, f
     # in full: tuning moves most numbers by less than int8 can tell
     checkpoints.save(folder / "model", tuned, Card(tuned.config, asdict(unit)))
     for state in (*folder.rglob(STATE), *folder.rglob("best.safetensors")):
-        state.unlink()  # nothing is left to resume; logs, ledgers and the models of rounds stay
+        state.unlink()  # nothing is left to resume; logs, tries and the models of rounds stay
     return figures
 
 
@@ -348,29 +348,29 @@ def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, An
 
 def hear_candidates(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, Any]:
     """Stage: judge B hears the last round's candidates, from their tokens; sums by text, entropies by set."""
-    ledger = tdsc.ledger(inputs[source_of(study, unit)]).reset_index(drop=True)
+    tries = tdsc.tries(inputs[source_of(study, unit)]).reset_index(drop=True)
     chain = Chain(Path(study.checkpoints))
-    last = ledger["round"] == ledger["round"].max()
+    last = tries["round"] == tries["round"].max()
     with one_thread():
         judge = CodeJudge(chain, chain.named_timbre(shelf.VOICE_NAMES[2]), "b")
-        hearings = judge([list(codes) for codes in ledger.loc[last, "tokens"]])
-    ledger = ledger.assign(passed=ledger["fate"].isin(tdsc.PASSED), tried=1, errors=0, words=0)
-    heard = zip(ledger.loc[last, "text"], hearings, strict=True)
+        hearings = judge([list(codes) for codes in tries.loc[last, "tokens"]])
+    tries = tries.assign(passed=tries["fate"].isin(tdsc.PASSED), tried=1, errors=0, words=0)
+    heard = zip(tries.loc[last, "text"], hearings, strict=True)
     counts = [scaling.count_words(text, each.text, unit.language) for text, each in heard]
-    ledger.loc[last, ["errors", "words"]] = counts
+    tries.loc[last, ["errors", "words"]] = counts
     for name in ("errors", "words"):
-        ledger[f"passed_{name}"] = ledger[name] * ledger["passed"]
+        tries[f"passed_{name}"] = tries[name] * tries["passed"]
     sums = ["tried", "passed", "errors", "words", "passed_errors", "passed_words", "repetition"]
-    by_text = ledger.groupby(["round", "place", "temperature"], as_index=False)[sums].sum()
+    by_text = tries.groupby(["round", "place", "temperature"], as_index=False)[sums].sum()
     by_text.to_parquet(folder / "rows.parquet", index=False)
-    return _set_entropies(ledger[last])
+    return _set_entropies(tries[last])
 
 
-def _set_entropies(ledger: pd.DataFrame) -> dict[str, Any]:
+def _set_entropies(tries: pd.DataFrame) -> dict[str, Any]:
     """H_p at equal token counts, with draws of texts, by temperature and of the accepted."""
-    places = range(int(ledger["place"].max()) + 1)
-    sets = {f"{t:g}": part for t, part in ledger.groupby("temperature")}
-    sets["accepted"] = ledger[ledger["passed"]]
+    places = range(int(tries["place"].max()) + 1)
+    sets = {f"{t:g}": part for t, part in tries.groupby("temperature")}
+    sets["accepted"] = tries[tries["passed"]]
     codes = {
         name: [[code for row in part.loc[part["place"] == i, "tokens"] for code in row] for i in places]
         for name, part in sets.items()
