@@ -325,10 +325,9 @@ def in_batches(
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
-    results: dict[int, T] = {}
     done = zip(batches, run(compute, batches), strict=True)
-    for rows, batch in bar(done, "batches of utterances", len(batches)):
-        results |= zip(rows, batch, strict=True)
+    pairs = (pair for rows, batch in done for pair in zip(rows, batch, strict=True))
+    results = dict(bar(pairs, "utterances", len(lengths)))
     return [results[i] for i in range(len(lengths))]
 
 
