@@ -237,10 +237,10 @@ def _run(arguments: Namespace) -> str:
     from slmlab import files
     from slmlab.notebook import series
     from slmlab.study import report
-    from slmlab.training.presets import preset
+    from slmlab.training import shelf
 
     folder, books = arguments.out or files.RUNS / arguments.preset, [] if arguments.lm else series.notebooks()
-    takes = preset(arguments.preset).run_takes if books else ""
+    takes = shelf.RUN_TAKES.get(arguments.preset, "") if books else ""
     print(f"run: the chain speaks and is scored, then {len(books)} notebooks", end="")
     print(f"; {takes}, with networks at hand" if takes else "", flush=True)
     report.run(arguments.preset, folder, arguments.fresh, _encoder(arguments), arguments.lm)

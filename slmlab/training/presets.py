@@ -84,12 +84,6 @@ class Preset:
     """Sentences, at most, that are made speech for each network that adopts a language."""
     judge_c: Part | None = None
     """The recogniser that scores in B's place where Whisper's encoder is at hand; trained by its own name."""
-    run_takes: str = ""
-    """How long `slmlab run` takes with networks at hand, where it was measured."""
-    needs_gpu: bool = False
-    """Whether training it asks for a GPU."""
-    disk: float = 2.0
-    """GiB that its corpora and networks take at most."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -128,20 +122,18 @@ def tiny() -> Preset:
         backbone=Part(lm, _train(300), 3000),
         lm=Part(lm, _train(300, lr=2e-3, muon_lr=0.015), 3000),
         n_test=350,
-        run_takes="7 to 9 minutes on two quiet cores",
     )
 
 
 def smoke() -> Preset:
     """The whole chain in minutes: nothing it says can be understood, and no claim is made with it."""
     full = tiny()
-    short: dict[str, Any] = {
+    short = {
         name: replace(part, train=replace(part.train, steps=3, warmup=1))
         for name, part in vars(full).items()
         if isinstance(part, Part)
     }
-    sizes: dict[str, Any] = {"corpora": corpora(0.02, 8), "n_test": 8, "n_adopted": 12}
-    return replace(full, name="smoke", run_takes="a few minutes", **sizes, **short)
+    return replace(full, name="smoke", corpora=corpora(0.02, 8), n_test=8, n_adopted=12, **short)
 
 
 def human() -> Preset:
@@ -194,8 +186,6 @@ def base() -> Preset:
         backbone=Part(lm, _train(40_000, 1e-3, muon_lr=0.01), 32_000),
         lm=Part(lm, _train(20_000, 5e-4, muon_lr=0.005), 32_000),
         n_test=350,
-        needs_gpu=True,
-        disk=40.0,
     )
 
 

@@ -43,6 +43,12 @@ from slmlab.training.presets import Preset, preset
 
 VOICE_NAMES = ("deep", "low", "mid", "clear", "high", "bright")
 VOICES = "voices.json"  # shipped last: where it is, all checkpoints are
+ON_GPU = ("base", "paper")
+"""Presets whose training asks for a GPU."""
+DISK = {"base": 40.0, "paper": 40.0}
+"""GiB that corpora and networks of a preset take at most, where it is more than 2."""
+RUN_TAKES = {"smoke": "a few minutes", "tiny": "7 to 9 minutes on two quiet cores"}
+"""How long `slmlab run` takes with networks at hand, where it was measured."""
 KINDS: dict[str, type[nn.Module]] = {
     "tokenizer": SpeechTokenizer,
     "decoder": FlowDecoder,
@@ -142,14 +148,15 @@ def _lacks(chain: Preset, waiting: Sequence[str]) -> list[str]:
     )
     fetched = [f.name for f, form in folders if form == "source" and not sources.find(f.name).is_complete]
     gone = [f for f, form in folders if form != "source" and not (f / "validated.tsv").exists()]
+    disk = DISK.get(chain.name, 2.0)
     free = shutil.disk_usage(files.ROOT).free / 2**30
     needs = {
-        "a GPU, and there is none": chain.needs_gpu
+        "a GPU, and there is none": chain.name in ON_GPU
         and len(groups) < len(waiting)
         and pick_device().type == "cpu",
         f"people's recordings ({', '.join(f'`slmlab fetch {name}`' for name in fetched)})": fetched,
         f"Common Voice folders, with validated.tsv and clips/, at {', '.join(map(str, gone))}": gone,
-        f"{chain.disk:g} GiB of disk, of which {free:.1f} are free": free < chain.disk,
+        f"{disk:g} GiB of disk, of which {free:.1f} are free": free < disk,
     }
     return [what for what, lacking in needs.items() if lacking]
 
