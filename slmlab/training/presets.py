@@ -139,12 +139,13 @@ def smoke() -> Preset:
 def human() -> Preset:
     """Two cores, no GPU, and recordings of three readers: `slmlab fetch` brings them (see `data/sources`).
 
+    Its language models learn to read first: texts are dropped, for guidance, only when they are fine-tuned.
     Its tokenizer and decoder are wider than `tiny`'s and the decoder trains longer: people vary more than a
-    synthesiser's voices do. Judge C is untried: its steps and rates are not tuned.
+    synthesiser's voices do.
     """
     full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
     letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
-    lm = replace(full.lm.config, alphabet=letters, languages=spoken, drop=0.15)
+    lm = replace(full.lm.config, alphabet=letters, languages=spoken)
     tokenizer = replace(full.tokenizer.config, alphabet=letters, n_speakers=n_speakers, width=192, layers=5)
     return replace(
         full,
@@ -157,7 +158,7 @@ def human() -> Preset:
         decoder=Part(replace(full.decoder.config, width=256, sharpen=1.0), _train(2400, ema=0.995), 1600),
         refine=Part(None, _train(3000, lr=2e-3, muon_lr=0.0), 192),
         backbone=Part(lm, _train(800), 3000),
-        lm=Part(lm, _train(400, lr=2e-3, muon_lr=0.015), 3000),
+        lm=Part(replace(lm, drop=0.15), _train(400, lr=2e-3, muon_lr=0.015), 3000),
         n_test=200,
         judge_c=Part(EncodedConfig(letters), _train(1500, lr=2e-3, muon_lr=0.01), 6000),
     )

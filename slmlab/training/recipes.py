@@ -377,6 +377,7 @@ def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path], base
     else:
         tokenizer, before = _load_tokenizer(inputs), inputs.get("lm.backbone")
         model = checkpoints.load(before / "model", SpeechLM)[0] if before else SpeechLM(part.config)
+    model.config = replace(model.config, drop=part.config.drop)
     data = Utterances(inputs[f"corpus.{group}"])
     codes, languages = encode(tokenizer, data), data.column("language")
     model.fit_pace(text_symbols(data, model.config.alphabet), [len(row) for row in codes], languages)
