@@ -2,7 +2,7 @@
 
 import os
 
-from slmlab import cores
+from slmlab import places
 
 __version__ = "0.1.0"
 
@@ -10,5 +10,5 @@ __version__ = "0.1.0"
 # loop for each other, and beside another busy program all takes ten times as long and more: here they sleep.
 # Nor does it know what a container may use of its host.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-if cores.usable() < cores.bound():
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores.usable()))
+if places.usable_cores() < places.bound_cores():
+    os.environ.setdefault("OMP_NUM_THREADS", str(places.usable_cores()))

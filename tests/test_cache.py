@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tqdm.auto import tqdm
 
-from slmlab import cores
+from slmlab import places
 from slmlab.errors import LabError
 from slmlab.training import recipes
 from slmlab.training.cache import Stage, read_done, run_stages, stage_folders
@@ -254,7 +254,7 @@ def test_two_workers_work_at_the_same_time_each_with_a_line_and_a_share_of_the_c
     folders = run_stages(stages, tmp_path, workers=2)
     seen = [read_done(folders[name])["metrics"] for name in "xy"]
     assert {row["TQDM_POSITION"] for row in seen} == {"0", "1"}
-    assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, cores.usable() // 2))}
+    assert {row["OMP_NUM_THREADS"] for row in seen} == {str(max(1, places.usable_cores() // 2))}
     assert dict(os.environ) == before
 
 
@@ -275,28 +275,56 @@ def test_a_killed_worker_is_named_and_its_stage_goes_on_later(tmp_path: Path) ->
     assert read_done(folder)["seconds"] >= 19 * 0.05  # 6 pauses before the kill, 13 after it
 
 
-FROM_STDIN = """
-import functools, shutil, sys
+PROGRAM = """
+import shutil, sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from slmlab.errors import LabError
 from slmlab.training.cache import Stage, run_stages
-stage = Stage("toy", (), functools.partial(shutil.copy, "." * 2**20), None)
+
+def own(folder, inputs): ...
+@dataclass
+class Own: pass
+
+# Longer than a pipe's buffer; `copytree` fails, as a stage may.
+runs = {"theirs": partial(shutil.copytree, "." * 2**20), "own": own, "setting": partial(shutil.copy, Own())}
 try:
-    run_stages([stage], Path(sys.argv[1]))
+    run_stages([Stage("toy", (), runs[sys.argv[2]])], Path(sys.argv[1]))
 except LabError as error:
     sys.exit(f"slmlab: {error}")
 """
 
 
-def test_workers_that_die_before_they_begin_are_one_sentence_and_no_waiting(tmp_path: Path) -> None:
-    # A worker cannot import a main program that has no file. Its task is too long for a pipe's buffer.
-    asked = [sys.executable, "-", str(tmp_path)]
-    ended = subprocess.run(asked, input=FROM_STDIN, timeout=120, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("place", ["pipe", "file", "cell"])
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("theirs", "toy: OSError: [Errno 36] File name too long"),
+        (
+            "own",
+            "The function own stands in the program that is run: put it into a file of its own, and",
+        ),
+        ("setting", "toy: its process cannot import what it is given (Can't get attribute 'Own'"),
+    ],
+)
+def test_a_program_needs_no_guard_and_no_file_and_what_workers_lack_is_one_sentence(
+    place: str, run: str, said: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "a b#%20é.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    start = {
+        "pipe": ["-"],
+        "file": [str(program)],
+        "cell": ["-c", PROGRAM],  # a program without a file, as a kernel is
+    }[place]
+    asked = [sys.executable, *start, str(tmp_path / "cache"), run]
+    text = PROGRAM if place == "pipe" else None
+    ended = subprocess.run(asked, input=text, timeout=120, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    said = ended.stderr.splitlines()[-1]
-    assert said.startswith(
-        "slmlab: toy: its process ended with code 1 (its last words stand above; a program"
-    )
+    assert "Traceback" not in ended.stderr
+    assert said in ended.stderr.splitlines()[-1]
+    assert ended.stderr.startswith("slmlab: ")
 
 
 def waits_for(condition: Callable[[], bool]) -> None:

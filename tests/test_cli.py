@@ -180,7 +180,7 @@ def test_as_many_texts_as_sounds(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_speak_then_measure_in_a_new_process(random_chain: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.wav"
-    lab = [sys.executable, "-m", "slmlab.cli"]
+    lab = [sys.executable, "-m", "slmlab"]
     mine = ["--checkpoints", str(random_chain)]
     text = "Mama anapika chakula."
     subprocess.run([*lab, "speak", text, "--language", "sw", "--out", str(out), *mine], check=True)

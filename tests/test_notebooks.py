@@ -168,13 +168,13 @@ def test_notebooks_run_side_by_side_and_are_kept_in_order(tmp_path: Path) -> Non
     paths = []
     for mine, other in (("00_a", "01_b"), ("01_b", "00_a")):
         meet = (
-            "import os, time; from slmlab import cores; from pathlib import Path\n"
+            "import os, time; from slmlab import places; from pathlib import Path\n"
             f"Path('{mine}').touch()\n"
             "for _ in range(1200):\n"
             f"    if Path('{other}').exists(): break\n"
             "    time.sleep(0.05)\n"
             "else: raise TimeoutError('nobody came')\n"
-            "print(int(os.environ['OMP_NUM_THREADS']) * 2 <= max(2, cores.usable()))"
+            "print(int(os.environ['OMP_NUM_THREADS']) * 2 <= max(2, places.usable_cores()))"
         )
         paths.append(tmp_path / f"{mine}.ipynb")
         cells = [nbformat.v4.new_code_cell(meet)]

@@ -29,7 +29,7 @@ def test_a_wheel_speaks_from_any_folder(tmp_path: Path) -> None:
     assert {name for name in missing if not name.endswith("data/README.md")} == set()
     surroundings = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "SLMLAB_HOME": str(tmp_path / "mine")}
     said = subprocess.run(
-        [sys.executable, "-m", "slmlab.cli", "speak", "Mama anapika", "--out", str(tmp_path / "a.wav")],
+        [sys.executable, "-m", "slmlab", "speak", "Mama anapika", "--out", str(tmp_path / "a.wav")],
         cwd="/",
         env=surroundings,
         capture_output=True,

@@ -13,6 +13,7 @@ import itertools
 import json
 import multiprocessing
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from slmlab import places
 from slmlab.corpus import manifest
 from slmlab.corpus.engines import LOUDNESS, engine_of, speak, trim
 from slmlab.corpus.prosody import Prosody, of_kind, transcribe
@@ -311,24 +313,33 @@ def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
     if workers == 1:
         yield from ((row, _sound(row)) for row in rows)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=_context())
     try:
-        started = [pool.submit(torch.get_num_threads) for _ in range(workers)]
+        with places.without_program():
+            started = [pool.submit(torch.get_num_threads) for _ in range(workers)]
         for row in rows:
             yield row, _sound(row)
             if all(answer.done() for answer in started):
                 break
         while ahead := list(itertools.islice(rows, AHEAD)):
-            yield from zip(ahead, pool.map(_sound, ahead, chunksize=CHUNK), strict=True)
+            with places.without_program():
+                sounds = pool.map(_sound, ahead, chunksize=CHUNK)
+            yield from zip(ahead, sounds, strict=True)
     except BrokenProcessPool as error:
         raise LabError(
-            "A process that spoke ended, perhaps killed for want of memory: free some, or use one worker. A "
-            'program that calls the lab must be a file, with what it does under `if __name__ == "__main__":`.'
+            "A process that spoke ended, perhaps killed for want of memory: free some, or use one worker."
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _context() -> Any:
+    """How processes start: on Linux each from one that has loaded torch, elsewhere from nothing."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _sound(row: Row) -> Sound:

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm.auto import tqdm
 
-from slmlab import cores, files
+from slmlab import files, places
 from slmlab.errors import LabError
 from slmlab.progress import BAR
 
@@ -46,12 +46,12 @@ def execute(preset_name: str, paths: Sequence[Path], folder: Path, workers: int 
     from nbconvert import HTMLExporter
 
     folder.mkdir(parents=True, exist_ok=True)
-    share = max(1, cores.usable() // workers)
+    share = max(1, places.usable_cores() // workers)
     seconds, errors = dict[str, float](), list[Exception]()
-    places, bar = asyncio.Semaphore(workers), tqdm(desc="notebooks", total=len(paths), **BAR)
+    turns, bar = asyncio.Semaphore(workers), tqdm(desc="notebooks", total=len(paths), **BAR)
 
     async def keep(path: Path) -> None:
-        async with places:
+        async with turns:
             if errors:
                 return
             began = time.monotonic()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slmlab import __version__, cores, files, metrics
+from slmlab import __version__, files, metrics, places
 from slmlab.corpus.imports import ImportSpec
 from slmlab.errors import LabError
 from slmlab.files import plain, read_json, replace_text, write_json
@@ -375,7 +375,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def machine() -> str:
     """What this was measured on, in words."""
-    usable, here = cores.usable(), os.cpu_count()
+    usable, here = places.usable_cores(), os.cpu_count()
     ours = f"{usable} cores" if usable == here else f"{usable} of {here} cores"
     return (
         f"{platform.machine()}, {ours}, {platform.system()}, Python {platform.python_version()}, torch "

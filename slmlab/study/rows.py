@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from slmlab import cores, files
+from slmlab import files, places
 from slmlab.errors import LabError
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.training.cache import DONE, Stage, locked, run_stages, stage_folders
@@ -72,7 +72,7 @@ def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target:
         stages, cache = kind.stages(study, missing), files.CACHE / study.preset
         folders = stage_folders(stages, cache)  # asked before: an edit of the code meanwhile moves nothing
         try:
-            run_stages(stages, cache, workers or cores.usable(), keep_going=True)
+            run_stages(stages, cache, workers or places.usable_cores(), keep_going=True)
         finally:
             with locked(files.CACHE / "publishing.lock"):  # rows are read, merged and written back
                 publish(kind, study, missing, folders, target)

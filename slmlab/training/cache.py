@@ -5,11 +5,10 @@ results lie in `cache/<name>-<key>/`; `done.json` there is written last, so a fo
 that was cut off, and its training goes on where it stopped. A lock lets one process in at a time.
 """
 
-import fcntl
 import functools
+import math
 import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -24,9 +23,10 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tqdm.auto import tqdm
 
-from slmlab import cores
+from slmlab import places
 from slmlab.errors import LabError
 from slmlab.files import digest, read_json, write_json
 from slmlab.training.code import code_of
@@ -34,7 +34,7 @@ from slmlab.training.code import code_of
 DONE = "done.json"
 ERROR = "error.txt"  # the traceback of what should not have happened
 BEGUN = "begun.json"  # as old as this attempt; the seconds that attempts before it took
-SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+SPAWN = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork, and Windows has none
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,9 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """One process at a time; the lock falls when the file is closed or the process dies."""
+    """One process at a time; the lock falls when the block ends or the process dies."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
 
 
@@ -203,7 +202,11 @@ def _seconds_before(folder: Path) -> float:
 
 
 def memory_mib() -> float:
-    """Most memory that this process, or one that it started, ever held."""
+    """Most memory that this process, or one that it started, ever held; NaN on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -223,7 +226,7 @@ class _Team:
             self.answers.append((stage.name, _make(stage, *task)))
             return
         line = min(set(range(self.workers)) - {line for _, line, _ in self.busy.values()})
-        share = max(1, cores.usable() // self.workers)
+        share = max(1, places.usable_cores() // self.workers)
         settings = {"OMP_NUM_THREADS": str(share), "TQDM_POSITION": str(line), "TQDM_LEAVE": ""}
         if not sys.stderr.isatty():  # a bar that is wiped off leaves an empty stripe in a notebook
             settings["TQDM_DISABLE"] = "1"
@@ -231,7 +234,8 @@ class _Team:
         process = SPAWN.Process(target=_work, args=(theirs,))
         before = dict(os.environ)
         os.environ.update(settings)
-        process.start()
+        with places.without_program():
+            process.start()
         os.environ.clear()
         os.environ.update(before)
         theirs.close()
@@ -262,10 +266,7 @@ class _Team:
 
 def _why_ended(code: int) -> str:
     """Why a process may have ended without an answer."""
-    why = "-9 is a kill, perhaps for want of memory"
-    if code >= 0:
-        why = "its last words stand above; a program that calls the lab must be a file, with what it does "
-        why += 'under `if __name__ == "__main__":`'
+    why = "its last words stand above" if code >= 0 else "-9 is a kill, perhaps for want of memory"
     return f"its process ended with code {code} ({why})."
 
 
@@ -275,7 +276,12 @@ def _work(pipe: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    pipe.send(_make(*pipe.recv()))
+    try:
+        task = pipe.recv()
+    except (AttributeError, ImportError) as error:  # a setting whose class stands in the program itself
+        pipe.send(f"its process cannot import what it is given ({error}): put that into a file of its own.")
+    else:
+        pipe.send(_make(*task))
 
 
 def _print(line: str) -> None:

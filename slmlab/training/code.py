@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from slmlab.errors import LabError
+
 Place = tuple[str, str]
 """A module, dotted, and a name in it; no name means the module itself."""
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -16,8 +18,14 @@ DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def code_of(function: Callable[..., Any]) -> list[str]:
     """Code of a function and of all of its package that it names, itself or through others.
 
-    Comments, docstrings and layout are left out. A class that is named counts whole.
+    Comments, docstrings and layout are left out. A class that is named counts whole. LabError for a function
+    of the program itself, be it a file, a cell or a pipe: other processes cannot import it from there.
     """
+    if function.__module__ == "__main__":
+        raise LabError(
+            f"The function {function.__qualname__} stands in the program that is run: put it into a file of "
+            "its own, and import it from there."
+        )
     package = function.__module__.partition(".")[0]
     code: dict[Place, list[str]] = {}
     waiting = [(function.__module__, function.__qualname__.partition(".")[0])]

@@ -394,7 +394,7 @@ def _killed() -> list[listeners.Row]:
 def _seconds_of(*arguments: str) -> float:
     """What a command of the lab took in a process of its own, its start included."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "slmlab.cli", *arguments]
+    command = [sys.executable, "-m", "slmlab", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -77,7 +77,7 @@ class Client:
 def serving(folder: Path, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`slmlab app` on a folder as a process of its own, killed at last (kill -9): its address, and itself."""
     port = free_port()
-    command = [sys.executable, "-m", "slmlab.cli", "app", str(folder), "--port", str(port), *flags]
+    command = [sys.executable, "-m", "slmlab", "app", str(folder), "--port", str(port), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until_there(f"http://127.0.0.1:{port}/", process, "slmlab app")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slmlab import cores
+from slmlab import places
 
 BOUND = 8
 V1 = "5:memory:/a\n4:cpu,cpuacct:/a/b\n"
@@ -17,9 +17,9 @@ V1 = "5:memory:/a\n4:cpu,cpuacct:/a/b\n"
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with eight cores that this process may run on, and the root of its control groups."""
-    monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(cores, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(cores, "bound", lambda: BOUND)
+    monkeypatch.setattr(places, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(places, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(places, "bound_cores", lambda: BOUND)
     return tmp_path
 
 
@@ -46,17 +46,17 @@ def test_a_container_s_share_of_time_counts(
         file = machine / "groups" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    assert cores.usable() == usable
+    assert places.usable_cores() == usable
 
 
 def test_without_control_groups_all_bound_cores_are_ours(machine: Path) -> None:
-    assert cores.usable() == BOUND
+    assert places.usable_cores() == BOUND
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not bound to cores here")
 def test_a_process_bound_to_one_core_has_one() -> None:
     code = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
-    code += "from slmlab import cores; print(cores.usable())"
+    code += "from slmlab import places; print(places.usable_cores())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
 
 
