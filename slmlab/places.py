@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -34,7 +35,7 @@ def without_program() -> Iterator[None]:
     would begin once more in each of them, and where it came through a pipe there is nothing to import.
     """
     program = vars(sys.modules["__main__"])
-    kept = {name: program[name] for name in ("__file__", "__spec__") if name in program}
+    kept: dict[str, Any] = {n: program[n] for n in ("__file__", "__spec__") if n in program}
     program.pop("__file__", None)
     program["__spec__"] = None
     try:
