@@ -462,6 +462,7 @@ def _settle(arguments: Namespace) -> str:
     _option("--out", "where to write (out.wav; of a file, the folder spoken)", Path),
     _option("--seed", "another seed, another reading (0)", _seed, default=0),
     _option("--temperature", "how freely tokens are drawn", float),
+    _option("--tries", "how often each text is drawn, to keep the clearest (1)", _within(1, 64), default=1),
     _option("--checkpoints", "a folder of checkpoints (what is shipped, or trained here)", Path),
     LM,
 )
@@ -487,7 +488,7 @@ def _speak(arguments: Namespace) -> str:
     said = f"said, read as {languages.find(language).name}: {out}"
     chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)
     consent = arguments.consent.strip()
-    manner = (arguments.style, arguments.seed, arguments.temperature, consent)
+    manner = (arguments.style, arguments.seed, arguments.temperature, consent, arguments.tries)
     utterances = commands.speak(chain, texts, language, arguments.voice, *manner)
     if arguments.file:
         commands.write_spoken(out, texts, utterances, arguments.seed, consent)

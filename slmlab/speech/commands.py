@@ -33,6 +33,7 @@ def speak(
     seed: int = 0,
     temperature: float | None = None,
     consent: str = "",
+    tries: int = 1,
 ) -> list[Speech]:
     """Say texts, each from the same seed.
 
@@ -41,6 +42,7 @@ def speak(
         style: a sound file whose manner is taken.
         temperature: None keeps the usual one.
         consent: whose voice a file holds and who agreed that it speaks here.
+        tries: how often each is said; that is kept in which the tokenizer reads the text best.
 
     Raises:
         LabError: a text, the language, voice or style cannot be used, or a voice is copied without consent.
@@ -58,7 +60,7 @@ def speak(
         raise LabError(f"--consent is for a sound file as --voice; {voice!r} came with the checkpoints.")
     else:
         timbre = chain.named_timbre(voice)
-    sampling = usual(chain.lm(language))
+    sampling = replace(usual(chain.lm(language)), tries=tries)
     sampling = sampling if temperature is None else replace(sampling, temperature=temperature)
     manner = chain.encode(_reference(style)) if style else []
     n = len(texts)
