@@ -77,7 +77,7 @@ def test_the_readme_is_short_and_names_every_room() -> None:
     assert len(text.splitlines()) <= 120
     rooms = [path.parent.name + "/" for path in (files.ROOT / "slmlab").glob("*/__init__.py")]
     rooms += [path.stem for path in (files.ROOT / "slmlab").glob("[a-z]*.py")]
-    assert len(rooms) == 17
+    assert len(rooms) == 16
     assert [room for room in rooms if f"`{room}`" not in text] == []
 
 
