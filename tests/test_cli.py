@@ -103,6 +103,11 @@ def test_unknown_preset_stage_and_language(capsys: pytest.CaptureFixture[str]) -
     assert "'xx'" in refused(capsys, "speak", "abc", "--language", "xx")
 
 
+def test_an_error_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    for end in ("\n", "\r", "\u2028", "\x85"):
+        assert len(refused(capsys, "speak", "abc", "--language", f"x{end}x").splitlines()) == 1
+
+
 def test_a_chain_is_shipped_whole_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "slmlab train all --ship" in refused(capsys, "train", "lm.sw", "--ship")
 

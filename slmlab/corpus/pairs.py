@@ -190,7 +190,7 @@ def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str)
     cells = row if isinstance(row, dict) else {}
     if missing := [key for key in ("prompt", *SIDES) if not isinstance(cells.get(key), str)]:
         raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
-    values: dict[str, Any] = {"id": name, "language": language, "origin": "people"}
+    values: dict[str, Any] = {"id": name, "language": language, "origin": "people", "prompt": cells["prompt"]}
     values["group"] = cells.get("split") or ""  # what exports called it before
     values |= {key: cells[key] for key in FIELDS if cells.get(key) not in (None, "")}
     for side in SIDES:

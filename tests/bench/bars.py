@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import browser, listeners, load, peers, people, studies
+from bench import browser, hostile, kills, listeners, load, peers, people, studies
 from slmlab import files, metrics
 from slmlab.corpus import utterances
 from slmlab.corpus.build import Corpus, CorpusSpec, build
@@ -378,6 +378,8 @@ class Bench:
             "votes.resume": partial(_listening, load.served, load.resuming),
             "rank": partial(_listening, listeners.ranks),
             "listeners": partial(_listening, listeners.flags),
+            "hostile": partial(_listening, hostile.rows),
+            "kills": partial(_listening, kills.measured),
         }
 
 
