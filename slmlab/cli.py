@@ -239,7 +239,8 @@ def _run(arguments: Namespace) -> str:
     from slmlab.study import report
     from slmlab.training import shelf
 
-    folder, books = arguments.out or files.RUNS / arguments.preset, [] if arguments.lm else series.notebooks()
+    name = "-".join(filter(None, (arguments.preset, arguments.lm and arguments.lm.name)))
+    folder, books = arguments.out or files.RUNS / name, [] if arguments.lm else series.notebooks()
     takes = shelf.RUN_TAKES.get(arguments.preset, "") if books else ""
     print(f"run: the chain speaks and is scored, then {len(books)} notebooks", end="")
     print(f"; {takes}, with networks at hand" if takes else "", flush=True)
@@ -631,7 +632,7 @@ def _doctor(arguments: Namespace) -> str:
     networks = "no checkpoints are shipped: the first use trains"
     if (files.SHIPPED / "tiny" / VOICES).exists():
         networks = "checkpoints of tiny are shipped"
-    free = shutil.disk_usage(files.ROOT).free / 2**30
+    free = shutil.disk_usage(files.nearest(files.HOME)).free / 2**30
     checks = {
         machine(): True,
         speech: speaks,

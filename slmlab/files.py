@@ -124,6 +124,11 @@ def weights(place: str, patterns: Sequence[str]) -> Path:
         ) from error
 
 
+def nearest(path: Path) -> Path:
+    """A path itself, or the nearest of its parents that exists: on its disk the path would lie."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def fraction(text: str) -> float:
     """A number in [0, 1) that depends on the text alone, on every machine: shares are drawn by it."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48

@@ -49,12 +49,13 @@ class _Pulse:
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.drawn = stream, False
         self.began = self.heard = time.monotonic()
+        self.patience = SILENCE
         self.lock, self.ended = threading.RLock(), threading.Event()
 
     def hear(self) -> None:
         """Something else is about to be written."""
         with self.lock:
-            self.heard = time.monotonic()
+            self.heard, self.patience = time.monotonic(), SILENCE
             if self.drawn:
                 self.stream.write(ERASE)
                 self.stream.flush()
@@ -62,15 +63,16 @@ class _Pulse:
 
     def beat(self) -> None:
         """Say it whenever it is time, until the end."""
-        while not self.ended.wait(max(0.01, self.heard + SILENCE - time.monotonic())):
+        while not self.ended.wait(max(0.01, self.heard + self.patience - time.monotonic())):
             with self.lock:
-                if time.monotonic() < self.heard + SILENCE:
+                if time.monotonic() < self.heard + self.patience:
                     continue
                 line = f"slmlab: at work for {time.monotonic() - self.began:.0f} s"
                 self.drawn = self.stream.isatty()
                 self.stream.write(f"{ERASE}{line}" if self.drawn else f"{line}\n")
                 self.stream.flush()
                 self.heard = time.monotonic()
+                self.patience *= 1 if self.drawn else 1.5  # a file need not be filled with it
 
 
 @contextmanager
@@ -85,5 +87,5 @@ def never_silent() -> Iterator[None]:
     finally:
         pulse.ended.set()
         thread.join()
-        pulse.hear()
         sys.stdout, sys.stderr = before
+        pulse.hear()

@@ -177,7 +177,7 @@ class FlowDecoder(nn.Module):
             for mel in mels:
                 _, *parts = movements(mel[None], torch.ones(1, len(mel), 1))
                 total += torch.stack([part.square().mean((0, 1)) for part in parts])
-        self.spread.copy_((power[1] / power[0]).sqrt())
+        self.spread.copy_(torch.where(power[0] > 0, power[1] / power[0], 1.0).sqrt())
 
 
 def movements(mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -71,7 +71,7 @@ def paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> pd.DataF
     """
     who = ["system", "language", "text"]
     a, b = (
-        pd.DataFrame(rows, columns=list({**rows[0], "system": ""}) if rows else who)
+        pd.DataFrame([{"system": "", "judge": "b"} | row for row in rows], columns=None if rows else who)
         for rows in (ours, theirs)
     )
     a, b = (table.assign(time=table.groupby(who, dropna=False).cumcount()) for table in (a, b))

@@ -277,6 +277,10 @@ def ask_instruments(folder: Path, opened: Opened) -> None:
         texts = list(test.rows["spoken"])
         for row in (row for row in rows if row["language"] == code and "sound" in row):
             wave = audio.read(folder / "sounds" / row["sound"])[0]
+            if row["text"] not in texts:
+                raise LabError(
+                    f"the run in {folder} said other sentences than are recorded here: run it again."
+                )
             recording = test.wave(texts.index(row["text"]))
             own = instruments.figures(opened, wave, row["text"], recording, code)
             theirs = instruments.figures(alone, recording)
@@ -303,8 +307,7 @@ def run(
     networks = shelf.make(preset_name, fresh=fresh) if fresh else shelf.checkpoint_folder(preset_name)
     chain = Chain(networks, lm, shelf.adopted_folder(preset_name) if encoder else None, encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
-    for old in (*(folder / "sounds").glob("*.wav"), folder / HEARD_OUTSIDE):
-        old.unlink(missing_ok=True)
+    before = read_run(folder)[1] if has_run(folder) else []
     stages, rows = {}, []
     for language in spoken:
         began = time.monotonic()
@@ -321,6 +324,9 @@ def run(
     for name, card in checkpoints.list_checkpoints(chain.folder).items():
         stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
     write_json(folder / "rows.json", rows)
+    gone = {row["sound"] for row in before if "sound" in row} - {row.get("sound") for row in rows}
+    for old in (*(folder / "sounds" / name for name in gone), folder / HEARD_OUTSIDE):
+        old.unlink(missing_ok=True)
     summary = {
         "preset": preset_name,
         "seeds": [preset(preset_name).lm.train.seed],
@@ -370,6 +376,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     said = ("language", "text", "heard", "cer", "wer")
     if not isinstance(rows, list) or any(name not in row for row in rows for name in said):
         raise LabError(f"{folder / 'rows.json'} has no rows of a run: delete its folder and run again.")
+    if leading := [row["sound"] for row in rows if Path(row.get("sound", "")).name != row.get("sound", "")]:
+        raise LabError(
+            f"{folder / 'rows.json'} names {leading[0]!r}, which is no sound of its own: it is not ours."
+        )
     return summary, rows
 
 

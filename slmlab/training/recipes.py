@@ -265,7 +265,7 @@ def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     train(model, decoder_loss, _step_batches(part, data.frames, make), part.train, folder / "training")
     if part.config.sharpen:
         rows = np.random.default_rng(part.train.seed).permutation(len(data))[:COMPARED].tolist()
-        model.eval().fit_spread(_decoded(data, rows, tokenizer, model, timbre), map(data.mel, rows))
+        model.cpu().eval().fit_spread(_decoded(data, rows, tokenizer, model, timbre), map(data.mel, rows))
     _keep(folder, part, model)
 
 

@@ -149,7 +149,7 @@ def _lacks(chain: Preset, waiting: Sequence[str]) -> list[str]:
     fetched = [f.name for f, form in folders if form == "source" and not sources.find(f.name).is_complete]
     gone = [f for f, form in folders if form != "source" and not (f / "validated.tsv").exists()]
     disk = DISK.get(chain.name, 2.0)
-    free = shutil.disk_usage(files.ROOT).free / 2**30
+    free = shutil.disk_usage(files.nearest(files.HOME)).free / 2**30
     needs = {
         "a GPU, and there is none": chain.name in ON_GPU
         and len(groups) < len(waiting)
