@@ -201,12 +201,17 @@ def test_a_run_keeps_every_figure_and_the_first_sounds(
     with pytest.raises(LabError, match="There is no checkpoint"):
         report.run("smoke", tmp_path / "a", lm=tmp_path / "nothing")
     assert not (tmp_path / "cache").exists(), "asked before anything is made"
-    old = tmp_path / "a" / "sounds" / "old.wav"
-    audio.write(old, 0.3 * np.sin(np.arange(8000) * 0.1))
+    sounds = tmp_path / "a" / "sounds"
+    for name in ("sw-9.wav", "somebody's.wav"):
+        audio.write(sounds / name, 0.3 * np.sin(np.arange(8000) * 0.1))
+    report.run("smoke", tmp_path / "a")
+    before = json.loads((tmp_path / "a" / "rows.json").read_text())
+    files.write_json(tmp_path / "a" / "rows.json", [before[0] | {"sound": "sw-9.wav"}, *before[1:]])
     report.run("smoke", tmp_path / "a")
     rows = json.loads((tmp_path / "a" / "rows.json").read_text())
     assert [row.get("sound") for row in rows if row["language"] == "sw"][:3] == ["sw-1.wav", "sw-2.wav", None]
-    assert len(list((tmp_path / "a" / "sounds").iterdir())) == 4, "the sounds of an earlier run are gone"
+    left = {path.name for path in sounds.iterdir()} - {row.get("sound") for row in rows}
+    assert left == {"somebody's.wav"}, "the sounds of an earlier run are gone, and nothing else is"
     assert {"cer", "wer", "repetition", "sim", "energy_std", "f0_spread"} <= set().union(*rows)
     assert json.loads((tmp_path / "a" / "report.json").read_text())["lm"] == ""
 
