@@ -115,7 +115,9 @@ def test_a_round_is_announced_as_it_will_be(store: Store) -> None:
     token = store.open_session("Ana")
     announced = views.round_length(store.test)
     kinds = [trial.kind for trial in store.place(token).trials]
-    assert announced.startswith(f"A round has {len(kinds)} judgements, 2 to warm up, 12 with a known answer")
+    assert announced.startswith(
+        f"A round has {len(kinds)} judgements, 2 to warm up, 12 whose answer is known"
+    )
     assert f"{kinds.count('repeat')} asked twice among them" in announced
 
 
