@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sentence = "stopped; what was finished is kept, and the same command goes on from there"
         elif arguments.command == "measure":
             sentence = "stopped before its end; what was measured until then is printed"
-    print("slmlab:", *sentence.splitlines(), file=sys.stderr)  # one line, whatever it quotes
+    print("slmlab:", *sentence.split(), file=sys.stderr)  # one line, whatever it quotes
     return code
 
 
