@@ -11,12 +11,14 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from io import TextIOWrapper
+from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from slmlab import __version__
 from slmlab.errors import LabError
-from slmlab.progress import never_silent
+from slmlab.progress import bar, never_silent
 
 Runner = Callable[[Namespace], str | None]
 """Runs a command and returns what to do next, which `main` prints; nothing where a program reads on."""
@@ -272,6 +274,10 @@ def _report(arguments: Namespace) -> str | None:
     from slmlab.metrics.instruments import open_instruments
     from slmlab.study import report
 
+    if arguments.instruments and (arguments.claims or arguments.ledger or arguments.picture):
+        raise LabError(
+            "--instruments hear the sounds of a report: leave --claims, --ledger and --picture out."
+        )
     if arguments.claims:
         print(report.ledger_page(arguments.preset))
     elif arguments.ledger:
@@ -501,8 +507,10 @@ def _speak(arguments: Namespace) -> str:
     print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
     own = f" --preset {arguments.preset}" if arguments.preset != "tiny" else ""
     if arguments.file:
-        return f"slmlab app TEST --systems {out} OTHER, to let people compare it with another folder"
-    return f'slmlab measure {out} --language {language} --text "{texts[0]}"{own}'
+        return (
+            f"slmlab app TEST --systems {quote(str(out))} OTHER, to let people compare it with another folder"
+        )
+    return f"slmlab measure {quote(str(out))} --language {language} --text {quote(texts[0])}{own}"
 
 
 @_command(
@@ -537,11 +545,10 @@ def _measure(arguments: Namespace) -> str | None:
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     try:
-        for i in range(len(arguments.sounds)):
-            one = slice(i, i + 1)
-            what = (arguments.sounds[one], arguments.text[one], arguments.reference[one])
+        each = zip_longest(arguments.sounds, arguments.text, arguments.reference)
+        for what in bar(each, "measured", len(arguments.sounds)):
             try:
-                rows += commands.measure(chain, *what, arguments.language, opened)
+                rows.append(commands.measure(chain, *what, arguments.language, opened))
             except LabError as error:
                 faults.append(str(error).rstrip("."))
     finally:  # what was measured is printed, whatever ends it

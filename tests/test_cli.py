@@ -374,10 +374,10 @@ def test_a_sound_that_cannot_be_measured_costs_no_other(
     assert "gone.wav" in said.err
     measure = commands.measure
 
-    def interrupted(chain: Chain, sounds: list[Path], *rest: Any) -> list[dict[str, Any]]:
-        if sounds == paths[2:3]:
+    def interrupted(chain: Chain, sound: Path, *rest: Any) -> dict[str, Any]:
+        if sound == paths[2]:
             raise KeyboardInterrupt
-        return measure(chain, sounds, *rest)
+        return measure(chain, sound, *rest)
 
     monkeypatch.setattr(commands, "measure", interrupted)
     assert main(["measure", str(paths[0]), str(paths[2]), *mine]) == 130

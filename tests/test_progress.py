@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+import time
 
 import pytest
 
@@ -46,8 +47,11 @@ def test_a_silence_is_broken_by_a_line_that_other_words_replace(
 def test_whoever_speaks_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(False)
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "SILENCE", 0.5)
     with never_silent():
-        print("one")
+        for _ in range(30):
+            print("one")
+            time.sleep(0.05)
     assert terminal.getvalue() == ""
 
 

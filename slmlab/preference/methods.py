@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -268,7 +269,9 @@ def _how_sure(votes: int) -> str:
 def hear(folder: Path, preset_name: str) -> str:
     """The command that speaks with what a finished run made."""
     language = checkpoints.read_header(folder / f"model{SUFFIX}")["facts"]["language"]
-    return f'slmlab speak "…" --language {language} --preset {preset_name} --lm {folder / "model"}'
+    return (
+        f'slmlab speak "…" --language {language} --preset {preset_name} --lm {quote(str(folder / "model"))}'
+    )
 
 
 def _votes(chain: Chain, start: SpeechLM, table: Path, language: str, clips: Path | None) -> list[Pair]:

@@ -12,7 +12,6 @@ import torch
 from slmlab import files, metrics
 from slmlab.errors import LabError
 from slmlab.metrics import instruments
-from slmlab.progress import bar
 from slmlab.sound import SAMPLE_RATE, audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
@@ -93,56 +92,51 @@ def write_spoken(
 
 def measure(
     chain: Chain,
-    sounds: Sequence[Path],
-    texts: Sequence[str] = (),
-    references: Sequence[Path] = (),
+    sound: Path,
+    text: str | None = None,
+    reference: Path | None = None,
     language: str = "",
     opened: instruments.Opened | None = None,
-) -> list[dict[str, Any]]:
-    """Every metric that applies to each sound: a judge reads it, the tokenizer turns it into codes.
+) -> dict[str, Any]:
+    """Every metric that applies to a sound: a judge reads it, the tokenizer turns it into codes.
 
     Args:
-        sounds: files of 40 ms to two minutes.
-        texts: what each says, or none; with them come error rates and the speaking rate.
-        references: a recording of each text, or none; with them come SIM and what compares melodies.
+        sound: a file of 40 ms to two minutes.
+        text: what it says; with it come error rates and the speaking rate.
+        reference: a recording of the text; with it come SIM and what compares melodies.
         language: that is spoken: its judge listens, if it was adopted, and its cut into words counts.
-        opened: instruments to hear the sounds too.
+        opened: instruments to hear the sound too.
 
     Returns:
-        For each sound `sound`, `judge` (`b`, or `c` if the chain has an encoder), what it `heard`, the
-        figures of `metrics.describe`, of its codes `entropy` (bits, over windows of a second), `repetition`
-        and where repeats lie on average, and with a text and a reference `calibrated_cer`: what the
-        recogniser does not misread in the recording; then what `instruments.figures` says; None where
-        undefined.
+        `sound`, `judge` (`b`, or `c` if the chain has an encoder), what it `heard`, the figures of
+        `metrics.describe`, of its codes `entropy` (bits, over windows of a second), `repetition` and where
+        repeats lie on average, and with a text and a reference `calibrated_cer`: what the recogniser does not
+        misread in the recording; then what `instruments.figures` says; None where undefined.
     """
 
     def hear(wave: audio.Wave) -> str:
         return chain.hear([torch.as_tensor(wave)], language=language)[0]
 
-    rows = []
-    for i, path in enumerate(bar(sounds, "measured")):
-        wave, reference = _measurable(path), _measurable(references[i]) if references else None
-        text = texts[i] if texts else None
-        transcript = hear(wave)
-        figures = metrics.describe(
-            wave,
-            text=text,
-            reference=reference,
-            heard=transcript,
-            embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
-            language=language,
-        )
-        codes = chain.encode(torch.as_tensor(wave))
-        figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
-        figures["repetition"] = metrics.repetition_rate(codes)
-        repeats = metrics.where_repeats(codes)
-        figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
-        if text is not None and reference is not None:
-            recorded = metrics.cer(text, hear(reference), language)
-            figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
-        figures |= instruments.figures(opened or {}, wave, text, reference, language)
-        rows.append({"sound": str(path), "judge": chain.scorer, "heard": transcript, **files.plain(figures)})
-    return rows
+    wave, recording = _measurable(sound), _measurable(reference) if reference else None
+    transcript = hear(wave)
+    figures = metrics.describe(
+        wave,
+        text=text,
+        reference=recording,
+        heard=transcript,
+        embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
+        language=language,
+    )
+    codes = chain.encode(torch.as_tensor(wave))
+    figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
+    figures["repetition"] = metrics.repetition_rate(codes)
+    repeats = metrics.where_repeats(codes)
+    figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
+    if text is not None and recording is not None:
+        recorded = metrics.cer(text, hear(recording), language)
+        figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
+    figures |= instruments.figures(opened or {}, wave, text, recording, language)
+    return {"sound": str(sound), "judge": chain.scorer, "heard": transcript, **files.plain(figures)}
 
 
 def _reference(path: Path) -> torch.Tensor:

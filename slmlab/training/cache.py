@@ -99,20 +99,26 @@ def run_stages(
                 failed[name] = problem
                 if keep_going:
                     _print(f"{name}: failed: {problem}")
-            for stage in [stage for stage in waiting.values() if failed.keys() & set(stage.inputs)]:
+            stuck = [stage for stage in waiting.values() if failed.keys() & set(stage.inputs)]
+            for stage in stuck * keep_going:
                 failed[waiting.pop(stage.name).name] = "needs one that failed"
             bar.refresh()
     finally:
         bar.close()
         team.stop()
     if failed:
-        why = "; ".join(f"{name}: {problem}" for name, problem in failed.items())
-        if keep_going:
-            why = f"{len(failed)} of {len(stages)} stages are not done. {why}"
-        elif len(stages) > 1:
-            why = f"{why.rstrip('.')}. The others were stopped"
-        raise LabError(f"{why.rstrip('.')}. What was finished is kept: the same command goes on from there.")
+        raise _failure(failed, len(stages), keep_going)
     return folders
+
+
+def _failure(failed: Mapping[str, str], n: int, kept_going: bool) -> LabError:
+    """What went wrong in some of n stages, in a sentence or two."""
+    why = "; ".join(f"{name}: {problem}" for name, problem in failed.items()).rstrip(".")
+    if kept_going:
+        why = f"{len(failed)} of {n} stages are not done. {why}"
+    elif n > 1:
+        why = f"{why}. The others were stopped"
+    return LabError(f"{why}. What was finished is kept: the same command goes on from there.")
 
 
 def with_needs(stages: Collection[Stage], wanted: Iterable[str]) -> list[Stage]:
