@@ -17,8 +17,10 @@ from slmlab.corpus.build import CorpusSpec, build
 from slmlab.corpus.engines import engine_of, espeak, speak
 from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import KINDS, PlannedWord
+from slmlab.corpus.voices import KOKORO as kokoro_voices
 from slmlab.corpus.voices import Voice, voice_pool
 from slmlab.errors import LabError
+from slmlab.training.presets import preset
 
 VOICE = Voice("v", pitch=120.0)
 WORDS = (PlannedWord("Hujambo,", rate=0.8), PlannedWord("mama?", rate=1.0))
@@ -89,6 +91,23 @@ def test_a_corpus_is_spoken_by_it_kept_in_the_manifest_and_made_again(folder: Pa
     assert (row["source"], json.loads(row["params"])["engine"]) == ("made", name)
     assert set(corpus.rows["voice"]) == {"parts-00", "parts-01"}
     assert len(corpus.wave(1)) == round(row["seconds"] * 16_000)
+
+
+def test_human_hears_it_where_the_environment_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KOKORO", raising=False)
+    without = preset("human")
+    with pytest.raises(LabError, match="where KOKORO names the folder"):
+        engine_of("kokoro")
+    monkeypatch.setenv("KOKORO", str(folder))
+    assert engine_of("kokoro").name == engine_of(f"kokoro:{folder}").name
+    heard = preset("human")
+    for group, minutes in {"parts": 12, "backbone": 8, "sw": 12}.items():
+        *others, spec = heard.corpora[group]
+        assert tuple(others) == without.corpora[group]
+        assert (spec.minutes, spec.engine) == (minutes, "kokoro")
+        assert [voice.id for voice in voice_pool(spec.pool, spec.n_voices)] == [*kokoro_voices]
+    assert heard.corpora["judge_b"] == without.corpora["judge_b"]
+    assert heard.tokenizer.config.n_speakers == without.tokenizer.config.n_speakers + 4
 
 
 def broken(folder: Path, what: str) -> None:

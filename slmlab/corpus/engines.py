@@ -72,16 +72,20 @@ def speak(
 
 @cache
 def engine_of(name: str) -> Engine:
-    """This process's engine of a name: `espeak-ng`, `mms:FOLDER`, or `kokoro:` and a folder or hub id."""
+    """This process's engine of a name: `espeak-ng`, `mms:FOLDER`, or `kokoro:` and a folder or hub id.
+
+    `kokoro` alone is the one that KOKORO names in the environment: its weights are always the same.
+    """
     kind, _, folder = name.partition(":")
     if kind == "espeak-ng":
         return espeak()
     if kind == "mms" and folder:
         return Mms(folder)
-    if kind == "kokoro" and folder:
-        return Kokoro(folder, espeak().phonemes)
+    if kind == "kokoro" and (place := folder or os.environ.get("KOKORO")):
+        return Kokoro(place, espeak().phonemes)
     raise LabError(
-        f"Speech engine '{name}' is unknown; expected 'espeak-ng', 'mms:FOLDER' or 'kokoro:FOLDER'."
+        f"Speech engine '{name}' is unknown; expected 'espeak-ng', 'mms:FOLDER' or 'kokoro:FOLDER' (or "
+        "'kokoro', where KOKORO names the folder in the environment)."
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from slmlab import files
 from slmlab.corpus.build import CorpusSpec
 from slmlab.corpus.imports import ImportSpec, Share
+from slmlab.corpus.voices import KOKORO
 from slmlab.language import languages
 from slmlab.language.sentences import count
 
@@ -56,6 +57,12 @@ SPOKEN_BESIDE: Table = (
     ("sw", ("sw",), {"lively": 200}, "authentic", 30, "lm"),
 )
 """What a synthesiser says beside the readers, as in `SPOKEN`."""
+SPOKEN_NATURALLY: Table = (
+    ("parts", ("sw",), {"synthetic": 12}, "kokoro", len(KOKORO), "parts"),
+    ("backbone", ("sw",), {"synthetic": 8}, "kokoro", len(KOKORO), "lm"),
+    ("sw", ("sw",), {"synthetic": 12}, "kokoro", len(KOKORO), "lm"),
+)
+"""What the natural synthesiser says beside both, where its weights are at hand."""
 
 Supply = CorpusSpec | ImportSpec | Share
 """Where a corpus of a group comes from: a synthesiser, a folder of recordings, or a corpus that is there."""
@@ -99,7 +106,8 @@ def _spoken(
 ) -> CorpusSpec:
     name = f"{group if group in HEARD_BY_ALL else 'lm'}-{language}-{kind}"
     kept = group == "parts"  # the vocoder learns from samples
-    return CorpusSpec(name, language, kind, pool, voices, split, minutes=minutes, keep_wave=kept)
+    engine = "kokoro" if pool == "kokoro" else "espeak-ng"
+    return CorpusSpec(name, language, kind, pool, voices, split, minutes, keep_wave=kept, engine=engine)
 
 
 def _held_out(n_test: int) -> tuple[CorpusSpec, ...]:
@@ -143,12 +151,12 @@ def _read(source: str, name: str, split: str = "lm", keep_wave: bool = False) ->
     )
 
 
-def read_aloud() -> dict[str, tuple[Supply, ...]]:
-    """Corpora of `human`: what people read, and what a synthesiser says beside it.
+def read_aloud(natural: bool) -> dict[str, tuple[Supply, ...]]:
+    """Corpora of `human`: what people read, and what a synthesiser, or two, say beside it.
 
     Scored are sittings that nobody heard, of the reader who speaks in each language; and of the other one.
     """
-    spoken = _synthesised(SPOKEN_BESIDE)
+    spoken = _synthesised(SPOKEN_BESIDE + (SPOKEN_NATURALLY if natural else ()))
     groups = {
         group: (
             *(_read(source, f"{group}-{source}", keep_wave=group == "parts") for source in sources),

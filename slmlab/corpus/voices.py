@@ -40,6 +40,9 @@ POOLS = {
 }
 """Where each pool begins in the one sequence of voices, and how many it holds; no voice is in two pools."""
 
+KOKORO = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jm_kumo")
+"""Voices of the natural synthesiser that networks may hear: a pool of its own, known by name alone."""
+
 PITCH_RANGE = (85.0, 260.0)
 
 TRACT_RANGE = (0.86, 1.18)
@@ -54,6 +57,8 @@ def voice_pool(name: str, n: int) -> list[Voice]:
     Raises:
         LabError: there is no such pool, or it holds fewer voices.
     """
+    if name == "kokoro":
+        return [Voice(voice, pitch=150.0) for voice in KOKORO[:n]]
     if name not in POOLS:
         raise LabError(f"Pool of voices '{name}' is unknown; expected one of {', '.join(POOLS)}.")
     start, size = POOLS[name]

@@ -6,6 +6,7 @@ trained them yet, and their steps and rates are scaled from `tiny`, not tuned. `
 through an engine such as torchrun, which is not part of this package.
 """
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from slmlab.corpus.groups import (
     read_aloud,
     recordings,
 )
+from slmlab.corpus.voices import KOKORO
 from slmlab.errors import LabError
 from slmlab.language.text import alphabet_of
 from slmlab.models.augmentation import Augmentation
@@ -141,16 +143,16 @@ def human() -> Preset:
 
     Its language models learn to read first: texts are dropped, for guidance, only when they are fine-tuned.
     Its tokenizer and decoder are wider than `tiny`'s and the decoder trains longer: people vary more than a
-    synthesiser's voices do.
+    synthesiser's voices do. Where KOKORO names the natural synthesiser in the environment, it is heard too.
     """
-    full, spoken = tiny(), tuple(dict.fromkeys(READ.values()))
-    letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ)
+    full, spoken, natural = tiny(), tuple(dict.fromkeys(READ.values())), bool(os.environ.get("KOKORO"))
+    letters, n_speakers = alphabet_of(spoken), N_PARTS_VOICES + len(READ) + natural * len(KOKORO)
     lm = replace(full.lm.config, alphabet=letters, languages=spoken)
     tokenizer = replace(full.tokenizer.config, alphabet=letters, n_speakers=n_speakers, width=192, layers=5)
     return replace(
         full,
         name="human",
-        corpora=read_aloud(),
+        corpora=read_aloud(natural),
         judge_a=Part(AttentiveConfig(letters), _train(2000), 1600),
         judge_b=Part(ConvolutionalConfig(letters), _train(4000), 1600),
         speaker=replace(full.speaker, config=replace(full.speaker.config, n_speakers=n_speakers)),
