@@ -106,6 +106,17 @@ def test_a_word_is_explained_with_the_words_of_its_meaning_and_no_second_time() 
     assert explained("baz, T1, wer/WER", set()) == ""
 
 
+def test_what_somebody_said_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
+    told = "[mama](http://a.example) `b` <i>c</i> https://d.example"
+    notebook = {"notebook.03_tokens": {"seconds": 1.0, "metrics": {}}}
+    speak = {"speak.sw": {"seconds": 1.0, "metrics": {"cer": 0.1, "wer": 0.25, "sim": 0.9}}}
+    folder = make_run(tmp_path, [row(0, heard=told, text=told, sound="0.wav")], stages=notebook | speak)
+    shown = report.write(folder).read_text(encoding="utf-8")
+    assert shown.count("[mama](http://a.example) `b` &lt;i&gt;c&lt;/i&gt; https://d.example") >= 4
+    links = re.findall(r"<a href='([^#'][^']*)'>(.*?)</a>", shown)
+    assert links == [("notebooks/03_tokens.html", "03_tokens")]
+
+
 def test_players_are_named_by_what_is_said_and_what_it_means(written: str) -> None:
     (caption, *_) = re.findall(r"<figcaption>(.*?)</figcaption>", written, re.DOTALL)
     assert caption == (

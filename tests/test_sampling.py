@@ -169,6 +169,7 @@ def test_batches_side_by_side_say_what_they_say_in_turn(monkeypatch: pytest.Monk
     with pytest.raises(LabError, match="no"):
         generate(model, rows, config, seeds)
     assert counts[-1] == 2
+    assert not sampling._THREADS.locked(), "whoever comes next need not wait for a traceback to go"
 
 
 def test_random_numbers_follow_from_seed_and_step_alone() -> None:

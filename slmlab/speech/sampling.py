@@ -12,10 +12,10 @@ Axis legend: b batch, t places of a prompt, v the vocabulary from <end> on, k id
 h heads, e numbers of a head, p pairs (e = 2 p), w window of past tokens.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar
@@ -286,7 +286,8 @@ def generate(
     cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1
     size = min(config.batch, max(FEW, math.ceil(len(prompts) / cores)))
     lengths = list(zip(expected, map(len, prompts), strict=True))
-    return in_batches(lengths, size, drawn, functools.partial(_side_by_side, cores))
+    with _side_by_side(min(cores, math.ceil(len(prompts) / size))) as run:
+        return in_batches(lengths, size, drawn, run)
 
 
 def expected_tokens(model: SpeechLM, prompts: Sequence[Sequence[int]]) -> list[float]:
@@ -331,20 +332,18 @@ def in_batches(
     return [results[i] for i in range(len(lengths))]
 
 
-def _side_by_side(
-    cores: int, compute: Callable[[list[int]], list[list[int]]], batches: Sequence[list[int]]
-) -> Iterator[list[list[int]]]:
-    """Batches in as many threads, one core each: small products gain little from being split."""
-    workers = min(cores, len(batches))
+@contextmanager
+def _side_by_side(workers: int) -> Iterator[Callable[..., Iterable[list[list[int]]]]]:
+    """`map` in so many threads, one core each: small products gain little from being split."""
     if workers < 2:
-        yield from map(compute, batches)
+        yield map
         return
     with _THREADS:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield from pool.map(compute, batches)
+                yield pool.map
         finally:
             torch.set_num_threads(threads)
 

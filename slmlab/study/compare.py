@@ -6,6 +6,7 @@ sentences, given the two trainings.
 Axis legend: k the two runs, n sentences, d draws.
 """
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from slmlab.metrics import UNITS
 from slmlab.metrics.statistics import Estimate, draws_of, estimated, holm
 from slmlab.study import report, tables
 from slmlab.study.claims import LEVEL
-from slmlab.study.page import page, safe
+from slmlab.study.page import page
 from slmlab.study.tables import Section, section
 
 SETTINGS = ("preset", "seeds", "lm", "commit", "fresh", "machine")
@@ -58,7 +59,7 @@ def compare(a: Path, b: Path) -> tuple[str, Path]:
         name = tables.spoken(str(code))
         groups[name] = [section("compared", lines, HEAD), *_side_by_side(rows, (a, b))]
         text += ["", name, pd.DataFrame(lines, columns=HEAD).to_string(index=False)]
-    lead = "".join(f"<p>{safe(remark)}</p>" for remark in remarks)
+    lead = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     plain = page(f"{a.name} and {b.name}, compared", f"<div class='first'>{lead}</div>", groups)
     replace_text(b / "compared.html", plain)
     return "\n".join(text), b / "compared.html"

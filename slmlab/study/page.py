@@ -4,16 +4,15 @@ What is not shown at once is folded, and unfolds by itself for print.
 """
 
 import base64
-import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from html import escape
 from pathlib import Path
-from typing import Any
 
 from matplotlib.text import Text
 
-from slmlab.study.tables import WORDS, Section
+from slmlab.study.tables import WORDS, Link, Section
 
 STYLE = """
 body { font: 17px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem;
@@ -64,27 +63,21 @@ def page(title: str, first: str, groups: Mapping[str, Sequence[Section]]) -> str
     known, body, contents = set[str](), list[str](), list[str]()
     top = explained(re.sub("<[^>]*>", " ", first), known)
     for i, (heading, parts) in enumerate(groups.items()):
-        body.append(f"<h2 id='g{i}'>{safe(heading)}</h2>")
-        links = [f"<li><a href='#s{i}-{j}'>{safe(part.title)}</a></li>" for j, part in enumerate(parts)]
-        contents.append(f"<p><a href='#g{i}'>{safe(heading)}</a></p><ul>{''.join(links)}</ul>")
+        body.append(f"<h2 id='g{i}'>{escape(heading)}</h2>")
+        links = [f"<li><a href='#s{i}-{j}'>{escape(part.title)}</a></li>" for j, part in enumerate(parts)]
+        contents.append(f"<p><a href='#g{i}'>{escape(heading)}</a></p><ul>{''.join(links)}</ul>")
         body += [_section(part, f"s{i}-{j}", known) for j, part in enumerate(parts)]
     meanings = sorted((name, WORDS["words"][name]) for name in known)
-    words = "".join(f"<dt>{safe(name)}</dt><dd>{safe(meaning)}</dd>" for name, meaning in meanings)
+    words = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in meanings)
     glossary = f"<h2 id='words'>Words</h2><dl>{words}</dl>" if words else ""
     contents += ["<p><a href='#words'>Words</a></p>"] if words else []
     head = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width, initial-scale=1'><title>{safe(title)}</title><style>{STYLE}</style>"
-        f"<h1>{safe(title)}</h1>"
+        f"content='width=device-width, initial-scale=1'><title>{escape(title)}</title><style>{STYLE}</style>"
+        f"<h1>{escape(title)}</h1>"
     )
     nav = f"<nav><b>Contents</b>{''.join(contents)}</nav>"
     return "\n".join([head, first, top, nav, *body, glossary, f"<script>{UNFOLD}</script></html>"])
-
-
-def safe(value: Any) -> str:
-    """Text inside HTML; `…` is code, and [name](address) a link."""
-    text = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(str(value)))
-    return re.sub(r"\[([^]]+)\]\(([^)]+)\)", r"<a href='\2'>\1</a>", text)
 
 
 def explained(text: str, known: set[str]) -> str:
@@ -96,7 +89,7 @@ def explained(text: str, known: set[str]) -> str:
         known.update(found)
         new += found
         waiting += [WORDS["words"][name] for name in found]
-    lines = "; ".join(f"<b>{safe(name)}</b>: {safe(WORDS['words'][name])}" for name in new)
+    lines = "; ".join(f"<b>{escape(name)}</b>: {escape(WORDS['words'][name])}" for name in new)
     return f"<p class='words'>{lines}.</p>" if new else ""
 
 
@@ -124,29 +117,31 @@ def text_of(part: Section) -> str:
 
 
 def _section(part: Section, place: str, known: set[str]) -> str:
-    inner = [f"<p>{safe(part.text)}</p>" if part.text else "", explained(text_of(part), known)]
+    text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(part.text))
+    inner = [f"<p>{text}</p>" if text else "", explained(text_of(part), known)]
     if part.picture:
-        inner.append(f"<img alt='{safe(part.picture.alt)}' src='{data('image/png', part.picture.png())}'>")
+        inner.append(f"<img alt='{escape(part.picture.alt)}' src='{data('image/png', part.picture.png())}'>")
     if part.lines:
-        top = "".join(f"<th>{safe(cell)}</th>" for cell in part.head)
+        top = "".join(f"<th>{escape(cell)}</th>" for cell in part.head)
         rows = "".join(f"<tr>{''.join(map(_cell, part.head, line))}</tr>" for line in part.lines)
         inner.append(f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>")
     if part.sounds:
         inner.append(f"<div class='sounds'>{''.join(_player(*sound) for sound in part.sounds)}</div>")
-    body = "\n".join(filter(None, inner))
+    title, body = f"<h3>{escape(part.title)}</h3>", "\n".join(filter(None, inner))
     if part.shown:
-        return f"<section id='{place}'><h3>{safe(part.title)}</h3>\n{body}</section>"
-    return f"<details><summary><h3>{safe(part.title)}</h3></summary><div id='{place}'>{body}</div></details>"
+        return f"<section id='{place}'>{title}\n{body}</section>"
+    return f"<details><summary>{title}</summary><div id='{place}'>{body}</div></details>"
 
 
 def _cell(head: str, cell: str) -> str:
-    return f"<td data-head='{safe(head)}'><span>{safe(cell)}</span></td>"
+    text = f"<a href='{escape(cell.address)}'>{escape(cell)}</a>" if isinstance(cell, Link) else escape(cell)
+    return f"<td data-head='{escape(head)}'><span>{text}</span></td>"
 
 
 def _player(name: str, path: Path) -> str:
     kind = "audio/flac" if path.suffix == ".flac" else "audio/wav"
     player = f"<audio controls preload='metadata' src='{data(kind, path.read_bytes())}'></audio>"
-    return f"<figure><figcaption>{safe(name)}</figcaption>{player}</figure>"
+    return f"<figure><figcaption>{escape(name)}</figcaption>{player}</figure>"
 
 
 def data(kind: str, content: bytes) -> str:

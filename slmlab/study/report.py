@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
 from slmlab.study import alignment, claims, conclusion, scaling, tables
-from slmlab.study.page import page, safe
+from slmlab.study.page import page
 from slmlab.study.tables import Section, section
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import memory_mib
@@ -80,7 +81,7 @@ def _conclusion(summary: dict[str, Any], found: tuple[Any, Any, list[dict[str, A
     speech = _stages(summary, "speak.").items()
     rates = {languages.find(code).name: stage["metrics"]["wer"] for code, stage in speech}
     said = [conclusion.of_the_run(rates), conclusion.of_scaling(results), conclusion.of_alignment(aligned)]
-    sentences = "".join(f"<p>{safe(sentence)}</p>" for sentence in said)
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
     counts = f"<p class='note'>{PAPER} {verdicts(ledger)}</p>" if results or aligned else ""
     return f"<div class='first'>{sentences}{counts}</div>"
 
@@ -96,9 +97,9 @@ def _origin(summary: dict[str, Any]) -> str:
     how = "with networks trained anew" if summary["fresh"] else "with checkpoints at hand"
     minutes = f"{summary['seconds'] / 60:.1f} minutes on {summary['machine']}"
     return (
-        f"<p class='note'>All speech here was generated. {compared} Preset {safe(summary['preset'])}, seed "
-        f"{summary['seeds'][0]}, commit {safe(summary['commit'])}: spoken and scored {how} in "
-        f"{safe(minutes)}.</p>"
+        f"<p class='note'>All speech here was generated. {compared} Preset {escape(summary['preset'])}, seed "
+        f"{summary['seeds'][0]}, commit {escape(str(summary['commit']))}: spoken and scored {how} in "
+        f"{escape(minutes)}.</p>"
     )
 
 
@@ -181,7 +182,7 @@ def _of_the_run(folder: Path, summary: dict[str, Any], rows: list[dict[str, Any]
     ]
     heard = folder / HEARD_OUTSIDE
     executed = [
-        [f"[{name}](notebooks/{name}.html)", f"{stage['seconds']:.0f}"]
+        [tables.Link(name, f"notebooks/{name}.html"), f"{stage['seconds']:.0f}"]
         for name, stage in _stages(summary, "notebook.").items()
     ]
     trained = _stages(summary, "train.").items()

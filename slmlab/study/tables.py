@@ -42,6 +42,18 @@ COLUMNS = WORDS["columns"]
 """Measures by what they are called, in the order of the tables."""
 
 
+class Link(str):
+    """A cell that leads somewhere."""
+
+    address: str
+
+    def __new__(cls, name: str, address: str) -> "Link":
+        """What is read, and where it leads, seen from the page."""
+        link = super().__new__(cls, name)
+        link.address = address
+        return link
+
+
 @dataclass(frozen=True)
 class Section:
     """One part of the report."""
@@ -49,7 +61,7 @@ class Section:
     title: str
     """Its heading."""
     text: str = ""
-    """A paragraph above the rest."""
+    """A paragraph above the rest; `…` is code."""
     head: Sequence[str] = ()
     """Names of a table's columns."""
     lines: Sequence[Sequence[str]] = ()
