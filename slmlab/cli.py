@@ -89,8 +89,8 @@ def _option(name: str, text: str, kind: Callable[[str], Any] = str, **settings: 
     return name, {"help": text, **how, **settings}
 
 
-def _preset(text: str = "smoke or tiny (tiny)") -> Option:
-    return _option("--preset", text, default="tiny")
+def _preset(text: str = "smoke or tiny (tiny)", usual: str = "tiny") -> Option:
+    return _option("--preset", text, default=usual)
 
 
 def _names(text: str) -> list[str]:
@@ -384,6 +384,35 @@ def _import(arguments: Namespace) -> str:
             print(f"{kind}: {note['file']}: {note['reason']}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
     return f"slmlab train {arguments.language} --recordings {target}"
+
+
+@_command(
+    "cut a long reading, by its text, into utterances that `import` takes",
+    _option("sound", "the recording, an hour at most", Path),
+    _option("text", "a UTF-8 file of what is read there, an utterance a line", Path),
+    _option("--language", "what is spoken", required=True),
+    _option("--out", "a new folder for the utterances (the sound's name, beside it)", Path),
+    _preset("whose judge B listens: smoke, tiny or human (human)", "human"),
+)
+def _cut(arguments: Namespace) -> str:
+    import torch
+
+    from slmlab.corpus import cutting
+    from slmlab.language.texts import read_text
+    from slmlab.sound import audio
+    from slmlab.speech.chain import open_chain
+
+    folder = arguments.out or arguments.sound.with_suffix("")
+    texts = [line for line in read_text(arguments.text).splitlines() if line.strip()]
+    judge = open_chain(arguments.preset).judge("b", arguments.language)
+    wave, info = audio.read(arguments.sound, cutting.LONGEST)
+    sound = torch.as_tensor(wave)
+    cuts = cutting.cut(sound, texts, judge, judge.config.alphabet, arguments.language)
+    doubtful = cutting.save(folder, sound, cuts, info.generated)
+    print(
+        f"cut: {len(cuts)} utterances into {folder}, {doubtful} of them doubtful (doubtful.tsv): hear these"
+    )
+    return f"slmlab import {quote(str(folder))} --language {arguments.language}"
 
 
 @_command(

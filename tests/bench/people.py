@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from slmlab import metrics
+from slmlab.corpus.cutting import DOUBTFUL, cut
 from slmlab.corpus.engines import engine_of, speak
 from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import of_kind
@@ -67,6 +68,7 @@ def rows(folder: Path, n: int) -> list[Row]:
         *_melody(waves, sounds["resynth"]),
         _cloning(chain, opened, recorded),
         _yoruba(chain, *recorded["yo"]),
+        _cutting(chain, *_recorded(folder, "habari", 1000)),
     ]
     if place:
         peers = {"Kokoro": (*heard["kokoro"], kokoro_rtf), "ours": (*heard["speak"], rtf)}
@@ -200,6 +202,25 @@ def _yoruba(chain: Chain, texts: Sequence[str], recordings: Sounds) -> Row:
     )
     how = f"{len(texts)} test sentences from text; recordings {theirs:.1f}; reported, there is no bar"
     return "human.yo.cer", ours, "%", 100, "lower", how
+
+
+def _cutting(chain: Chain, texts: Sequence[str], recordings: Sounds) -> Row:
+    """Ten minutes of a reader joined as they are, and cut again by their text alone."""
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    ends = np.cumsum([len(wave) for wave in recordings]) / SAMPLE_RATE
+    n = int((ends <= 600).sum())
+    vad, truth = load_silero_vad(onnx=True), []
+    for wave, end in zip(recordings[:n], ends, strict=False):
+        spoken = get_speech_timestamps(wave, vad, speech_pad_ms=0)
+        start = end - len(wave) / SAMPLE_RATE
+        truth.append([start + spoken[0]["start"] / SAMPLE_RATE, start + spoken[-1]["end"] / SAMPLE_RATE])
+    judge = chain.judge("b", "sw")
+    cuts = cut(torch.cat(list(recordings[:n])), texts[:n], judge, judge.config.alphabet, "sw")
+    near = (np.abs(np.array([(each.start, each.end) for each in cuts]) - truth) <= 0.2).all(1)
+    doubtful = np.array([each.confidence < DOUBTFUL for each in cuts])
+    how = f"{n} utterances of habari's test sitting, judge B; ends by Silero; {doubtful.sum()} doubtful"
+    return "align.long", 100 * near.mean(), "%, both ends within 0.2 s", 95, "higher", how
 
 
 def _without_tones(text: str) -> str:
