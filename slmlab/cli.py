@@ -364,17 +364,15 @@ def _fetch(arguments: Namespace) -> str:
 def _import(arguments: Namespace) -> str:
     from slmlab import files
     from slmlab.corpus.build import SETTINGS
-    from slmlab.corpus.collections import FORMS
+    from slmlab.corpus.collections import read
     from slmlab.corpus.imports import ImportSpec, bring_in
 
-    name, form = arguments.name or arguments.folder.resolve().name, arguments.form
-    if form not in FORMS:
-        raise LabError(f"there is no form {form!r}: choose one of {', '.join(FORMS)}.")
+    name = arguments.name or arguments.folder.resolve().name
     spec = ImportSpec(name, arguments.language, arguments.consent)
     target = arguments.out or files.CACHE / "imported" / name
     if target.exists() and not arguments.replace:
         raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
-    clips = FORMS[form](arguments.folder)
+    clips = read(arguments.folder, arguments.form)
     for clip in [clip for clip in clips if not clip.fault][:2]:
         print(f"read: {clip.path.name}, {clip.speaker}: {clip.text}", flush=True)
     corpus = bring_in(clips, spec, target)

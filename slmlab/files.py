@@ -29,9 +29,9 @@ RECORDINGS = HOME / "data" / "recordings"
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a small UTF-8 file, whole or not at all."""
+    """Write a small UTF-8 file, whole or not at all; what `read_text` found broken comes back as it was."""
     with whole(file) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def read_json(file: Path) -> Any:

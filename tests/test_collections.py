@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmlab.corpus import tables
-from slmlab.corpus.collections import Clip, common_voice, ljspeech, plain, spontaneous
+from slmlab.corpus.build import SETTINGS
+from slmlab.corpus.collections import Clip, read
 from slmlab.corpus.imports import ImportSpec, bring_in
 from slmlab.errors import LabError
+from slmlab.files import read_json
 from slmlab.language.texts import lines_of
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +52,7 @@ def test_nothing_breaks_text_at_what_stands_inside_sentences():
 def test_what_breaks_a_line_inside_a_cell_is_a_space(tmp_path: Path, inside: str):
     rows = [COLUMNS, f"f0\ta.mp3\tMama{inside}anapika.\t2", "f0\tb.mp3\tHabari.\t2"]
     for end in ("\n", "\r\n"):
-        clips = common_voice(collection(tmp_path, "validated.tsv", rows, end))
+        clips = read(collection(tmp_path, "validated.tsv", rows, end), "common_voice")
         assert [(clip.path.name, clip.text, clip.speaker) for clip in clips] == [
             ("a.mp3", "Mama anapika.", "cv-f0"),
             ("b.mp3", "Habari.", "cv-f0"),
@@ -70,7 +73,7 @@ def test_rows_that_cannot_be_trusted_are_listed_with_their_lines(tmp_path: Path)
         "f0\te.mp3\tSita.\t2",
         "f0\tf.mp3\tSab",
     ]
-    clips = common_voice(collection(tmp_path, "validated.tsv", rows))
+    clips = read(collection(tmp_path, "validated.tsv", rows), "common_voice")
     assert [clip.path.name for clip in clips if not clip.fault] == ["a.mp3", "e.mp3"]
     said = [fault.partition("line ")[2] for fault in faults(clips)]
     for part, told in zip(
@@ -82,7 +85,7 @@ def test_rows_that_cannot_be_trusted_are_listed_with_their_lines(tmp_path: Path)
             "7 cannot be read (field larger than field limit",
             "8 has a cell of 20000 characters",
             "10 names e.mp3 again",
-            "11 has 3 of 4 cells",
+            "11 has 3 cells in place of 4",
         ),
         said,
         strict=True,
@@ -93,17 +96,20 @@ def test_rows_that_cannot_be_trusted_are_listed_with_their_lines(tmp_path: Path)
 @pytest.mark.parametrize("name", ["../../secret.mp3", "/etc/secret.mp3", "x/../../../secret.mp3"])
 def test_a_cell_leads_nowhere_outside_its_folder(tmp_path: Path, name: str):
     rows = [COLUMNS, f"f0\t{name}\tMoja.\t2", "f0\tx/../a.mp3\tMbili.\t2"]
-    clips = common_voice(collection(tmp_path / "cv", "validated.tsv", rows))
+    clips = read(collection(tmp_path / "cv", "validated.tsv", rows), "common_voice")
     assert [bool(clip.fault) for clip in clips] == [True, False]
     assert "line 2 names" in clips[0].fault
     assert "which is outside" in clips[0].fault
     (tmp_path / "cv" / "wavs").mkdir()
-    assert "outside" in faults(ljspeech(collection(tmp_path / "cv", "metadata.csv", [f"{name}|Moja."])))[0]
+    assert (
+        "outside"
+        in faults(read(collection(tmp_path / "cv", "metadata.csv", [f"{name}|Moja."]), "ljspeech"))[0]
+    )
 
 
 def test_long_hashes_of_speakers_are_cut_and_names_are_not(tmp_path: Path):
     rows = [COLUMNS, f"{'ab' * 64}\ta.mp3\tMoja.\t2", "speaker_number_12\tb.mp3\tMbili.\t2"]
-    clips = common_voice(collection(tmp_path, "validated.tsv", rows))
+    clips = read(collection(tmp_path, "validated.tsv", rows), "common_voice")
     assert [clip.speaker for clip in clips] == ["cv-abababababab", "cv-speaker_number_12"]
 
 
@@ -112,11 +118,11 @@ def test_a_row_in_another_encoding_is_listed_and_utf_16_is_read(tmp_path: Path):
     collection(tmp_path, "validated.tsv", rows)
     with (tmp_path / "validated.tsv").open("ab") as table:
         table.write("f0\tb.mp3\tÉté.\t2\n".encode("latin-1"))
-    clips = common_voice(tmp_path)
+    clips = read(tmp_path, "common_voice")
     assert [clip.text for clip in clips if not clip.fault] == ["Moja."]
     assert "line 3 is not UTF-8" in faults(clips)[0]
     (tmp_path / "validated.tsv").write_bytes("\n".join(rows).encode("utf-16"))
-    assert [clip.text for clip in common_voice(tmp_path)] == ["Moja."]
+    assert [clip.text for clip in read(tmp_path, "common_voice")] == ["Moja."]
 
 
 def test_the_folder_that_has_the_table_is_named(tmp_path: Path):
@@ -124,7 +130,7 @@ def test_the_folder_that_has_the_table_is_named(tmp_path: Path):
     (sw / "clips").mkdir()
     for given_folder in (tmp_path / "cv", tmp_path, sw / "clips"):
         with pytest.raises(LabError, match=r"validated\.tsv does not exist: give .*sw"):
-            common_voice(given_folder)
+            read(given_folder, "common_voice")
 
 
 def test_a_plain_import_of_another_form_says_which(tmp_path: Path):
@@ -132,16 +138,16 @@ def test_a_plain_import_of_another_form_says_which(tmp_path: Path):
     (tmp_path / "audios").mkdir()
     (tmp_path / "audios" / "x.mp3").write_bytes(b"x")
     with pytest.raises(LabError, match="with --form spontaneous"):
-        plain(tmp_path)
-    assert spontaneous(tmp_path) == [Clip(tmp_path / "audios" / "x.mp3", "Moja.", "cv-f0")]
+        read(tmp_path)
+    assert read(tmp_path, "spontaneous") == [Clip(tmp_path / "audios" / "x.mp3", "Moja.", "cv-f0")]
     (tmp_path / "waxal").mkdir()
     (tmp_path / "waxal" / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(LabError, match=r"holds Parquet tables.*docs/commands\.md"):
-        plain(tmp_path / "waxal")
+        read(tmp_path / "waxal")
 
 
 @pytest.mark.parametrize(
-    ("rows", "read", "said"),
+    ("rows", "words", "said"),
     [
         (["a1|Mama anapika.|", "a2|Baba 2.|Baba wawili."], ["Mama anapika.", "Baba wawili."], "column 3 or"),
         (["a1.wav|Mama anapika.", "wavs/a2.wav|Baba."], ["Mama anapika.", "Baba."], "column 2 of 2; one"),
@@ -164,21 +170,21 @@ def test_a_plain_import_of_another_form_says_which(tmp_path: Path):
     ],
 )
 def test_relatives_of_ljspeech_are_read_and_their_columns_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], read: list[str], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], words: list[str], said: str
 ):
     (tmp_path / "wavs").mkdir()
     for name in ("a1", "a2"):
         (tmp_path / "wavs" / f"{name}.wav").write_bytes(b"x")
-    clips = ljspeech(collection(tmp_path, "metadata.csv", rows))
+    clips = read(collection(tmp_path, "metadata.csv", rows), "ljspeech")
     assert [(clip.path, clip.text) for clip in clips] == [
-        (tmp_path / "wavs" / f"a{i}.wav", text) for i, text in enumerate(read, start=1)
+        (tmp_path / "wavs" / f"a{i}.wav", text) for i, text in enumerate(words, start=1)
     ]
     assert said in capsys.readouterr().out
 
 
 def test_a_bar_too_many_is_listed(tmp_path: Path):
-    clips = ljspeech(collection(tmp_path, "metadata.csv", ["a|Moja.", "b|Mbi|li.", "c|Tatu."]))
-    assert "line 2 has 3 cells, most have 2" in faults(clips)[0]
+    clips = read(collection(tmp_path, "metadata.csv", ["a|Moja.", "b|Mbi|li.", "c|Tatu."]), "ljspeech")
+    assert "line 2 has 3 cells in place of 2" in faults(clips)[0]
 
 
 def test_every_file_of_a_folder_is_used_listed_or_counted(tmp_path: Path):
@@ -189,7 +195,7 @@ def test_every_file_of_a_folder_is_used_listed_or_counted(tmp_path: Path):
         (tmp_path / name).write_bytes(b"x")
     for name, code in (("a", "utf-8"), ("b", "utf-16"), ("g", "utf-8")):
         (tmp_path / f"{name}.txt").write_bytes("Mama anapika.".encode(code))
-    clips = plain(tmp_path)
+    clips = read(tmp_path)
     assert [(clip.path.name, clip.text) for clip in clips if not clip.fault] == [
         ("a.opus", "Mama anapika."),
         ("b.oga", "Mama anapika."),
@@ -203,11 +209,37 @@ def test_every_file_of_a_folder_is_used_listed_or_counted(tmp_path: Path):
     assert corpus.rows["seconds"].tolist() == pytest.approx([1.0, 1.0], abs=0.05)
 
 
+def test_a_name_that_is_not_utf_8_is_listed_and_nothing_else_ends(tmp_path: Path):
+    tone = 0.3 * np.sin(np.arange(48_000) / 20)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in (b"a.wav", b"\xe9.wav", b"\xe9.xyz"):
+        soundfile.write(tmp_path / "x.wav", tone, 48_000)
+        (tmp_path / "x.wav").rename(folder / os.fsdecode(name))
+        (folder / os.fsdecode(name)).with_suffix(".txt").write_text("Mama anapika.")
+    corpus = bring_in(read(folder), ImportSpec("odd", "sw", "CC0"), tmp_path / "corpus")
+    skipped = [note["reason"] for note in read_json(corpus.folder / SETTINGS)["skipped"]]
+    assert skipped[0] == f"{folder}/\ufffd.wav has a name that is not UTF-8: rename it."
+    assert skipped[1].startswith(
+        f"1 files are neither sounds nor transcripts of one, the first {folder}/\ufffd.xyz"
+    )
+    (folder / "recordings.tsv").write_text("file\ttext\tspeaker\na.wav\tMama.\tasha\n")
+    assert "1 sounds stand in no row of the table, the first" in faults(read(folder))[0]
+    assert len(bring_in(read(folder), ImportSpec("odd", "sw", "CC0"), tmp_path / "again")) == 1
+
+
+def test_an_open_quote_names_all_lines_that_it_takes(tmp_path: Path):
+    (tmp_path / "pairs.csv").write_text('x,y\n1,2\n"3,4\n5,6\n')
+    rows = [row for row, _ in tables.with_names(tmp_path / "pairs.csv", ("x",), ",", quoted=True)]
+    assert [row.cells for row in rows] == [("1", "2"), ()]
+    assert "line 3 to 4 cannot be read" in rows[1].fault
+
+
 def test_one_transcript_that_cannot_be_read_is_listed(tmp_path: Path):
     for name, content in (("a", b"Moja."), ("b", b"\xe9t\xe9")):
         (tmp_path / f"{name}.wav").write_bytes(b"x")
         (tmp_path / f"{name}.txt").write_bytes(content)
-    assert [bool(clip.fault) for clip in plain(tmp_path)] == [False, True]
+    assert [bool(clip.fault) for clip in read(tmp_path)] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "..", "", "a\\b"])
@@ -248,7 +280,7 @@ def test_every_row_of_any_table_is_read_or_listed(rows: list[list[str]], end: st
         for (row, cells), (_, expected) in zip(made, wanted, strict=True):
             assert bool(row.fault) == (len(expected) != 3)
             assert row.fault or list(cells.values()) == expected
-        clips = plain(folder)
+        clips = read(folder)
         assert len(clips) == len(made)
 
 
@@ -256,12 +288,12 @@ def test_every_row_of_any_table_is_read_or_listed(rows: list[list[str]], end: st
 @given(st.binary(max_size=80))
 def test_any_bytes_as_a_table_are_rows_or_one_sentence(content: bytes):
     with tempfile.TemporaryDirectory() as folder:
-        for name, read in (("metadata.csv", ljspeech), ("validated.tsv", common_voice)):
+        for name, form in (("metadata.csv", "ljspeech"), ("validated.tsv", "common_voice")):
             head = b"client_id\tpath\tsentence\n" if name == "validated.tsv" else b"a|b|c\n"
             for start in (b"", head):
                 (Path(folder) / name).write_bytes(start + content)
                 try:
-                    assert all(clip.fault or clip.path.name for clip in read(folder))
+                    assert all(clip.fault or clip.path.name for clip in read(folder, form))
                 except LabError as error:
                     told = str(error)
                     assert "\n" not in told

@@ -9,7 +9,7 @@ import soundfile
 
 from slmlab.corpus import collections
 from slmlab.corpus.build import SETTINGS, Corpus
-from slmlab.corpus.collections import Clip, common_voice, ljspeech, plain
+from slmlab.corpus.collections import Clip, read
 from slmlab.corpus.imports import ImportSpec, bring_in
 from slmlab.errors import LabError
 from slmlab.sound import audio
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_plain_folder_comes_in_and_what_is_broken_is_listed(folder: Path, tmp_path: Path):
-    corpus = bring_in(plain(folder), SPEC, tmp_path / "corpus")
+    corpus = bring_in(read(folder), SPEC, tmp_path / "corpus")
     rows = corpus.rows
     assert rows["text"].tolist() == ["Habari gani?", "Nzuri sana.", "Mama anapika."]
     assert rows["voice"].tolist() == ["asha", "asha", "juma"]
@@ -66,14 +66,14 @@ def test_a_plain_folder_comes_in_and_what_is_broken_is_listed(folder: Path, tmp_
 
 def test_generated_speech_is_no_recording_of_a_person(folder: Path, tmp_path: Path):
     audio.write(folder / "asha" / "a.wav", np.sin(np.arange(16_000)))
-    corpus = bring_in(plain(folder), SPEC, tmp_path / "c")
+    corpus = bring_in(read(folder), SPEC, tmp_path / "c")
     (file, reason) = next(each for each in skipped(corpus) if "a.wav" in each[0])
     assert "generated" in reason
     assert "asha" in file
 
 
 def test_recordings_are_read_again_when_they_are_heard(folder: Path, tmp_path: Path):
-    corpus = bring_in(plain(folder), SPEC, tmp_path / "corpus")
+    corpus = bring_in(read(folder), SPEC, tmp_path / "corpus")
     assert len(corpus.wave(1)) == round(corpus.rows["seconds"].iloc[1] * 16_000)
     (folder / "asha" / "b.flac").unlink()
     with pytest.raises(LabError, match=r"b\.flac is gone"):
@@ -82,7 +82,7 @@ def test_recordings_are_read_again_when_they_are_heard(folder: Path, tmp_path: P
 
 def test_kept_waves_outlive_their_recordings(folder: Path, tmp_path: Path):
     spec = ImportSpec("mine", "sw", consent="CC0", keep_wave=True, split="dev")
-    corpus = bring_in(plain(folder), spec, tmp_path / "corpus")
+    corpus = bring_in(read(folder), spec, tmp_path / "corpus")
     (folder / "asha" / "b.flac").unlink()
     assert np.abs(corpus.wave(1)).max() > 0.05
     assert set(corpus.rows["split"]) == {"dev"}
@@ -91,7 +91,7 @@ def test_kept_waves_outlive_their_recordings(folder: Path, tmp_path: Path):
 def test_an_ljspeech_folder_comes_in(tmp_path: Path):
     sound(tmp_path / "lj" / "wavs" / "LJ001.wav", rate=22_050)
     (tmp_path / "lj" / "metadata.csv").write_text("LJ001|Nina 3.|Nina tatu.\n", encoding="utf-8")
-    clips = ljspeech(tmp_path / "lj")
+    clips = read(tmp_path / "lj", "ljspeech")
     assert clips == [Clip(tmp_path / "lj" / "wavs" / "LJ001.wav", "Nina tatu.", "reader")]
     assert len(bring_in(clips, SPEC, tmp_path / "corpus")) == 1
 
@@ -104,7 +104,7 @@ def test_a_common_voice_folder_comes_in(tmp_path: Path):
         "f01\tgone.mp3\tHaipo.\t2",
     ]
     (tmp_path / "cv" / "validated.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    corpus = bring_in(common_voice(tmp_path / "cv"), SPEC, tmp_path / "corpus")
+    corpus = bring_in(read(tmp_path / "cv", "common_voice"), SPEC, tmp_path / "corpus")
     assert corpus.rows["text"].tolist() == ['Alisema "njoo" leo.']
     assert corpus.rows["voice"].tolist() == ["cv-f00"]
     assert "gone.mp3" in skipped(corpus)[0][0]
@@ -121,9 +121,9 @@ def test_one_sentence_is_on_one_side_whoever_reads_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda root: ljspeech(root), r"metadata\.csv does not exist"),
-        (lambda root: common_voice(root, "train"), r"train\.tsv does not exist"),
-        (lambda root: plain(root / "nowhere"), "nowhere is no folder"),
+        (lambda root: read(root, "ljspeech"), r"metadata\.csv does not exist"),
+        (lambda root: read(root, "common_voice"), r"validated\.tsv does not exist"),
+        (lambda root: read(root / "nowhere"), "nowhere is no folder"),
         (lambda root: bring_in([], SPEC, root / "c"), "none of 0 recordings"),
         (lambda root: bring_in([Clip(root / "x.wav", "habari", "a")], SPEC, root / "c"), r"x\.wav"),
         (lambda root: bring_in([], ImportSpec("m", "sw", consent=" "), root / "c"), "consent"),
@@ -138,15 +138,15 @@ def test_unusable_collections_are_explained(tmp_path: Path, make, named: str):
 def test_tables_in_another_shape_are_explained(tmp_path: Path):
     (tmp_path / "metadata.csv").write_text("no bars here\n")
     with pytest.raises(LabError, match="line 1"):
-        ljspeech(tmp_path)
+        read(tmp_path, "ljspeech")
     (tmp_path / "validated.tsv").write_text("who\twhat\na\tb\n")
     with pytest.raises(LabError, match="lacks the columns path, sentence, client_id"):
-        common_voice(tmp_path)
+        read(tmp_path, "common_voice")
     (tmp_path / "metadata.csv").write_bytes(b"a|\xff\xfe")
-    assert "line 1 is not UTF-8" in ljspeech(tmp_path)[0].fault
+    assert "line 1 is not UTF-8" in read(tmp_path, "ljspeech")[0].fault
 
 
 def test_a_source_is_read_only_where_fetch_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collections, "recordings", lambda name: tmp_path / "home" / name)
     with pytest.raises(LabError, match=r"elsewhere/joshua is not what `slmlab fetch` brought"):
-        collections.FORMS["source"](tmp_path / "elsewhere" / "joshua")
+        read(tmp_path / "elsewhere" / "joshua", "source")

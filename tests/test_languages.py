@@ -11,7 +11,7 @@ import torch
 
 from slmlab import files
 from slmlab.cli import main
-from slmlab.corpus.collections import FORMS
+from slmlab.corpus.collections import read
 from slmlab.corpus.engines import speak
 from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.prosody import LIVELY, plan
@@ -281,7 +281,7 @@ def test_consent_given_in_the_record_tab_travels_into_training(
 
 def test_every_stage_can_hear_an_imported_corpus(recorded: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
-    bring_in(FORMS["plain"](recorded), ImportSpec("mine", "sw", ""), corpus)
+    bring_in(read(recorded), ImportSpec("mine", "sw", ""), corpus)
     shares = shelf.shares_of([corpus])
     stages = shelf._stages("smoke", shares)
     plain = shelf._stages("smoke")

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,11 +51,11 @@ def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
     [
         ({"rejected_tokens": REAL.chosen_tokens}, r"pair 1 \('a2'\) has two equal sides"),
         ({"rejected_tokens": ()}, "has a side without tokens"),
-        ({"chosen_tokens": (6561,)}, "has a code outside 0 to 6560"),
+        ({"chosen_tokens": (6561,)}, r"the chosen_tokens \(6561,\), expected whole numbers from 0 to 6560"),
         ({"prompt": " ?!"}, "has a text without a word"),
         ({"origin": "chance"}, "has the origin 'chance', expected one of real, judge, people"),
         ({"weight": float("nan")}, "has the weight nan, expected a number above 0"),
-        ({"weight": "much"}, "has the weight much, expected a number above 0"),
+        ({"weight": "much"}, "has the weight 'much', expected a number above 0"),
         ({"id": "a"}, "has an id that another one has too"),
         ({"chosen_sound": "gone.wav"}, r"has a sound that is gone \(.*gone.wav\)"),
     ],
@@ -95,7 +97,9 @@ def test_votes_between_equal_tokens_are_left_out_and_counted(
         "1 votes left out, between sounds that are the same row of speech tokens" in capsys.readouterr().out
     )
     file.write_text("[1, 2]\n")
-    with pytest.raises(LabError, match="row 0 lacks prompt, chosen, rejected: it is no preference table"):
+    with pytest.raises(
+        LabError, match="row 0: no prompt and no chosen and no rejected: it is no preference table"
+    ):
         table.read(file, "sw")
 
 
@@ -123,26 +127,43 @@ def test_exported_votes_are_pairs_of_people(tmp_path: Path) -> None:
         Pair("votes-1", "sw", "mbili", (5,), (6, 6), "people"),
     ]
     (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | {"chosen": "sha256:ab"}) + "\n")
-    with pytest.raises(LabError, match=r"row 0, chosen names a sound .sha256:ab.*with --clips"):
+    with pytest.raises(LabError, match=r"row 0: chosen names a sound .sha256:ab.*with --clips"):
         table.read(tmp_path / "votes.jsonl", language="sw")
     heard = table.read(tmp_path / "votes.jsonl", "sw", encode={"ab": [8, 8]}.__getitem__)
     assert heard[0].chosen_tokens == (8, 8)
     for change, said in (
-        ({"chosen_tokens": ["a"]}, "has a speech token that is no whole number"),
-        ({"chosen_tokens": [1.5]}, "has a speech token that is no whole number"),
-        ({"chosen_tokens": [[1]]}, "has a speech token that is no whole number"),
-        ({"chosen_tokens": 5}, "row 0: chosen_tokens is 5, expected a list"),
-        ({"style": 7}, "row 0: style is 7, expected a list"),
-        ({"id": ["a"]}, r"row 0: id is \['a'\], expected text"),
-        ({"language": 7}, "row 0: language is 7, expected text"),
-        ({"chosen_sound": 3}, "row 0: chosen_sound is 3, expected text"),
+        ({"chosen": "?", "chosen_tokens": ["a"]}, r"has the chosen_tokens \('a',\), expected whole numbers"),
+        ({"chosen": "?", "chosen_tokens": [1.5]}, r"has the chosen_tokens \(1.5,\), expected whole numbers"),
+        (
+            {"chosen": "?", "chosen_tokens": [[1]]},
+            r"has the chosen_tokens \(\[1\],\), expected whole numbers",
+        ),
+        ({"chosen_tokens": 5}, "has the chosen_tokens 5, expected whole numbers"),
+        ({"style": 7}, "has the style 7, expected whole numbers"),
+        ({"id": ["a"]}, r"has the id \('a',\), expected text"),
+        (
+            {"id": "a\nb", "weight": 10**400},
+            r"row 0: \('a\\nb'\) has the weight 1000+\.+0+, expected a number",
+        ),
+        ({"language": 7}, "has the language 7, expected text"),
+        ({"chosen_sound": 3}, "has the chosen_sound 3, expected text"),
+        ({"chosen_sound": "a" * 300}, "has a sound that is gone"),
+        ({"prompt": "moja \ud800"}, "row 0: not UTF-8"),
     ):
         (tmp_path / "votes.jsonl").write_text(json.dumps(votes[0] | change) + "\n")
         with pytest.raises(LabError, match=said):
             table.read(tmp_path / "votes.jsonl", language="sw")
     (tmp_path / "votes.jsonl").write_text('{"prompt": "moja"}\n')
-    with pytest.raises(LabError, match="lacks chosen, rejected: it is no preference table"):
+    with pytest.raises(LabError, match="no chosen and no rejected: it is no preference table"):
         table.read(tmp_path / "votes.jsonl")
+
+
+def test_a_parquet_file_of_what_python_does_not_hold_is_one_sentence(tmp_path: Path) -> None:
+    offsets, content = (pa.py_buffer(part) for part in (b"\0\0\0\0\x02\0\0\0", b"a\xff"))
+    for prompt in (pa.StringArray.from_buffers(1, offsets, content), pa.array([2**60], pa.timestamp("us"))):
+        pq.write_table(pa.table({"prompt": prompt}), tmp_path / "votes.parquet")
+        with pytest.raises(LabError, match=r"votes\.parquet is no readable table \(.*\): export the votes"):
+            table.read(tmp_path / "votes.parquet", "sw")
 
 
 VOTE = {"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_3|>"}
@@ -171,12 +192,12 @@ def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_used(
     for line, told in zip(
         said.split("\n"),
         (
-            "1 is no readable table",
+            "1: no readable table",
             "2: chosen and chosen_tokens differ",
             "3: chosen and chosen_sha256 differ",
-            "4 ('votes-4') has two equal sides",
-            "5 ('votes-0') has an id that another one has too",
-            "7, chosen is no row of speech tokens",
+            "4: ('votes-4') has two equal sides",
+            "5: ('votes-0') has an id that another one has too",
+            "7: chosen is no row of speech tokens",
             "",
         ),
         strict=True,

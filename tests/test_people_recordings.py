@@ -42,7 +42,7 @@ def test_a_recording_is_kept_with_words_and_consent_and_is_a_corpus(tmp_path: Pa
     consent = json.loads((folder / row["speaker"] / "consent.json").read_text())
     assert consent["speaker"] == "Ana"
     assert consent["statement"] == recordings.CONSENT
-    clips = collections.plain(folder)
+    clips = collections.read(folder)
     assert sorted((c.text, c.speaker) for c in clips) == [
         ("Asante.", row["speaker"]),
         ('Habari ya "leo".', row["speaker"]),
@@ -70,14 +70,24 @@ def test_recordings_older_than_the_table_come_into_it(tmp_path: Path) -> None:
     assert [line["speaker"] for line in table(folder)] == [row["speaker"], new["speaker"]]
 
 
-def test_a_line_that_is_no_row_stays_and_closes_nothing(tmp_path: Path) -> None:
+def test_a_line_that_is_no_row_stays_to_the_byte_and_closes_nothing(tmp_path: Path) -> None:
+    kept = [b"a.wav\tHabari.\n", b"\xff.wav\tN\xe9.\tx\t\xe9\tCC0\n", b"b.wav\t" + b"x" * 140_000 + b"\n"]
     recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
-    with (tmp_path / "r" / "recordings.tsv").open("a") as file:
-        file.write("a.wav\tHabari.\n")
+    place = tmp_path / "r" / "recordings.tsv"
+    lines = place.read_bytes().split(b"\n")
+    place.write_bytes(lines[0] + b"\tmood\n" + lines[1] + b"\tgay\n" + b"".join(kept))
     recordings.keep(sound(tmp_path, speechlike()), "Asante.", "Ana", True, tmp_path / "r")
-    clips = collections.plain(tmp_path / "r")
+    assert place.read_bytes().endswith(b"".join(kept))
+    head, *rows = place.read_bytes().split(b"\n")[:3]
+    assert head.endswith(b"\tmood")
+    assert [row.rpartition(b"\t")[2] for row in rows] == [b"gay", b""]
+    clips = collections.read(tmp_path / "r")
     assert [clip.text for clip in clips if not clip.fault] == ["Habari.", "Asante."]
-    assert "line 4 has 2 of 5 cells" in clips[2].fault
+    assert [clip.fault.partition("line ")[2][:24] for clip in clips[2:]] == [
+        "4 has 2 cells in place o",
+        "5 is not UTF-8: save the",
+        "6 cannot be read (field ",
+    ]
 
 
 def test_a_broken_consent_closes_nobody_elses_folder(tmp_path: Path) -> None:

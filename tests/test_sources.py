@@ -157,7 +157,7 @@ def test_only_sounds_and_transcripts_are_asked_for(home: Path, monkeypatch: pyte
 def test_an_import_keeps_split_and_terms_of_each_recording(home: Path, tmp_path: Path) -> None:
     folder = sources.fetch("tones")
     made = imports.bring_in(
-        collections.plain(folder), imports.ImportSpec("tones", "sw", ""), tmp_path / "made"
+        collections.read(folder), imports.ImportSpec("tones", "sw", ""), tmp_path / "made"
     )
     assert files.read_json(made.folder / "corpus.json")["skipped"] == []
     assert list(made.rows["split"]) == ["lm", "lm", "test", "test"]
@@ -314,7 +314,7 @@ def test_what_heard_a_source_that_may_not_be_passed_on_is_not_even_trained_to_be
         return capsys.readouterr().err
 
     monkeypatch.setattr(shelf, "make", train)
-    clips = collections.plain(sources.fetch("tones"))
+    clips = collections.read(sources.fetch("tones"))
     made = [tmp_path / "made", tmp_path / "moved"]
     imports.bring_in(clips, imports.ImportSpec("tones", "sw", ""), made[0])
     settings = sources.SOURCES / "tones.toml"

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from slmlab.corpus import manifest
 from slmlab.corpus.build import MANIFEST, Corpus, Sound, recorded_wave, save, sound_of
-from slmlab.corpus.collections import FORMS, Clip
+from slmlab.corpus.collections import Clip, read
 from slmlab.errors import LabError
 from slmlab.files import fraction
 from slmlab.language import languages
@@ -47,7 +47,7 @@ class ImportSpec:
     folder: str = ""
     """Where they lie, for `clips`."""
     form: str = "common_voice"
-    """One of FORMS."""
+    """One of `collections.FORMS`."""
     splits: tuple[str, ...] = ("lm",)
     """Only sentences that fall into these of SPLITS."""
     thirds: tuple[int, ...] = (0, 1, 2)
@@ -59,7 +59,7 @@ class ImportSpec:
 
     def clips(self) -> list[Clip]:
         """The recordings in the folder that are wanted, and all faults; LabError says what it lacks."""
-        return [clip for clip in FORMS[self.form](self.folder) if clip.fault or self._takes(clip)]
+        return [clip for clip in read(self.folder, self.form) if clip.fault or self._takes(clip)]
 
     def _takes(self, clip: Clip) -> bool:
         is_third = int(3 * fraction(clip.speaker)) in self.thirds

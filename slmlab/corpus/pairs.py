@@ -7,10 +7,11 @@ verdicts of a judge, and recordings set against a model's samples are all such t
 """
 
 import dataclasses
-import hashlib
 import json
-import math
+import os
 import re
+import reprlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -24,12 +25,14 @@ from slmlab import files
 from slmlab.corpus.manifest import read_table
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
-from slmlab.language.texts import lines_of, read_text
+from slmlab.language.texts import BROKEN, lines_of, read_text
 
 ORIGINS = ("real", "judge", "people")
 SIDES = ("chosen", "rejected")
 N_CODES = 6561
 CODE = re.compile(r"<\|s_(\d{1,9})\|>")
+SOUND = "sha256:"
+TOKENS = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]
 """Gives the speech tokens of a sound by its sha256."""
 
@@ -60,14 +63,9 @@ class Pair:
     rejected_sha256: str = ""
 
 
-TOKENS = tuple[int, ...]
-TYPES = {str: pa.string(), float: pa.float64(), TOKENS: pa.list_(pa.int32())}
-ACCEPTED: dict[Any, Any] = {
-    str: (str, "text"),
-    float: (object, "a number"),
-    TOKENS: (list | tuple, "a list of speech tokens"),
-}
 FIELDS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Pair)}
+TYPES = {str: pa.string(), float: pa.float64(), TOKENS: pa.list_(pa.int32())}
+EXPECTED = {str: "text", float: "a number above 0", TOKENS: f"whole numbers from 0 to {N_CODES - 1}"}
 SCHEMA = pa.schema(
     [*((side, pa.string()) for side in SIDES), *((name, TYPES[kind]) for name, kind in FIELDS.items())]
 )
@@ -86,52 +84,49 @@ def as_row(pair: Pair) -> dict[str, Any]:
     """A pair with the columns of `SCHEMA`."""
     row = dataclasses.asdict(pair)
     return row | {
-        side: as_string(row[f"{side}_tokens"]) or f"sha256:{row[f'{side}_sha256']}" for side in SIDES
+        side: as_string(row[f"{side}_tokens"]) or f"{SOUND}{row[f'{side}_sha256']}" for side in SIDES
     }
 
 
-def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> Sequence[Pair]:
-    """The same pairs, if they can be learned from; LabError names what is wrong, by their `source`.
-
-    Relative names of sounds begin at the folder `sounds`.
-    """
+def check(pairs: Sequence[Pair], source: str, sounds: str | Path = "") -> None:
+    """LabError unless pairs can be learned from, with their `source`; sounds lie in the folder `sounds`."""
     if not pairs:
         raise LabError(f"{source} holds no pair: make or label some before tuning.")
     ids: set[str] = set()
     for i, pair in enumerate(pairs):
-        if fault := _fault(pair, ids) or _fault_of_sounds(pair, Path(sounds)):
-            raise LabError(f"{source}, pair {i} ('{pair.id}') {fault}: correct or remove it.")
+        if fault := _fault(pair, ids, Path(sounds)):
+            raise LabError(f"{source}, pair {i} {fault}: correct or remove it.")
         ids.add(pair.id)
-    return pairs
 
 
-def _fault(pair: Pair, ids: set[str]) -> str:
-    """What is wrong with a pair in itself, or nothing."""
-    codes = (*pair.chosen_tokens, *pair.rejected_tokens, *pair.style)
-    if not all(isinstance(code, Integral) for code in codes):
-        return "has a speech token that is no whole number"
-    weight = pair.weight if isinstance(pair.weight, int | float) else math.nan
+def _fault(pair: Pair, ids: set[str], folder: Path) -> str:
+    """What is wrong with a pair, or nothing; `ids` are those before it, its sounds lie in a folder."""
+    name = f"({reprlib.repr(pair.id)})"
+    for field, kind in FIELDS.items():
+        if not _fits(value := getattr(pair, field), kind):
+            return f"{name} has the {field} {reprlib.repr(value)}, expected {EXPECTED[kind]}"
     faults = {
-        "has an id that another one has too": pair.id in ids,
-        f"has the origin {pair.origin!r}, expected one of {', '.join(ORIGINS)}": pair.origin not in ORIGINS,
-        "has a text without a word": not for_scoring(pair.prompt),
-        "has a side without tokens": not (pair.chosen_tokens and pair.rejected_tokens),
-        "has two equal sides": pair.chosen_tokens == pair.rejected_tokens,
-        f"has a code outside 0 to {N_CODES - 1}": any(not 0 <= code < N_CODES for code in codes),
-        f"has the weight {pair.weight}, expected a number above 0": not 0 < weight < math.inf,
+        "an id that another one has too": pair.id in ids,
+        f"the origin {pair.origin!r}, expected one of {', '.join(ORIGINS)}": pair.origin not in ORIGINS,
+        "a text without a word": not for_scoring(pair.prompt),
+        "a side without tokens": not (pair.chosen_tokens and pair.rejected_tokens),
+        "two equal sides": pair.chosen_tokens == pair.rejected_tokens,
     }
-    return next((fault for fault, wrong in faults.items() if wrong), "")
-
-
-def _fault_of_sounds(pair: Pair, folder: Path) -> str:
-    """What is wrong with the sounds of a pair, or nothing."""
     sounds = ((pair.chosen_sound, pair.chosen_sha256), (pair.rejected_sound, pair.rejected_sha256))
-    for name, digest in sounds:
-        if name and not (folder / name).is_file():
-            return f"has a sound that is gone ({folder / name})"
-        if name and digest and hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-            return f"has a sound that is not the one that was judged ({folder / name})"
-    return ""
+    for sound, digest in ((folder / sound, digest) for sound, digest in sounds if sound):
+        is_gone = not os.path.isfile(sound)
+        faults[f"a sound that is gone ({sound})"] = is_gone
+        is_other = bool(digest) and not is_gone and files.sha256_of(sound) != digest
+        faults[f"a sound that is not the one that was judged ({sound})"] = is_other
+    return next((f"{name} has {fault}" for fault, wrong in faults.items() if wrong), "")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a field may have a value."""
+    if kind == TOKENS:
+        return isinstance(value, tuple) and all(isinstance(c, Integral) and 0 <= c < N_CODES for c in value)
+    is_float = isinstance(value, int | float) and 0 < value <= sys.float_info.max
+    return is_float if kind is float else isinstance(value, str)
 
 
 def write(pairs: Sequence[Pair], path: str | Path) -> None:
@@ -160,16 +155,16 @@ def read(
     ids: set[str] = set()
     for i, (where, row) in enumerate(_numbered(path)):
         try:
-            pair = _pair(row, f"{path.stem}-{i}", language, encode, where)
+            pair = _pair(row, f"{path.stem}-{i}", language, encode)
             if pair.origin == "people" and pair.chosen_tokens == pair.rejected_tokens != ():
                 alike += 1
                 continue
-            if fault := _fault(pair, ids) or _fault_of_sounds(pair, path.parent):
-                raise LabError(f"{where} ('{pair.id}') {fault}.")
+            if fault := _fault(pair, ids, path.parent):
+                raise LabError(f"{fault}.")
             if usable:
                 usable(pair)
         except LabError as error:
-            faults.append(str(error) if str(error).startswith(where) else f"{where}: {error}")
+            faults.append(" ".join(f"{where}: {error}".split()))
             continue
         ids.add(pair.id)
         pairs.append(pair)
@@ -183,50 +178,44 @@ def read(
     return pairs
 
 
-def _pair(row: Any, name: str, language: str, encode: Encode | None, where: str) -> Pair:
-    """A row as a pair, in the language given unless it names one."""
+def _pair(row: Any, name: str, language: str, encode: Encode | None) -> Pair:
+    """A row as a pair, in the language given unless it names one; its values may be of other types."""
     if isinstance(row, LabError):
         raise row
     cells = row if isinstance(row, dict) else {}
     if missing := [key for key in ("prompt", *SIDES) if not isinstance(cells.get(key), str)]:
-        raise LabError(f"{where} lacks {', '.join(missing)}: it is no preference table.")
+        raise LabError(f"no {' and no '.join(missing)}: it is no preference table.")
     values: dict[str, Any] = {"id": name, "language": language, "origin": "people", "prompt": cells["prompt"]}
     values["group"] = cells.get("split") or ""  # what exports called it before
     values |= {key: cells[key] for key in FIELDS if cells.get(key) not in (None, "")}
     for side in SIDES:
-        if not values.get(f"{side}_tokens"):
-            values[f"{side}_tokens"] = _tokens(cells[side], encode, f"{where}, {side}")
-    for key, value in values.items():
-        accepted, expected = ACCEPTED[FIELDS[key]]
-        if not isinstance(value, accepted):
-            raise LabError(f"{where}: {key} is {value!r}, expected {expected}.")
-        values[key] = tuple(value) if FIELDS[key] == TOKENS else value
-    for side in SIDES:
-        _check_side(cells[side], values[f"{side}_tokens"], values.get(f"{side}_sha256"), f"{where}: {side}")
-    return Pair(**values)
+        given, digest = (values.get(f"{side}_{of}") for of in ("tokens", "sha256"))
+        values[f"{side}_tokens"] = _tokens(side, cells[side], given, digest, encode)
+    return Pair(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
-def _check_side(told: str, tokens: Sequence[Any], digest: str | None, where: str) -> None:
-    """LabError where a string names other tokens, or another sound, than the columns beside it."""
+def _tokens(side: str, told: str, given: Any, digest: Any, encode: Encode | None) -> Any:
+    """Speech tokens of a side: those given beside its string, or those that it spells, or whose sound it
+    names; LabError where the string says something else than the columns beside it.
+    """
+    sound = told.removeprefix(SOUND) if told.startswith(SOUND) else ""
     spelt = [int(token) for token in CODE.findall(told)]
-    if spelt and all(isinstance(token, Integral) for token in tokens) and spelt != list(tokens):
-        raise LabError(f"{where} and {where.split()[-1]}_tokens differ: one of them was changed.")
-    if digest and told.startswith("sha256:") and told.removeprefix("sha256:") != digest:
-        raise LabError(f"{where} and {where.split()[-1]}_sha256 differ: one of them was changed.")
-
-
-def _tokens(text: str, encode: Encode | None, where: str) -> Sequence[int]:
-    """Speech tokens that a string spells, or those of the sound it names."""
-    if text.startswith("sha256:"):
-        if encode:
-            return encode(text.removeprefix("sha256:"))
+    if sound and digest and sound != digest:
+        raise LabError(f"{side} and {side}_sha256 differ: one of them was changed.")
+    if given:
+        if spelt and isinstance(given, list) and spelt != given:
+            raise LabError(f"{side} and {side}_tokens differ: one of them was changed.")
+        return given
+    if sound and encode:
+        return list(encode(sound))
+    if sound:
         raise LabError(
-            f"{where} names a sound ({text[:20]}…) whose tokens are not known: give the folder of the "
+            f"{side} names a sound ({told[:20]}…) whose tokens are not known: give the folder of the "
             "systems' sounds with --clips."
         )
-    if CODE.sub("", text).strip():
-        raise LabError(f"{where} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {text[:40]!r}.")
-    return [int(token) for token in CODE.findall(text)]
+    if CODE.sub("", told).strip():
+        raise LabError(f"{side} is no row of speech tokens: expected <|s_12|><|s_7|>…, found {told[:40]!r}.")
+    return spelt
 
 
 def read_rows(path: Path) -> list[Any]:
@@ -234,25 +223,33 @@ def read_rows(path: Path) -> list[Any]:
     one that cannot be read.
     """
     rows = []
-    for _, row in _numbered(path):
+    for where, row in _numbered(path):
         if isinstance(row, LabError):
-            raise row
+            raise LabError(f"{where} is {row}")
         rows.append(row)
     return rows
 
 
 def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
     """Rows, each with its place; in place of one that cannot be read, a LabError."""
-    if path.suffix != ".jsonl":
-        rows = read_table(path, "export the votes, or make the pairs, again").to_pylist()
-        yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
-        return
-    for i, line in enumerate(lines_of(read_text(path, "replace"))):
-        where = f"{path}, row {i}"
-        if "\ufffd" in line:
-            yield where, LabError(f"{where} is not UTF-8: export it again.")
-        elif line.strip():
-            try:
-                yield where, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield where, LabError(f"{where} is no readable table ({error}): export it again.")
+    if path.suffix == ".jsonl":
+        lines = enumerate(lines_of(read_text(path, broken=True)))
+        rows = [(i, _parsed(line)) for i, line in lines if line.strip()]
+    else:
+        remedy = "export the votes, or make the pairs, again"
+        try:
+            rows = list(enumerate(read_table(path, remedy).to_pylist()))
+        except (ValueError, OverflowError) as error:
+            raise LabError(f"{path} is no readable table ({error}): {remedy}.") from error
+    return ((f"{path}, row {i}", row) for i, row in rows)
+
+
+def _parsed(line: str) -> Any:
+    """The value that a line has in JSON, or a LabError."""
+    try:
+        row = json.loads(line)
+        if BROKEN.search(json.dumps(row, ensure_ascii=False)):
+            return LabError("not UTF-8: export it again.")
+    except (ValueError, RecursionError) as error:
+        return LabError(f"no readable table ({error}): export it again.")
+    return row

@@ -94,23 +94,25 @@ def check(wave: audio.Wave, clipped: float) -> None:
 def write_table(folder: Path, *more: dict[str, str]) -> None:
     """Add rows to the table; rows whose file was removed go, and recordings older than the table come in.
 
-    Lines that are no rows stay as they are, at its end: `import` lists them.
+    Lines that are no rows stay as they are, to the byte, at its end: `import` lists them. Columns of others
+    stay too.
     """
     with TABLE_IN_USE:
         known, foreign = _rows(folder)
         rows = {row["file"]: row for row in (*known, *more) if (folder / row["file"]).is_file()}
-        lines = [COLUMNS, *([row[name] for name in COLUMNS] for row in rows.values()), *foreign]
-        replace_text(folder / TABLE, "".join("\t".join(line) + "\n" for line in lines))
+        names = [*dict.fromkeys((*COLUMNS, *(name for row in rows.values() for name in row)))]
+        lines = ["\t".join(names), *("\t".join(row.get(n, "") for n in names) for row in rows.values())]
+        replace_text(folder / TABLE, "".join(line + "\n" for line in (*lines, *foreign)))
 
 
-def _rows(folder: Path) -> tuple[list[dict[str, str]], list[tuple[str, ...]]]:
+def _rows(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of the table, and lines of it that are none; without a table, rows of all sounds that lie beside a
     `consent.json`.
     """
     table = folder / TABLE
     if table.is_file():
         every = list(tables.with_names(table, COLUMNS))
-        return [cells for row, cells in every if not row.fault], [row.cells for row, _ in every if row.fault]
+        return [cells for row, cells in every if not row.fault], [row.text for row, _ in every if row.fault]
     rows = []
     for file, agreed in _consents(folder):
         for sound in sorted(file.parent.glob("*.wav")):
