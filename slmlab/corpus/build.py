@@ -199,13 +199,12 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
     if done < wanted:
         source = spec.lines or f"{spec.language}, split '{spec.split}',"
         raise LabError(f"{source} holds {done:.0f} s of speech, expected {wanted:.0f} s: ask for less.")
-    save(folder, rows, sounds, spec.keep_wave, {"digest": spec.digest(), "spec": asdict(spec)})
-    return Corpus.load(folder)
+    return save(folder, rows, sounds, spec.keep_wave, {"digest": spec.digest(), "spec": asdict(spec)})
 
 
 def save(
     folder: Path, rows: Sequence[Row], sounds: Sequence[Sound], keep_wave: bool, settings: dict[str, Any]
-) -> None:
+) -> Corpus:
     """Write a corpus's folder, whole or not at all; replaces a corpus, but no folder of another kind.
 
     The rows' `seconds` and `sha256` come from the sounds.
@@ -234,6 +233,7 @@ def save(
             if folder.exists():
                 shutil.rmtree(folder)
             part.rename(folder)
+    return Corpus.load(folder)
 
 
 def sound_of(wave: Wave) -> Sound:

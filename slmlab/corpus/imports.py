@@ -110,8 +110,7 @@ def take(share: Share, folder: Path) -> Corpus:
     chosen = corpus.rows.iloc[places].astype(object)
     rows = chosen.where(chosen.notna(), None).to_dict("records")
     sounds = [sound_of(corpus.wave(int(i))) for i in places]
-    save(folder, rows, sounds, share.keep_wave, {"share": asdict(share)})
-    return Corpus.load(folder)
+    return save(folder, rows, sounds, share.keep_wave, {"share": asdict(share)})
 
 
 def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
@@ -142,8 +141,7 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
     if not rows:
         first = f"; the first: {notes['skipped'][0]['reason']}" if notes["skipped"] else ""
         raise LabError(f"Import '{spec.name}': none of {len(clips)} recordings can be used{first}")
-    save(Path(folder), rows, sounds, spec.keep_wave, {"spec": asdict(spec), **notes})
-    return Corpus.load(folder)
+    return save(Path(folder), rows, sounds, spec.keep_wave, {"spec": asdict(spec), **notes})
 
 
 def _sound(clip: Clip, spec: ImportSpec, alphabet: Alphabet) -> tuple[Sound, str]:
