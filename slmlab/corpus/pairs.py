@@ -124,7 +124,9 @@ def _fault(pair: Pair, ids: set[str], folder: Path) -> str:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a field may have a value."""
     if kind == TOKENS:
-        return isinstance(value, tuple) and all(isinstance(c, Integral) and 0 <= c < N_CODES for c in value)
+        return isinstance(value, tuple) and all(
+            isinstance(c, Integral) and 0 <= int(c) < N_CODES for c in value
+        )
     is_float = isinstance(value, int | float) and 0 < value <= sys.float_info.max
     return is_float if kind is float else isinstance(value, str)
 
@@ -191,7 +193,8 @@ def _pair(row: Any, name: str, language: str, encode: Encode | None) -> Pair:
     for side in SIDES:
         given, digest = (values.get(f"{side}_{of}") for of in ("tokens", "sha256"))
         values[f"{side}_tokens"] = _tokens(side, cells[side], given, digest, encode)
-    return Pair(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Pair(**values)
 
 
 def _tokens(side: str, told: str, given: Any, digest: Any, encode: Encode | None) -> Any:
