@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from slmlab import places
-from slmlab.errors import LabError
+from slmlab.errors import LabError, import_extra
 
 C = TypeVar("C")
 ROOT, DATA, HOME = places.ROOT, places.DATA, places.HOME
@@ -109,14 +109,9 @@ def weights(place: str, patterns: Sequence[str]) -> Path:
         return Path(place)
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", place):
         raise LabError(f"{place} does not exist: give a folder of weights, or a hub id OWNER/NAME.")
+    hub = import_extra("huggingface_hub", f"{place} is no folder here, and a hub id")
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise LabError(
-            f"{place} is no folder here, and a hub id needs a package: run `pip install huggingface_hub`."
-        ) from None
-    try:
-        return Path(snapshot_download(place, allow_patterns=list(patterns)))
+        return Path(hub.snapshot_download(place, allow_patterns=list(patterns)))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise LabError(

@@ -15,6 +15,7 @@ from slmlab.corpus.groups import BACKBONE, TARGETS
 from slmlab.errors import LabError
 from slmlab.language import languages
 from slmlab.language import sentences as source
+from slmlab.language.languages import find
 from slmlab.language.sentences import (
     HELD_OUT_SPLITS,
     MAX_WORDS,
@@ -52,19 +53,19 @@ owned = ["{thing}", "mtoto/1"]
 
 def sample(language: str, n: int) -> list[str]:
     rng = random.Random(7)
-    drawn = (load_grammar(language).sample(rng) for _ in range(n))
+    drawn = (load_grammar(find(language)).sample(rng) for _ in range(n))
     return [sentence for sentence in drawn if sentence]
 
 
 @pytest.mark.parametrize("language", TARGETS)
 def test_the_target_languages_are_rich(language: str):
-    assert len(load_grammar(language).content_words) >= 200
+    assert len(load_grammar(find(language)).content_words) >= 200
     assert len({normalise(s) for s in sample(language, 32_000)}) >= 20_000
 
 
 @pytest.mark.parametrize("language", BACKBONE)
 def test_the_backbone_languages_suffice(language: str):
-    assert len(load_grammar(language).content_words) >= 60
+    assert len(load_grammar(find(language)).content_words) >= 60
     assert len({normalise(s) for s in sample(language, 6_000)}) >= 3_000
 
 
@@ -95,14 +96,14 @@ def test_a_split_is_a_matter_of_spelling_alone(language: str, seed: int):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_tenth_of_the_content_words_is_held_out(language: str):
-    grammar = load_grammar(language)
+    grammar = load_grammar(find(language))
     share = len(grammar.held_out_words) / len(grammar.content_words)
     assert 0.08 <= share <= 0.105
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_held_out_words_occur_only_where_they_may(language: str):
-    grammar = load_grammar(language)
+    grammar = load_grammar(find(language))
     forms = {for_scoring(f): f.startswith("-") for w in grammar.held_out_words for f in grammar.forms(w)}
     for split in SPLITS:
         for sentence in sentences(language, split, 80, seed=5):
@@ -114,7 +115,7 @@ def test_held_out_words_occur_only_where_they_may(language: str):
 
 @pytest.mark.parametrize("language", TARGETS)
 def test_the_judges_hear_every_held_out_word(language: str):
-    grammar = load_grammar(language)
+    grammar = load_grammar(find(language))
     heard = "\n".join(for_scoring(s) for s in sentences(language, "judge_a", 2_000, seed=2))
     unheard = [word for word in grammar.held_out_words if not grammar.pattern([word]).search(heard)]
     assert not unheard
@@ -122,7 +123,7 @@ def test_the_judges_hear_every_held_out_word(language: str):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_other_word_occurs_in_sentences_for_the_language_model(language: str):
-    grammar = load_grammar(language)
+    grammar = load_grammar(find(language))
     read = "\n".join(for_scoring(s) for s in sentences(language, "lm", 5_000, seed=2))
     words = grammar.content_words - grammar.held_out_words
     unread = [w for w in words if not any(for_scoring(f) in read for f in grammar.forms(w))]
@@ -168,7 +169,7 @@ def test_names_and_numbers_are_in_focus():
 
 
 def test_ten_thousand_sentences_take_seconds():
-    load_grammar("sw")
+    load_grammar(find("sw"))
     start = time.process_time()
     sentences("sw", "lm", 2_000, seed=9)
     assert time.process_time() - start < 2.0
@@ -186,7 +187,7 @@ def test_ten_thousand_sentences_take_seconds():
     ],
 )
 def test_swahili_concords_follow_the_noun_class(subject: str, verb: str):
-    grammar = load_grammar("sw")
+    grammar = load_grammar(find("sw"))
     entries = {e.text: e.agreement for listed in grammar.lists.values() for e in listed if e.is_word}
     column = grammar.columns[entries[subject] or ""]
     concord = grammar.rows["subj"][column] + "napika" if verb.endswith("pika") else grammar.rows["at"][column]
@@ -194,7 +195,7 @@ def test_swahili_concords_follow_the_noun_class(subject: str, verb: str):
 
 
 def test_agreement_reaches_possessive_and_adjective():
-    grammar = parse_grammar("sw", tomllib.loads(TOY))
+    grammar = parse_grammar(find("sw"), tomllib.loads(TOY))
     found = {grammar.sample(random.Random(seed)) for seed in range(50)}
     assert found == {
         "Kitabu changu kizuri kiko hapa.",
@@ -215,11 +216,13 @@ def test_agreement_reaches_possessive_and_adjective():
 )
 def test_a_mistake_in_a_grammar_is_named(old: str, new: str, message: str):
     with pytest.raises(LabError, match=message):
-        parse_grammar("sw", tomllib.loads(TOY.replace(old, new)))
+        parse_grammar(find("sw"), tomllib.loads(TOY.replace(old, new)))
 
 
 def test_a_form_that_does_not_exist_is_named_when_it_is_needed():
-    grammar = parse_grammar("sw", tomllib.loads(TOY.replace('zuri = "mzuri kizuri"', 'zuri = "mzuri -"')))
+    grammar = parse_grammar(
+        find("sw"), tomllib.loads(TOY.replace('zuri = "mzuri kizuri"', 'zuri = "mzuri -"'))
+    )
     rng = random.Random(0)
     with pytest.raises(LabError, match="'zuri' has no form in agreement class '7'"):
         _ = [grammar.sample(rng) for _ in range(20)]
@@ -228,7 +231,11 @@ def test_a_form_that_does_not_exist_is_named_when_it_is_needed():
 def test_a_broken_grammar_file_is_named(languages_folder: Path):
     (languages_folder / "sw" / "grammar.toml").write_text("[lexicon\n", encoding="utf-8")
     with pytest.raises(LabError, match=r"sw/grammar\.toml"):
-        load_grammar("sw")
+        load_grammar(find("sw"))
+    for text in ("", "lexicon = 3", "[lexicon]\na = 3\n[grammar]\n[focus]"):
+        (languages_folder / "sw" / "grammar.toml").write_text(text, encoding="utf-8")
+        with pytest.raises(LabError, match=r"sw/grammar\.toml is no grammar \(.*\): see "):
+            sentences("sw", "lm", 1, seed=0)
 
 
 def test_unknown_languages_and_splits_are_named():

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,9 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
     if workers < 1:
         raise LabError(f"Corpus '{spec.name}': {workers} processes cannot work, give 1 or more.")
     folder = Path(folder)
-    if _is_built(spec, folder):
-        return Corpus.load(folder)
+    with suppress(LabError, KeyError, TypeError):  # none yet, another one, or a damaged one
+        if read_json(folder / SETTINGS)["digest"] == spec.digest():
+            return Corpus.load(folder)
     if (spec.minutes is None) == (spec.n is None):
         raise LabError(f"Corpus '{spec.name}': give either minutes or n, found {spec.minutes} and {spec.n}.")
     wanted, unit = (60 * spec.minutes, "s") if spec.minutes is not None else (spec.n or 0, "utterance")
@@ -192,7 +193,7 @@ def build(spec: CorpusSpec, folder: str | Path, workers: int = 2) -> Corpus:
         for row, sound in spoken:
             rows.append(row)
             sounds.append(sound)
-            done += _seconds(sound) if unit == "s" else 1
+            done += len(sound["wave"]) / SAMPLE_RATE if unit == "s" else 1
             bar.update(min(done, wanted) - bar.n)
             if done >= wanted:
                 break
@@ -211,17 +212,14 @@ def save(
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
         raise LabError(f"{folder} holds files that are no corpus: choose another folder, or empty it.")
-    table = manifest.table(
-        [
-            row | {"seconds": _seconds(sound), "sha256": checksum(sound["wave"])}
-            for row, sound in zip(rows, sounds, strict=True)
-        ]
-    )
+    waves = [sound["wave"] for sound in sounds]
+    known = [{"seconds": len(wave) / SAMPLE_RATE, "sha256": checksum(wave)} for wave in waves]
+    table = manifest.table([row | of_wave for row, of_wave in zip(rows, known, strict=True)])
     names = ("mel", "f0", "energy", "wave") if keep_wave else ("mel", "f0", "energy")
     tensors = {n: torch.from_numpy(np.concatenate([s[n] for s in sounds])) for n in names}
     tensors["offsets"] = _offsets([s["f0"] for s in sounds])
     if keep_wave:
-        tensors["wave_offsets"] = _offsets([s["wave"] for s in sounds])
+        tensors["wave_offsets"] = _offsets(waves)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -252,13 +250,6 @@ def recorded_wave(wave: Wave) -> Wave:
 def checksum(samples: NDArray[np.int16]) -> str:
     """sha256 of 16-bit samples."""
     return hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
-
-
-def _is_built(spec: CorpusSpec, folder: Path) -> bool:
-    try:
-        return bool(read_json(folder / SETTINGS)["digest"] == spec.digest())
-    except (LabError, KeyError, TypeError):
-        return False
 
 
 def _rows(spec: CorpusSpec) -> Iterator[Row]:
@@ -313,7 +304,10 @@ def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
     if workers == 1:
         yield from ((row, _sound(row)) for row in rows)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=_context())
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload([__name__])  # each starts from a process that has loaded torch
+    pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
         with places.without_program():
             started = [pool.submit(torch.get_num_threads) for _ in range(workers)]
@@ -331,15 +325,6 @@ def _spoken(rows: Iterator[Row], workers: int) -> Generator[tuple[Row, Sound]]:
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _context() -> Any:
-    """How processes start: on Linux each from one that has loaded torch, elsewhere from nothing."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _sound(row: Row) -> Sound:
@@ -360,10 +345,6 @@ def _wave(row: Row) -> Wave:
         return speak(row["spoken"], row["language"], voice, prosody, int(row["seed"]), params["engine"])
     except LabError as error:
         raise LabError(f"{name}: {error}") from error
-
-
-def _seconds(sound: Sound) -> float:
-    return len(sound["wave"]) / SAMPLE_RATE
 
 
 def _again(row: Row, folder: Path) -> Wave:

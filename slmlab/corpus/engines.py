@@ -29,7 +29,7 @@ import torch
 from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import Plan, Prosody, plan, record
 from slmlab.corpus.voices import Voice
-from slmlab.errors import LabError
+from slmlab.errors import LabError, import_extra
 from slmlab.language import languages
 from slmlab.language.text import normalise
 from slmlab.sound import SAMPLE_RATE
@@ -78,21 +78,15 @@ def engine_of(name: str) -> Engine:
     """
     kind, _, folder = name.partition(":")
     if kind == "espeak-ng":
-        return espeak()
+        return Espeak()
     if kind == "mms" and folder:
         return Mms(folder)
     if kind == "kokoro" and (place := folder or os.environ.get("KOKORO")):
-        return Kokoro(place, espeak().phonemes)
+        return Kokoro(place, Espeak().phonemes)
     raise LabError(
         f"Speech engine '{name}' is unknown; expected 'espeak-ng', 'mms:FOLDER' or 'kokoro:FOLDER' (or "
         "'kokoro', where KOKORO names the folder in the environment)."
     )
-
-
-@cache
-def espeak() -> "Espeak":
-    """This process's espeak-ng, which also spells."""
-    return Espeak()
 
 
 def check() -> str:
@@ -120,15 +114,10 @@ class Espeak:
     MEDIAN_OVER_LOWEST = 1.2  # register of a sentence against the `pitch` of a voice file
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError:
-            raise LabError(
-                "The speech engine espeak-ng is not installed: run `pip install espeakng-loader`."
-            ) from None
-        self._library = str(espeakng_loader.get_library_path())
+        loader = import_extra("espeakng_loader", "The speech engine espeak-ng", "espeakng-loader")
+        self._library = str(loader.get_library_path())
         self._scratch = _short_folder()
-        self._data = Path(espeakng_loader.get_data_path())
+        self._data = Path(loader.get_data_path())
         if len(os.fsencode(self._data)) >= 120:
             link = Path(self._scratch.name) / "data"
             link.symlink_to(self._data)
@@ -213,11 +202,10 @@ class Mms:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise LabError(f"{folder} holds no MMS-TTS model: download one, such as facebook/mms-tts-lao.")
-        from transformers import VitsModel, VitsTokenizer
-
+        transformers = import_extra("transformers", "An MMS-TTS model")
         try:
-            self._tokenizer = VitsTokenizer.from_pretrained(folder)
-            self._model = VitsModel.from_pretrained(folder).eval()
+            self._tokenizer = transformers.VitsTokenizer.from_pretrained(folder)
+            self._model = transformers.VitsModel.from_pretrained(folder).eval()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LabError(f"{folder} is no whole MMS-TTS model ({error}): download it again.") from error
         self.name = f"mms {folder.name}"

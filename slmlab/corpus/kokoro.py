@@ -16,7 +16,7 @@ import numpy as np
 from slmlab import files
 from slmlab.corpus.prosody import Plan
 from slmlab.corpus.voices import Voice
-from slmlab.errors import LabError
+from slmlab.errors import LabError, import_extra
 from slmlab.sound.audio import Wave, resample
 
 WEIGHTS = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
@@ -50,12 +50,7 @@ class Kokoro:
 
     def __init__(self, place: str, spell: Callable[[str, str, Voice], str]) -> None:
         """From a folder, the weights' file in it, or a hub id; `spell(text, language, voice)` gives IPA."""
-        try:
-            import onnxruntime
-        except ImportError:
-            raise LabError(
-                "The natural synthesiser needs onnxruntime: run `pip install 'slmlab[natural]'`."
-            ) from None
+        onnxruntime = import_extra("onnxruntime", "The natural synthesiser", "'slmlab[natural]'")
         given = files.weights(place, ("*int8*.onnx", *VOICES))
         folder = given if given.is_dir() else given.parent
         weights = sorted(folder.rglob("*.onnx")) if given.is_dir() else [given]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slmlab import places
-from slmlab.errors import LabError
+from slmlab.errors import LabError, import_extra
 from slmlab.language.numbers import PLACE, Numbers
 from slmlab.language.texts import lines_of, read_text
 
@@ -53,11 +53,8 @@ def _characters(text: str) -> list[str]:
 
 def _thai(text: str) -> list[str]:
     """Thai words by PyThaiNLP's dictionary."""
-    try:
-        from pythainlp.tokenize import word_tokenize
-    except ImportError:
-        raise LabError("The cutter 'thai' needs PyThaiNLP: run `pip install pythainlp`.") from None
-    return [word for word in word_tokenize(text) if word.strip()]
+    thai = import_extra("pythainlp.tokenize", "The cutter 'thai'", "pythainlp")
+    return [word for word in thai.word_tokenize(text) if word.strip()]
 
 
 CUTTERS: dict[str, Callable[[str], list[str]]] = {
@@ -70,6 +67,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "words": CUTTERS,
     "questions": QUESTIONS,
     "decimal": dict.fromkeys(".,"),
+    "respell": dict.fromkeys(("", "numbered pinyin")),
 }
 
 
@@ -91,9 +89,9 @@ TABLES: dict[str, tuple[str, Callable[[str, str], bool]]] = {
 """Fields that are tables: an example, and whether a key goes with its value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Language:
-    """How a language is written, cut and read aloud."""
+    """How a language is written, cut and read aloud; equal to itself alone, so that caches know it."""
 
     code: str
     """Name of its folder; empty for any language at all."""

@@ -65,7 +65,7 @@ class Grammar:
     single tokens as `for_scoring` spells them.
     """
 
-    language: str
+    language: Language
     lists: dict[str, tuple[Entry, ...]]
     columns: dict[str, int]
     rows: dict[str, tuple[str, ...]]
@@ -88,7 +88,7 @@ class Grammar:
         texts = {w: [for_scoring(form) for form in self.forms(w)] for w in self.content_words}
         members = [{e.text for e in listed if e.is_word} for listed in self.lists.values()]
         chosen: list[str] = []
-        for word in sorted(texts, key=lambda w: fraction(f"{self.language} held out: {w}")):
+        for word in sorted(texts, key=lambda w: fraction(f"{self.language.code} held out: {w}")):
             if len(chosen) >= round(HELD_OUT_SHARE * len(texts)):
                 break
             elsewhere = [*spelt, *(text for other, forms in texts.items() if other != word for text in forms)]
@@ -123,7 +123,7 @@ class Grammar:
         tokens = re.sub(r"\s+([.,?!])", r"\1", text).split()
         if len(set(words)) < len(words) or not MIN_WORDS <= len(tokens) <= MAX_WORDS:
             return None
-        return languages.find(self.language).capitalised(" ".join(tokens))
+        return self.language.capitalised(" ".join(tokens))
 
     def _fill(self, source: str, rng: random.Random, words: list[str]) -> tuple[str, str | None]:
         """Text of a random filler of a list and its agreement class; appends the content words it used."""
@@ -154,8 +154,8 @@ class Grammar:
             form = "-"
         if form == "-":
             raise LabError(
-                f"{self.language}/{GRAMMAR}: '{row}' has no form in agreement class '{column}'; add it to "
-                "[agreement], or do not join the two."
+                f"{self.language.code}/{GRAMMAR}: '{row}' has no form in agreement class '{column}'; add it "
+                "to [agreement], or do not join the two."
             )
         return form
 
@@ -236,7 +236,8 @@ def _neighbours(language: str) -> frozenset[tuple[str, str]]:
 
 def focus_words(language: str) -> frozenset[str]:
     """Names and number words, as `for_scoring` spells them: what a lively speaker stresses."""
-    return load_grammar(language).focus if languages.find(language).has_grammar else frozenset()
+    known = languages.find(language)
+    return load_grammar(known).focus if known.has_grammar else frozenset()
 
 
 def from_file(path: Path | str, language: str) -> list[str]:
@@ -268,21 +269,21 @@ def check_roman(text: str) -> None:
         raise LabError(f"'{roman[0]}' is read as a word: write numbers as words.")
 
 
-def load_grammar(language: str) -> Grammar:
-    """The grammar of a language, read once; LabError names what is wrong in its file."""
-    return _load_grammar(language, languages.find(language).folder / GRAMMAR)
-
-
 @cache
-def _load_grammar(language: str, path: Path) -> Grammar:
+def load_grammar(language: Language) -> Grammar:
+    """The grammar of a language, read once; LabError names what is wrong in its file."""
+    path = language.folder / GRAMMAR
     tables = languages.read_toml(path)
     try:
         return parse_grammar(language, tables)
     except LabError as error:
         raise LabError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = f"{path} is no grammar ({error!r}): see {languages.FOLDER / 'README.md'}."
+        raise LabError(told) from None
 
 
-def parse_grammar(language: str, tables: Mapping[str, Any]) -> Grammar:
+def parse_grammar(language: Language, tables: Mapping[str, Any]) -> Grammar:
     """A grammar from the tables of its file."""
     agreement = {name: tuple(row.split()) for name, row in tables.get("agreement", {}).items()}
     columns = {name: i for i, name in enumerate(agreement.pop("columns", ()))}
@@ -337,7 +338,7 @@ def _drawn(language: Language, rng: random.Random) -> Iterator[str]:
         lines = [language.in_words(line.strip()) for _, _, line in language.lines()]
         yield from rng.sample(lines, len(lines))
         return
-    grammar = load_grammar(language.code)
+    grammar = load_grammar(language)
     while True:
         yield grammar.sample(rng) or ""
 
@@ -347,5 +348,5 @@ def _belongs(language: Language, normal: str, split: str) -> bool:
     if_seen, if_held_out = (share_of(name, shares) == split for shares in (SEEN_SPLITS, HELD_OUT_SPLITS))
     if if_seen == if_held_out or not language.has_grammar:
         return if_seen
-    pattern = load_grammar(language.code).held_out_pattern
-    return if_held_out == bool(pattern.search(language.for_scoring(normal)))
+    held_out = load_grammar(language).held_out_pattern.search(language.for_scoring(normal))
+    return if_held_out == bool(held_out)
