@@ -98,15 +98,12 @@ def read_table(case: tuple[str, bytes]) -> str:
     with TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
         clips = collections.read(folder, form)
-    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode("utf-16" if wide else "utf-8", "replace").removeprefix("\ufeff")
     lines = re.sub("\r(?!\n)", " ", text).replace("\r\n", "\n").split("\n")
     there = sum(any(cell.strip() for cell in line.split(between)) for line in lines) - bool(names)
     head = not names and there - len(clips) == 1  # a line of names is no row
-    return (
-        ""
-        if len(clips) == there - head or content[:2] in (b"\xff\xfe", b"\xfe\xff")
-        else f"{there} rows, {len(clips)} clips"
-    )
+    return "" if len(clips) == there - head else f"{there} rows, {len(clips)} clips"
 
 
 @cache
@@ -142,12 +139,17 @@ VOTE = st.fixed_dictionaries(
     {"prompt": st.one_of(st.just("moja"), VALUES), "chosen": TOKENS, "rejected": TOKENS},
     optional={name: VALUES for name in (*pairs.FIELDS, "split") if name != "prompt"},
 )
-LINES = st.one_of(
-    VOTE.map(json.dumps), st.sampled_from(["[1]", "null", "{", "[" * 9999, "1" * 5000, "{}"]), CELL
-)
-
-GOOD = json.dumps({"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_2|>"})
+GOOD = {"prompt": "moja", "chosen": "<|s_1|>", "rejected": "<|s_2|>"}
 """A vote that can be learned from, without which no table is taken."""
+ODD = st.one_of(VALUES, st.sampled_from(["\ud800", "a\nleft out: b", 10**400, ".", "n" * 300]))
+LINES = st.one_of(
+    VOTE.map(json.dumps),
+    st.dictionaries(st.sampled_from([*GOOD, *pairs.FIELDS]), ODD, max_size=2).map(
+        lambda odd: json.dumps(GOOD | odd)
+    ),
+    st.sampled_from(["[1]", "null", "{", "[" * 9999, "1" * 5000, "{}"]),
+    CELL,
+)
 
 
 def read_pairs(lines: list[str]) -> str:
@@ -202,7 +204,7 @@ WRITTEN = st.lists(
 KINDS: dict[str, tuple[st.SearchStrategy, Callable[..., str]]] = {
     "tables": (tables(), read_table),
     "sounds": (st.deferred(lambda: st.sampled_from(sounds()).flatmap(damaged)), read_sound),
-    "pairs": (st.lists(LINES, max_size=8).map(lambda lines: [*lines, GOOD]), read_pairs),
+    "pairs": (st.lists(LINES, max_size=8).map(lambda lines: [*lines, json.dumps(GOOD)]), read_pairs),
     "votes": (votes(), cast),
     "texts": (st.tuples(WRITTEN.map("".join), st.sampled_from(["sw", "vi"])), read_text),
 }
