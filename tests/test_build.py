@@ -260,6 +260,14 @@ def test_damaged_folders_are_named(small: Corpus, tmp_path: Path):
         Corpus.load(broken)
 
 
+def test_a_damaged_corpus_is_made_again(small: Corpus, tmp_path: Path):
+    shutil.copytree(small.folder, tmp_path / "c")
+    (tmp_path / "c" / building.FEATURES).write_bytes(b"half")
+    again = build(SMALL, tmp_path / "c", workers=1)
+    assert again.rows.equals(small.rows)
+    assert again.mel(5).equal(small.mel(5))
+
+
 def test_a_recording_that_is_gone_is_named(small: Corpus, tmp_path: Path):
     rows = small.rows.copy()
     rows.loc[1, "file"] = str(tmp_path / "gone.wav")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,13 @@ def mms_folder(tmp_path_factory: pytest.TempPathFactory):
     )
     transformers.VitsModel(config).save_pretrained(folder)
     return folder
+
+
+def test_without_transformers_one_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").touch()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(LabError, match="An MMS-TTS model needs transformers: run `pip install transformers`"):
+        engine_of(f"mms:{tmp_path}")
 
 
 def test_an_mms_folder_speaks_and_repeats_itself(mms_folder, languages_folder):

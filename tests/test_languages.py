@@ -193,6 +193,7 @@ def test_texts_are_shared_out_like_sentences_of_a_grammar(languages_folder: Path
             'name = "X"\nwords = "syllables"\n',
             "words = 'syllables' is unknown; expected one of spaces, characters",
         ),
+        ('name = "X"\nrespell = "x"\n', "respell = 'x' is unknown; expected one of numbered pinyin\\."),
         ('name = "X"\nquestions = "up"\n', "questions = 'up' is unknown; expected one of rise, level, fall"),
     ],
 )

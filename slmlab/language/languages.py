@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
@@ -224,7 +224,7 @@ ANY = Language("", "any language")
 def codes() -> list[str]:
     """Codes of the languages that have a folder; LabError for one that is no code, or for two of one code."""
     names = sorted((path.parent.name for path in FOLDER.glob(f"*/{FILE}")), key=str.lower)
-    for name, after in itertools.zip_longest(names, names[1:], fillvalue=""):
+    for name, after in itertools.pairwise([*names, ""]):
         if name.lower() == after.lower():
             raise LabError(f"{FOLDER} has two folders of one code, {name} and {after}: keep one.")
         if not CODE.fullmatch(name):
@@ -266,10 +266,10 @@ def meaning(text: str, code: str) -> str:
 
 def parse(code: str, values: dict[str, Any], source: str) -> Language:
     """A language from the values of its file; LabError names what is wrong."""
-    known = [f.name for f in fields(Language) if f.name != "code"]
-    if unknown := [name for name in values if name not in known]:
+    names = [f.name for f in fields(Language) if f.name != "code"]
+    if unknown := [name for name in values if name not in names]:
         raise LabError(
-            f"{source}: there is no field {', '.join(unknown)}; the fields are {', '.join(known)}."
+            f"{source}: there is no field {', '.join(unknown)}; the fields are {', '.join(names)}."
         )
     if "name" not in values:
         raise LabError(f"{source}: the field name is missing: say what the language is called.")
@@ -282,31 +282,25 @@ def parse(code: str, values: dict[str, Any], source: str) -> Language:
         elif not isinstance(value, str):
             raise LabError(f"{source}: {name} must be a text in quotes.")
         elif value not in (choices := CHOICES.get(name, {value: None})):
-            raise LabError(f"{source}: {name} = {value!r} is unknown; expected one of {', '.join(choices)}.")
+            known = ", ".join(filter(None, choices))
+            raise LabError(f"{source}: {name} = {value!r} is unknown; expected one of {known}.")
     return Language(code=code, **values)
 
 
 def check_letters(language: Language) -> None:
     """LabError where texts have characters that letters and punctuation lack: every line of theirs."""
-    places: dict[str, dict[str, list[int]]] = {}
+    places: dict[str, list[str]] = {}
     known = {*language.symbols, *language.breaks}
     for path, number, line in language.lines():
         for c in set(language.normalise(line)) - known:
-            places.setdefault(c, {}).setdefault(path.name, []).append(number)
+            places.setdefault(c, []).append(f"{path.name}, line {number}")
     if places:
-        named = "; ".join(
-            f"{named_character(c)} in {' and '.join(f'{name}, {_lines(at)}' for name, at in files.items())}"
-            for c, files in sorted(places.items())
-        )
+        named = "; ".join(f"{named_character(c)} in {' and '.join(at)}" for c, at in sorted(places.items()))
         numbers = "Write numbers as words. " * any(map(str.isdecimal, places))
         raise LabError(
             f"Texts of {language.folder} have characters that {FILE} does not know: {named}. {numbers}Add "
             "letters and marks to letters or punctuation, or to ignore or replace."
         )
-
-
-def _lines(numbers: Sequence[int]) -> str:
-    return f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def named_character(c: str) -> str:
