@@ -14,7 +14,7 @@ import pytest
 from slmlab import files
 from slmlab.corpus import kokoro
 from slmlab.corpus.build import CorpusSpec, build
-from slmlab.corpus.engines import Espeak, engine_of, speak
+from slmlab.corpus.engines import engine_of, espeak, speak
 from slmlab.corpus.kokoro import Kokoro
 from slmlab.corpus.prosody import KINDS, PlannedWord
 from slmlab.corpus.voices import KOKORO as kokoro_voices
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_espeak_spells_and_kokoro_reads_what_it_knows(folder: Path):
-    engine = Kokoro(str(folder), Espeak().phonemes)
+    engine = Kokoro(str(folder), espeak().phonemes)
     assert engine.symbols("Hujambo, mama? Chakula...", "sw", VOICE) == "huɟˈambo, mˈama? ʧakˈula..."
     assert engine.symbols("3.5", "sw", VOICE) == "tˈatu nˌukta tˈano"
     assert (kokoro.SYMBOLS[";"], kokoro.SYMBOLS["a"], kokoro.SYMBOLS["ᵻ"]) == (1, 43, 177)
@@ -61,7 +61,7 @@ def test_espeak_spells_and_kokoro_reads_what_it_knows(folder: Path):
 
 
 def test_words_pace_and_voice_reach_the_network(folder: Path):
-    engine = Kokoro(str(folder), Espeak().phonemes)
+    engine = Kokoro(str(folder), espeak().phonemes)
     wave = engine.say(WORDS, "sw", replace(VOICE, id="jm_two", rate=1.1), 1.0, 0)
     tokens, style, speed = (Session.asked[name] for name in ("tokens", "style", "speed"))
     assert tokens.tolist() == [[0, *(kokoro.SYMBOLS[c] for c in "huɟˈambo, mˈama?"), 0]]
@@ -73,7 +73,7 @@ def test_words_pace_and_voice_reach_the_network(folder: Path):
 
 
 def test_a_voice_of_the_lab_is_always_the_same_voice_of_kokoro_s(folder: Path):
-    engine = Kokoro(str(folder), Espeak().phonemes)
+    engine = Kokoro(str(folder), espeak().phonemes)
     chosen = {voice.id: engine.voice_of(voice) for voice in voice_pool("parts", 60)}
     assert chosen == {voice.id: engine.voice_of(voice) for voice in reversed(voice_pool("parts", 60))}
     assert 15 < list(chosen.values()).count("af_one") < 45

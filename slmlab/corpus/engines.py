@@ -78,11 +78,11 @@ def engine_of(name: str) -> Engine:
     """
     kind, _, folder = name.partition(":")
     if kind == "espeak-ng":
-        return Espeak()
+        return espeak()
     if kind == "mms" and folder:
         return Mms(folder)
     if kind == "kokoro" and (place := folder or os.environ.get("KOKORO")):
-        return Kokoro(place, Espeak().phonemes)
+        return Kokoro(place, espeak().phonemes)
     raise LabError(
         f"Speech engine '{name}' is unknown; expected 'espeak-ng', 'mms:FOLDER' or 'kokoro:FOLDER' (or "
         "'kokoro', where KOKORO names the folder in the environment)."
@@ -184,6 +184,9 @@ class Espeak:
             library.espeak_Terminate()
             _ctypes.dlclose(library._handle)
 
+
+espeak = cache(Espeak)
+"""This process's espeak-ng, which also spells."""
 
 _CALLBACK: Callable[[Any], Any] = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
