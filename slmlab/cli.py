@@ -6,6 +6,7 @@ what was asked; what a command needs is imported when it runs.
 
 import json
 import math
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know the letters of a language
+            os.environ["PYTHONIOENCODING"] = f"{stream.encoding}:replace"  # nor does that of its workers
     arguments = _parser().parse_args(argv)
     code = 2
     try:

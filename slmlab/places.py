@@ -47,7 +47,7 @@ def without_program() -> Iterator[None]:
 def _quotas() -> list[float]:
     """Cores' worth of time that each control group around this process grants, where it sets a limit."""
     found = []
-    for line in OWN_GROUPS.read_text().strip().split("\n") if OWN_GROUPS.exists() else []:
+    for line in OWN_GROUPS.read_text("utf-8").strip().split("\n") if OWN_GROUPS.exists() else []:
         _, controllers, own = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -55,9 +55,11 @@ def _quotas() -> list[float]:
             folder = GROUPS / controllers / str(group).lstrip("/")
             try:
                 if controllers:  # the first version of control groups
-                    quota, period = ((folder / f"cpu.cfs_{of}_us").read_text() for of in ("quota", "period"))
+                    quota, period = (
+                        (folder / f"cpu.cfs_{of}_us").read_text("utf-8") for of in ("quota", "period")
+                    )
                 else:
-                    quota, period = (folder / "cpu.max").read_text().split()
+                    quota, period = (folder / "cpu.max").read_text("utf-8").split()
                 if (granted := float(quota) / float(period)) > 0:
                     found.append(granted)
             except (OSError, ValueError):  # no limit is written as "max", as -1, or not at all

@@ -1,10 +1,13 @@
 """What counts as reaching a bar."""
 
 import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bench import bars
+from bench import bars, load
 from bench.bars import Row
 from bench.peers import TrainingSpeed
 
@@ -58,3 +61,26 @@ def test_a_command_that_fails_is_said_with_its_last_words() -> None:
     assert bars._seconds_of("--version") > 0
     with pytest.raises(LabError, match=r"`slmlab nothing` ended with code 2: .*invalid choice: 'nothing'"):
         bars._seconds_of("nothing")
+
+
+def test_a_neighbour_is_busy_until_its_end_and_slows_what_it_is_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def spent(jobs: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+        assert rounds == 1
+        return [[6.0 if running else 2.0]]
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        with neighbour() as process:
+            running.append(process)
+            yield
+            assert running.pop().poll() is None
+        assert process.returncode
+
+    neighbour = load.neighbour
+    monkeypatch.setattr(load, "neighbour", noted)
+    monkeypatch.setattr(load, "alternate", spent)
+    assert load.slowdown(print, rounds=2) == (3.0, 2.0)

@@ -1,8 +1,12 @@
 """Windows and macOS, as far as Linux can tell: modules that lack, starts without `make`, code pages."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,3 +67,53 @@ def test_the_commands_start_as_a_module_on_any_code_page(encoding: str, argument
     told = subprocess.run(command, env=given, capture_output=True, check=False)
     assert (told.returncode, b"Traceback" in told.stderr) == (0, False)
     assert b"usage: slmlab" in told.stdout or b"OK" in told.stdout
+
+
+def test_workers_too_write_what_a_code_page_can_show() -> None:
+    program = """
+import subprocess, sys
+from slmlab import cli
+def say(_):
+    subprocess.check_call([sys.executable, "-c", "print('Ti\\u1ebfng')"])
+cli.COMMANDS["doctor"] = (say, "", ())
+cli.main(["doctor"])
+"""
+    told = ended(program, PYTHONIOENCODING="cp1252")
+    assert (told.stdout.split()[:1], told.stderr) == ([b"Ti?ng"], b"")
+
+
+def of_unsaid_encoding(code: str) -> Iterator[int]:
+    """Lines on which text is read or written in whatever encoding the machine is set to."""
+    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+        called = ast.unparse(call.func).rpartition(".")[2]
+        named = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg}
+        values = [ast.unparse(value) for value in call.args] + [named.get("mode", "")]
+        is_binary = any(re.fullmatch("'[rwax+]*b[+]*'|os\\.O_.*", value) for value in values)
+        opens = called in ("open", "fdopen", "TextIOWrapper") and not ast.unparse(call).startswith("Image.")
+        asks = called in ("run", "Popen", "check_output") and "True" in map(
+            named.get, ("text", "universal_newlines")
+        )
+        bare = len(call.args) == {"read_text": 0, "write_text": 1}.get(called)
+        if "encoding" not in named and (bare or asks or (opens and not is_binary)):
+            yield call.lineno
+
+
+def test_text_files_are_opened_in_an_encoding_that_is_said() -> None:
+    code = "a.read_text()\na.write_text(b)\nopen(c)\nc.open('a')\nrun(d, text=True)"
+    assert list(of_unsaid_encoding(code)) == [1, 2, 3, 4, 5]
+    assert not list(of_unsaid_encoding("a.read_text('utf-8')\nopen(c, 'rb')\nopen(c, encoding='utf-8')"))
+    files = [path for folder in ("slmlab", "tests/bench") for path in (places.ROOT / folder).rglob("*.py")]
+    assert len(files) > 90
+    unsaid = {str(path): list(of_unsaid_encoding(path.read_text("utf-8"))) for path in files}
+    assert {path: lines for path, lines in unsaid.items() if lines} == {}
+
+
+def test_every_file_of_the_lab_has_a_name_that_windows_allows() -> None:
+    folders = ("slmlab", "data", "docs", "notebooks", "tests")
+    names = [path.relative_to(places.ROOT) for name in folders for path in (places.ROOT / name).rglob("*")]
+    refused = re.compile(
+        r'.*[<>:"|?*\\\x00-\x1f].*|.*[. ]|(con|prn|aux|nul|(com|lpt)\d)(\..*)?', re.IGNORECASE
+    )
+    assert [name for name in names if refused.fullmatch(name.name)] == []
+    assert [name for name, n in Counter(str(name).lower() for name in names).items() if n > 1] == []
+    assert max(len(str(name)) for name in names) < 200, "of the 260 characters that a path may have"

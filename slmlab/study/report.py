@@ -398,6 +398,6 @@ def commit() -> str:
     """The commit of the code, or the version where there is no git."""
     command = ["git", "-C", str(files.ROOT), "rev-parse", "--short", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return __version__

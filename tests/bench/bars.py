@@ -26,6 +26,7 @@ from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.groups import TARGETS
 from slmlab.errors import LabError
 from slmlab.files import read_json, replace_text
+from slmlab.models.lm import SpeechLM
 from slmlab.notebook import series
 from slmlab.sound import SAMPLE_RATE
 from slmlab.speech import score
@@ -284,6 +285,23 @@ class Bench:
             Row("lm.train_limit", speed.limit, "share", 0.6, "higher", f"{how}; useful operations only"),
         ]
 
+    def busy(self) -> list[Row]:
+        """One sentence, and one training step of the LM, beside another program that keeps a core busy."""
+        part, timbre = preset(self.preset).lm, self.chain.named_timbre("mid")[None]
+        text = self.test["sw"].rows["spoken"].iloc[0]
+        learner = peers.Contender(SpeechLM(part.config), peers.our_loss, 1e-4)
+        batch = peers.sample_batch(part.config, min(part.batch, 4096))
+        jobs: dict[str, Callable[[], object]] = {
+            "speak": lambda: self.chain.say([text], "sw", timbre),
+            "lm.train": lambda: learner.step(batch),
+        }
+        rows = []
+        for name, job in jobs.items():
+            ratio, quiet = load.slowdown(job)
+            how = f"median of 5 in turn, {quiet:.2f} s when quiet, {torch.get_num_threads()} threads"
+            rows.append(Row(f"busy.ratio.{name}", ratio, "x", 2.2, "lower", how))
+        return rows
+
     def lm_generate(self) -> list[Row]:
         """Generation alone and in a batch of 32, against `generate` with a static cache."""
         rows = []
@@ -366,6 +384,7 @@ class Bench:
             "lm.train": self.lm_train,
             "lm.generate_ratio": self.lm_generate,
             "lm.time_ratio": self.lm_time,
+            "busy.ratio": self.busy,
             "first_sound": self.first_sound,
             "smoke": self.smoke,
             "fresh": self.fresh,
@@ -397,7 +416,7 @@ def _seconds_of(*arguments: str) -> float:
     """What a command of the lab took in a process of its own, its start included."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "slmlab", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise LabError(f"`slmlab {' '.join(arguments)}` ended with code {ended.returncode}: {last}")

@@ -1,10 +1,14 @@
-"""The server under load and under kill -9: what a hundred listeners wait for, and what a crash costs them."""
+"""The server under load and under kill -9: what a hundred listeners wait for, and what a crash costs them.
+
+And any work beside another program that is busy.
+"""
 
 import asyncio
 import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +24,7 @@ import numpy as np
 
 from bench.browser import free_port, until_there
 from bench.listeners import TEST, Row, audit, cost
+from bench.peers import alternate
 from slmlab.errors import LabError
 from slmlab.people.design import LEFT, RIGHT
 from slmlab.people.store import FILE, Store, session_of
@@ -85,6 +90,27 @@ def serving(folder: Path, *flags: str) -> Iterator[tuple[str, subprocess.Popen[b
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def neighbour() -> Iterator[subprocess.Popen[bytes]]:
+    """Another program that keeps a core busy meanwhile."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def slowdown(job: Callable[[], object], rounds: int = 5) -> tuple[float, float]:
+    """How many times longer a job takes beside a busy neighbour than alone, and its seconds alone."""
+    quiet, busy = [], []
+    for _ in range(rounds):
+        quiet += alternate([job], 1)[0]
+        with neighbour():
+            busy += alternate([job], 1)[0]
+    return statistics.median(busy) / statistics.median(quiet), statistics.median(quiet)
 
 
 def served(measure: Callable[[Path], list[Row]]) -> list[Row]:
