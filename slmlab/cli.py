@@ -24,10 +24,13 @@ from slmlab.progress import bar, never_silent
 Runner = Callable[[Namespace], str | None]
 """Runs a command and returns what to do next, which `main` prints; nothing where a program reads on."""
 Option = tuple[str, dict[str, Any]]  # its name and settings, as `argparse` takes them
-COMMANDS: dict[str, tuple[Runner, str, tuple[Option, ...]]] = {}
-"""By name, in the order of the help: what runs it, one line of help, its options."""
-GOES_ON = ("corpus", "train", "run", "align", "sweep")
-"""Those that keep their stages: stopped, they go on where they were."""
+PARSER = ArgumentParser(prog="slmlab", description="A laboratory for spoken language models.")
+PARSER.add_argument("--version", action="version", version=__version__)
+COMMANDS = PARSER.add_subparsers(required=True, metavar="COMMAND", dest="command")
+GOES_ON = "stopped; what was finished is kept, and the same command goes on from there"
+STOPPED = dict.fromkeys(("corpus", "train", "run", "align", "sweep"), GOES_ON)
+STOPPED["measure"] = "stopped before its end; what was measured until then is printed"
+"""What is left of commands that somebody stops."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know the letters of a language
             os.environ["PYTHONIOENCODING"] = f"{stream.encoding}:replace"  # nor does that of its workers
-    arguments = _parser().parse_args(argv)
+    asked = PARSER.parse_args(argv)
     code = 2
     try:
-        with nullcontext() if arguments.command == "app" else never_silent():  # a server may wait in silence
-            after = arguments.run(arguments)
+        with nullcontext() if asked.command == "app" else never_silent():  # a server may wait in silence
+            after = asked.run(asked)
         if after:
             print(f"next: {after}")
         return 0
@@ -54,32 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = f"{error.strerror or error}: {error.filename or 'a file of this command'}"
     except KeyboardInterrupt:
-        sentence, code = "stopped before its end: run it again", 130
-        if arguments.command in GOES_ON:
-            sentence = "stopped; what was finished is kept, and the same command goes on from there"
-        elif arguments.command == "measure":
-            sentence = "stopped before its end; what was measured until then is printed"
+        sentence, code = STOPPED.get(asked.command, "stopped before its end: run it again"), 130
     print("slmlab:", *sentence.split(), file=sys.stderr)  # one line, whatever it quotes
     return code
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="slmlab", description="A laboratory for spoken language models.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (run, text, options) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run, command=name)
-        for option, settings in options:
-            command.add_argument(option, **settings)
-    return parser
 
 
 def _command(text: str, *options: Option) -> Callable[[Runner], Runner]:
     """Make a function a command of its name, with a line of help."""
 
     def add(run: Runner) -> Runner:
-        COMMANDS[run.__name__.removeprefix("_")] = (run, text, options)
+        command = COMMANDS.add_parser(run.__name__.removeprefix("_"), help=text, description=text)
+        command.set_defaults(run=run)
+        for name, settings in options:
+            command.add_argument(name, **settings)
         return run
 
     return add
@@ -95,18 +85,6 @@ def _preset(text: str = "smoke or tiny (tiny)", usual: str = "tiny") -> Option:
     return _option("--preset", text, default=usual)
 
 
-def _names(text: str) -> list[str]:
-    """`a,b` as a list."""
-    return [name for name in text.split(",") if name]
-
-
-def _seed(text: str) -> int:
-    """A whole number that every stream of random numbers takes."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 to {2**32 - 1}")
-    return int(text)
-
-
 def _within(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
     """A reader of numbers from `low` to `high`."""
 
@@ -117,56 +95,50 @@ def _within(low: float, high: float, kind: type[int] | type[float] = int) -> Cal
             number = math.nan
         if not low <= number <= high:
             what = "whole number" if kind is int else "number"
-            raise ArgumentTypeError(f"{text!r} is not possible: give a {what} from {low:g} to {high:g}")
+            raise ArgumentTypeError(f"{text!r} is not possible: give a {what} from {low} to {high}")
         return number
 
     return read
 
 
-def _seeds(text: str) -> list[int]:
-    return [_seed(name) for name in _names(text)]
+def _list(kind: Callable[[str], Any] = str) -> Callable[[str], list[Any]]:
+    """A reader of `a,b`."""
+    return lambda text: [kind(part) for part in text.split(",") if part]
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        numbers = [float(name) for name in _names(text)]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(0 <= number < math.inf for number in numbers):
-        raise ArgumentTypeError(f"{text!r} is no list of numbers such as 0.5,0.8")
-    return numbers
-
-
+SEED = _within(0, 2**32 - 1)
+"""What every stream of random numbers takes."""
+NUMBERS = _list(_within(0, 1000, float))
 PRESET = _preset("smoke, tiny, human, base or paper (tiny)")
 OUT = _option("--out", "the folder of the run (runs/<preset>)", Path)
-LM = _option("--lm", "a tuned language model that speaks, such as `align` leaves", Path)
+SPEAKER = "a tuned language model that speaks, such as `align` leaves"
 FRESH = _option("--fresh", "make everything anew, whatever the cache holds", bool)
 WORKERS = "runs side by side (one a core)"
 WEIGHTS = "a folder or a hub id (Systran/faster-whisper-base)"
 JUDGE_C = "judge_c"
 JUDGE = _option("--judge", "who scores: b, or c, who hears by Whisper's encoder (b)", default="b")
 WHISPER = _option("--whisper", f"Whisper's weights: {WEIGHTS}", default="")
-INSTRUMENTS = _option(
-    "--instruments",
-    "networks of other people's that measure too, some of whisper,dnsmos,sim,vad (none): they need "
-    "`pip install 'slmlab[instruments]'`",
-    _names,
-    default=[],
+OTHERS = (
+    "other people's networks measure too, some of whisper,dnsmos,sim,vad: `pip install 'slmlab[instruments]'`"
 )
+INSTRUMENTS = _option("--instruments", OTHERS, _list(), default=[])
 
 
-def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> Any:
-    """What judge C hears by, if it is asked for; LabError for weights that nothing here uses."""
-    from slmlab.metrics.instruments import Encoder
+def _ears(asked: Namespace) -> tuple[Any, dict[str, Any]]:
+    """What judge C hears by and the opened instruments, where they are asked for.
 
-    if arguments.judge not in ("b", "c"):
-        raise LabError(f"there is no judge {arguments.judge!r} who scores: choose b or c")
-    if arguments.judge == "c":
-        return Encoder(arguments.whisper)
-    if arguments.whisper and "whisper" not in (instruments or ()):
-        users = "--judge c" if instruments is None else "--judge c or --instruments whisper"
-        raise LabError(f"--whisper names weights that nothing here uses: give {users} as well")
-    return None
+    LabError for weights that nothing here uses.
+    """
+    from slmlab.metrics.instruments import Encoder, open_instruments
+
+    judge, names = getattr(asked, "judge", "b"), getattr(asked, "instruments", [])
+    if judge not in ("b", "c"):
+        raise LabError(f"there is no judge {judge!r} who scores: choose b or c")
+    if asked.whisper and judge == "b" and "whisper" not in names:
+        users = {"judge": "--judge c", "instruments": "--instruments whisper"}
+        here = " or ".join(user for name, user in users.items() if name in asked)
+        raise LabError(f"--whisper names weights that nothing here uses: give {here} as well")
+    return Encoder(asked.whisper) if judge == "c" else None, open_instruments(names, asked.whisper)
 
 
 @_command(
@@ -174,58 +146,57 @@ def _encoder(arguments: Namespace, instruments: Sequence[str] | None = None) -> 
     PRESET,
     _option("--filter", "let judge A hear it: what the quality filter takes", bool),
 )
-def _corpus(arguments: Namespace) -> str:
+def _corpus(asked: Namespace) -> str:
     from slmlab.study import ground, scaling
     from slmlab.training import shelf
 
-    shelf.corpora(arguments.preset)
-    if arguments.filter:
-        table = ground.filter_corpora(arguments.preset, scaling.languages(arguments.preset))
+    shelf.corpora(asked.preset)
+    if asked.filter:
+        table = ground.filter_corpora(asked.preset, scaling.languages(asked.preset))
         print(table.to_string(float_format="{:.3f}".format))
-    return f"slmlab train all --preset {arguments.preset}"
+    return f"slmlab train all --preset {asked.preset}"
 
 
 @_command(
     "train one network, or `all`, and whatever it needs",
     PRESET,
-    _option(
-        "stage", "a stage such as tokenizer or lm.sw, `all`, or a language with a folder under data/languages"
-    ),
+    _option("stage", "a stage such as tokenizer or lm.sw, `all`, or a language of data/languages"),
     _option("--recordings", "corpora that `import` made, to learn from as well", Path, nargs="+", default=[]),
     _option("--ship", "of all, or of judge_c: put the checkpoints under data/checkpoints", bool),
     _option("--whisper", f"of judge_c: the weights whose encoder it hears by, {WEIGHTS}", default=""),
     FRESH,
 )
-def _train(arguments: Namespace) -> str:
+def _train(asked: Namespace) -> str:
     from slmlab.language import languages
     from slmlab.training import shelf
     from slmlab.training.presets import preset
 
-    if arguments.ship and arguments.stage not in ("all", JUDGE_C):
+    stage, own = asked.stage, f"--preset {asked.preset}"
+    if asked.ship and stage not in ("all", JUDGE_C):
         raise LabError("only a whole chain is shipped, so that its parts fit: `slmlab train all --ship`")
-    if arguments.whisper and arguments.stage != JUDGE_C:
+    if asked.whisper and stage != JUDGE_C:
         raise LabError(f"--whisper is what {JUDGE_C} hears by: `slmlab train {JUDGE_C} --whisper …`")
-    if arguments.ship:
-        shelf.check_shippable(arguments.preset, arguments.recordings)
-    if arguments.stage == JUDGE_C:
-        if arguments.recordings:
-            raise LabError(f"{JUDGE_C} learns from the preset's own recordings: leave --recordings out.")
-        made = shelf.teach_judge_c(arguments.preset, arguments.whisper, arguments.ship, arguments.fresh)
-        print(f"trained: {made / JUDGE_C}")
-        return f"slmlab measure WAV --judge c --preset {arguments.preset}"
-    network, _, language = arguments.stage.rpartition(".")
-    if language in languages.codes() and (not network or language not in preset(arguments.preset).languages):
-        folder = shelf.adopt(arguments.preset, language, arguments.recordings, network, arguments.fresh)
-        print(f"trained: {folder}")
-        return f"slmlab speak TEXT --language {language} --preset {arguments.preset}"
-    folder = shelf.make(arguments.preset, arguments.stage, arguments.fresh, arguments.recordings)
-    print(f"trained: {folder}")
-    if arguments.ship:
-        print(f"shipped: {shelf.ship(folder, arguments.preset)}")
-    if arguments.stage != "all":
-        return f"slmlab train all --preset {arguments.preset}, which takes this and trains the rest"
-    language = preset(arguments.preset).languages[-1]
-    return f"slmlab speak TEXT --language {language} --preset {arguments.preset}"
+    if asked.recordings and stage == JUDGE_C:
+        raise LabError(f"{JUDGE_C} learns from the preset's own recordings: leave --recordings out.")
+    if asked.ship:
+        shelf.check_shippable(asked.preset, asked.recordings)
+    taught = preset(asked.preset).languages
+    network, _, language = stage.rpartition(".")
+    if stage == JUDGE_C:
+        made = shelf.teach_judge_c(asked.preset, asked.whisper, asked.ship, asked.fresh) / JUDGE_C
+        after = f"slmlab measure WAV --judge c {own}"
+    elif language in languages.codes() and (not network or language not in taught):
+        made = shelf.adopt(asked.preset, language, asked.recordings, network, asked.fresh)
+        after = f"slmlab speak TEXT --language {language} {own}"
+    else:
+        made = shelf.make(asked.preset, stage, asked.fresh, asked.recordings)
+        after = f"slmlab train all {own}, which takes this and trains the rest"
+    print(f"trained: {made}")
+    if stage != "all":
+        return after
+    if asked.ship:
+        print(f"shipped: {shelf.ship(made, asked.preset)}")
+    return f"slmlab speak TEXT --language {taught[-1]} {own}"
 
 
 @_command(
@@ -235,30 +206,25 @@ def _train(arguments: Namespace) -> str:
     JUDGE,
     WHISPER,
     OUT,
-    (LM[0], LM[1] | {"help": f"{LM[1]['help']}; no notebook is executed"}),
+    _option("--lm", f"{SPEAKER}; no notebook is executed", Path),
 )
-def _run(arguments: Namespace) -> str:
+def _run(asked: Namespace) -> str:
     from slmlab import files
     from slmlab.notebook import series
     from slmlab.study import report
     from slmlab.training import shelf
 
-    name = "-".join(filter(None, (arguments.preset, arguments.lm and arguments.lm.name)))
-    folder, books = arguments.out or files.RUNS / name, [] if arguments.lm else series.notebooks()
-    takes = shelf.RUN_TAKES.get(arguments.preset, "") if books else ""
+    name = "-".join(filter(None, (asked.preset, asked.lm and asked.lm.name)))
+    folder, books = asked.out or files.RUNS / name, [] if asked.lm else series.notebooks()
+    takes = shelf.RUN_TAKES.get(asked.preset, "") if books else ""
     print(f"run: the chain speaks and is scored, then {len(books)} notebooks", end="")
     print(f"; {takes}, with networks at hand" if takes else "", flush=True)
-    report.run(arguments.preset, folder, arguments.fresh, _encoder(arguments), arguments.lm)
+    report.run(asked.preset, folder, asked.fresh, _ears(asked)[0], asked.lm)
     if books:
-        seconds = series.execute(arguments.preset, books, folder / series.EXECUTED)
+        seconds = series.execute(asked.preset, books, folder / series.EXECUTED)
         report.add_stages(folder, {f"notebook.{name}": taken for name, taken in seconds.items()})
-    print(f"report: {_link(report.write(folder))}")
+    print(f"report: {report.write(folder).resolve().as_uri()}")
     return f"slmlab compare RUN {folder}, with RUN the folder of another run (slmlab run --out)"
-
-
-def _link(page: Path) -> str:
-    """What a browser opens."""
-    return page.resolve().as_uri()
 
 
 @_command(
@@ -271,44 +237,43 @@ def _link(page: Path) -> str:
     INSTRUMENTS,
     WHISPER,
 )
-def _report(arguments: Namespace) -> str | None:
+def _report(asked: Namespace) -> str | None:
     from slmlab import files
-    from slmlab.metrics.instruments import open_instruments
     from slmlab.study import report
 
-    if arguments.instruments and (arguments.claims or arguments.ledger or arguments.picture):
+    only = asked.claims or asked.ledger or asked.picture
+    if only and asked.instruments:
         raise LabError(
             "--instruments hear the sounds of a report: leave --claims, --ledger and --picture out."
         )
-    if arguments.claims:
-        print(report.ledger_page(arguments.preset))
-    elif arguments.ledger:
-        files.replace_text(arguments.ledger, report.ledger_page(arguments.preset))
-        print(f"ledger: {arguments.ledger}")
-    elif arguments.picture:
-        report.picture(arguments.preset, arguments.picture)
-        print(f"drawn: {arguments.picture}")
-    else:
-        folder = arguments.out or files.RUNS / arguments.preset
-        opened = open_instruments(arguments.instruments, arguments.whisper)
-        if not report.has_run(folder):
-            report.run(arguments.preset, folder)
-        if opened:
-            report.ask_instruments(folder, opened)
-        print(f"report: {_link(report.write(folder))}")
-        return "open it in a browser"
-    return None
+    if asked.claims:
+        print(report.ledger_page(asked.preset))
+    if asked.ledger:
+        files.replace_text(asked.ledger, report.ledger_page(asked.preset))
+        print(f"ledger: {asked.ledger}")
+    if asked.picture:
+        report.picture(asked.preset, asked.picture)
+        print(f"drawn: {asked.picture}")
+    if only:
+        return None
+    folder, opened = asked.out or files.RUNS / asked.preset, _ears(asked)[1]
+    if not report.has_run(folder):
+        report.run(asked.preset, folder)
+    if opened:
+        report.ask_instruments(folder, opened)
+    print(f"report: {report.write(folder).resolve().as_uri()}")
+    return "open it in a browser"
 
 
 @_command(
     "two runs sentence by sentence: what differs, how surely, and the sounds side by side",
     _option("runs", "the folders of two runs, such as runs/tiny and what `run --out` made", Path, nargs=2),
 )
-def _compare(arguments: Namespace) -> str:
+def _compare(asked: Namespace) -> str:
     from slmlab.study import compare
 
-    text, page = compare.compare(*arguments.runs)
-    print(f"{text}\n\nside by side: {_link(page)}")
+    text, page = compare.compare(*asked.runs)
+    print(f"{text}\n\nside by side: {page.resolve().as_uri()}")
     return "open it in a browser"
 
 
@@ -317,13 +282,13 @@ def _compare(arguments: Namespace) -> str:
     PRESET,
     _option("--only", "only the bars whose id starts so", nargs="+", metavar="ID", default=[]),
 )
-def _bench(arguments: Namespace) -> str:
+def _bench(asked: Namespace) -> str:
     from slmlab import files
 
     sys.path.append(str(files.ROOT / "tests"))
     from bench import bars
 
-    print(f"bench: {bars.run(arguments.preset, arguments.only)}")
+    print(f"bench: {bars.run(asked.preset, asked.only)}")
     return "slmlab bench --only ID, to measure one of them again"
 
 
@@ -332,58 +297,49 @@ def _bench(arguments: Namespace) -> str:
     _option("name", "a source under data/sources, such as joshua; a wrong name lists them all"),
     _option("--from", "a folder with NAME.tsv and NAME/, or a clone of the home", Path, dest="place"),
 )
-def _fetch(arguments: Namespace) -> str:
+def _fetch(asked: Namespace) -> str:
     from slmlab.corpus import sources
 
-    source = sources.find(arguments.name)
-    hours = sum(float(row["seconds"]) for row in source.rows.values()) / 3600
-    print(f"{len(source.rows)} recordings, {hours:.1f} h, from {arguments.place or source.home}", flush=True)
-    folder = sources.fetch(arguments.name, arguments.place)
-    print(f"fetched: {len(source.rows)} recordings into {folder} ({source.licence}, {source.copyright})")
+    source = sources.find(asked.name)
+    n, hours = len(source.rows), sum(float(row["seconds"]) for row in source.rows.values()) / 3600
+    print(f"{n} recordings, {hours:.1f} h, from {asked.place or source.home}", flush=True)
+    folder = sources.fetch(asked.name, asked.place)
+    print(f"fetched: {n} recordings into {folder} ({source.licence}, {source.copyright})")
     return f"slmlab import {folder} --language {source.language}"
 
 
 @_command(
     "make a corpus of recordings; what cannot be used is listed",
     _option("folder", "where the recordings lie, and stay", Path),
-    _option(
-        "--form",
-        "plain (sounds, each with a .txt beside it; a subfolder a speaker), ljspeech, common_voice or "
-        "spontaneous (plain)",
-        default="plain",
-    ),
+    _option("--form", "plain (a .txt a sound), ljspeech, common_voice, spontaneous (plain)", default="plain"),
     _option("--language", "what is spoken, such as sw or vi", required=True),
     _option(
-        "--consent",
-        "under what terms they may be used: a licence, or who agreed to what (what the Record tab kept "
-        "says so itself)",
-        default="",
+        "--consent", "a licence, or who agreed to what (the Record tab's sounds bring theirs)", default=""
     ),
     _option("--name", "of the corpus (the folder's)"),
     _option("--out", "where the corpus goes (cache/imported/<name>)", Path),
     _option("--replace", "a corpus that is there already is made anew", bool),
 )
-def _import(arguments: Namespace) -> str:
+def _import(asked: Namespace) -> str:
     from slmlab import files
     from slmlab.corpus.build import SETTINGS
     from slmlab.corpus.collections import read
     from slmlab.corpus.imports import ImportSpec, bring_in
 
-    name = arguments.name or arguments.folder.resolve().name
-    spec = ImportSpec(name, arguments.language, arguments.consent)
-    target = arguments.out or files.CACHE / "imported" / name
-    if target.exists() and not arguments.replace:
+    name = asked.name or asked.folder.resolve().name
+    target = asked.out or files.CACHE / "imported" / name
+    if target.exists() and not asked.replace:
         raise LabError(f"{target} is there already: give another --name or --out, or --replace it.")
-    clips = read(arguments.folder, arguments.form)
+    clips = read(asked.folder, asked.form)
     for clip in [clip for clip in clips if not clip.fault][:2]:
         print(f"read: {clip.path.name}, {clip.speaker}: {clip.text}", flush=True)
-    corpus = bring_in(clips, spec, target)
+    corpus = bring_in(clips, ImportSpec(name, asked.language, asked.consent), target)
     settings = files.read_json(target / SETTINGS)
     for kind in ("skipped", "remarks"):
         for note in settings[kind]:
             print(f"{kind}: {note['file']}: {note['reason']}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
-    return f"slmlab train {arguments.language} --recordings {target}"
+    return f"slmlab train {asked.language} --recordings {target}"
 
 
 @_command(
@@ -394,7 +350,7 @@ def _import(arguments: Namespace) -> str:
     _option("--out", "a new folder for the utterances (the sound's name, beside it)", Path),
     _preset("whose judge B listens: smoke, tiny or human (human)", "human"),
 )
-def _cut(arguments: Namespace) -> str:
+def _cut(asked: Namespace) -> str:
     import torch
 
     from slmlab.corpus import cutting
@@ -402,86 +358,77 @@ def _cut(arguments: Namespace) -> str:
     from slmlab.sound import audio
     from slmlab.speech.chain import open_chain
 
-    folder = arguments.out or arguments.sound.with_suffix("")
-    texts = [line for line in read_text(arguments.text).splitlines() if line.strip()]
-    judge = open_chain(arguments.preset).judge("b", arguments.language)
-    wave, info = audio.read(arguments.sound, cutting.LONGEST)
+    folder = asked.out or asked.sound.with_suffix("")
+    texts = [line for line in read_text(asked.text).splitlines() if line.strip()]
+    judge = open_chain(asked.preset).judge("b", asked.language)
+    wave, info = audio.read(asked.sound, cutting.LONGEST)
     sound = torch.as_tensor(wave)
-    cuts = cutting.cut(sound, texts, judge, judge.config.alphabet, arguments.language)
-    doubtful = cutting.save(folder, sound, cuts, info.generated)
-    print(
-        f"cut: {len(cuts)} utterances into {folder}, {doubtful} of them doubtful (doubtful.tsv): hear these"
-    )
-    return f"slmlab import {quote(str(folder))} --language {arguments.language}"
+    cuts = cutting.cut(sound, texts, judge, judge.config.alphabet, asked.language)
+    n, doubtful = len(cuts), cutting.save(folder, sound, cuts, info.generated)
+    print(f"cut: {n} utterances into {folder}, {doubtful} of them doubtful (doubtful.tsv): hear these")
+    return f"slmlab import {quote(str(folder))} --language {asked.language}"
 
 
 @_command(
     "tune a language model by preferences: DGSA, TDSC, baselines, votes",
     _option(
-        "method",
-        "dgsa, tdsc, people, …; a wrong name lists them all. `core` or `full`: the study, every "
-        "method that the core claims need, or all claims, from the study's own starts",
-        metavar="METHOD",
+        "method", "dgsa, tdsc, people, …, a wrong name lists them; core, full: the study for so many claims"
     ),
     _preset(),
-    _option("--seed", "one run each (0)", _seed, nargs="+", default=[0]),
+    _option("--seed", "one run each (0)", SEED, nargs="+", default=[0]),
     _option("--start", "the checkpoint to begin from (the preset's own)", Path),
     _option(
-        "--language",
-        "vi for DGSA and its like, else sw; for votes it must be given; core, full: this one alone",
-        default="",
+        "--language", "vi for DGSA and its like, else sw; votes need it; core, full: this alone", default=""
     ),
     _option("--alpha", "DGSA and its like: share of synthetic speech (0.8)", _within(0, 1, float)),
     _option("--votes", "people: the exported preference table", Path),
     _option("--clips", "people: the folder of the systems' sounds, where votes hold no tokens", Path),
     _option("--recordings", "DGSA and its like: an imported corpus in place of the stand-in speech", Path),
-    _option("--only", "core, full: of these methods alone, such as sft,dgsa", _names, default=[]),
+    _option("--only", "core, full: of these methods alone, such as sft,dgsa", _list(), default=[]),
     _option("--workers", f"core, full: {WORKERS}", _within(0, 1024), default=0),
 )
-def _align(arguments: Namespace) -> str:
+def _align(asked: Namespace) -> str:
     from slmlab.preference.methods import Run, align, hear, summary
 
-    if arguments.method in ("core", "full"):
+    chosen = ("start", "votes", "clips", "recordings", "alpha")
+    if asked.method in ("core", "full"):
         from slmlab.study import alignment, rows
 
-        names = ("start", "votes", "clips", "recordings", "alpha")
-        ignored = [f"--{name}" for name in names if getattr(arguments, name) is not None]
-        if ignored:
+        if ignored := [f"--{name}" for name in chosen if getattr(asked, name) is not None]:
             raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
-        choice = (arguments.seed, arguments.language, arguments.only)
-        units = alignment.plan(arguments.preset, arguments.method, *choice)
-        made = alignment.run(arguments.preset, units, arguments.workers)
+        units = alignment.plan(asked.preset, asked.method, asked.seed, asked.language, asked.only)
+        made = alignment.run(asked.preset, units, asked.workers)
         print(f"aligned: {len(made)} of {len(units)} units were missing; rows are in {rows.RESULTS}")
-        return f"slmlab report --preset {arguments.preset}"
-    if arguments.only:
+        return f"slmlab report --preset {asked.preset}"
+    if asked.only:
         raise LabError("--only chooses among the study's methods: it goes with core or full.")
-    for seed in arguments.seed:
-        fields = ("method", "preset", "language", "start", "alpha", "votes", "clips", "recordings")
-        folder = align(Run(seed=seed, **{name: getattr(arguments, name) for name in fields}))
+    settings = {name: getattr(asked, name) for name in chosen}
+    for seed in asked.seed:
+        folder = align(Run(asked.method, asked.preset, seed, asked.language, **settings))
         print(f"aligned: {folder / 'model'}\n{summary(folder)}")
-    return hear(folder, arguments.preset)
+    return hear(folder, asked.preset)
 
 
 @_command(
     "try rates of a method on dev, never on test, and print what judge A says",
-    _option("method", "dgsa, tdsc, …; `sft` measures the study's start alone", metavar="METHOD"),
+    _option("method", "dgsa, tdsc, …; `sft` measures the study's start alone"),
     _preset(),
     _option("--language", "the one with recordings for DGSA and its like, else the one without", default=""),
-    _option("--seed", "of the start and the method (0)", _seed, default=0),
-    _option("--lr", "rates of DPO, such as 1e-5,2e-5,5e-5", _numbers, default=[]),
-    _option("--sft-lr", "rates of SFT in a round", _numbers, default=[]),
-    _option("--sft-weight", "weights of the SFT term beside DPO", _numbers, default=[]),
+    _option("--seed", "of the start and the method (0)", SEED, default=0),
+    _option("--lr", "rates of DPO, such as 1e-5,2e-5,5e-5", NUMBERS, default=[]),
+    _option("--sft-lr", "rates of SFT in a round", NUMBERS, default=[]),
+    _option("--sft-weight", "weights of the SFT term beside DPO", NUMBERS, default=[]),
     _option("--steps", "steps of DPO and DGSA (the preset's)", _within(0, 10**6), default=0),
     _option("--rounds", "rounds of TDSC (the preset's)", _within(0, 100), default=0),
 )
-def _settle(arguments: Namespace) -> str:
+def _settle(asked: Namespace) -> str:
     from slmlab.study import alignment
 
-    unit = alignment.unit_of(arguments.preset, arguments.method, arguments.language, arguments.seed)
-    rates = (arguments.lr, arguments.sft_lr, arguments.sft_weight)
-    table = alignment.settle(arguments.preset, unit, *rates, arguments.steps, arguments.rounds)
+    unit = alignment.unit_of(asked.preset, asked.method, asked.language, asked.seed)
+    rates = (asked.lr, asked.sft_lr, asked.sft_weight)
+    table = alignment.settle(asked.preset, unit, *rates, asked.steps, asked.rounds)
     print(table.to_string(index=False, float_format="{:.4g}".format))
-    return f"write the best into SCALES of slmlab/preference/methods.py, then slmlab align {arguments.method}"
+    return f"write the best into SCALES of slmlab/preference/methods.py, then slmlab align {asked.method}"
 
 
 @_command(
@@ -491,55 +438,50 @@ def _settle(arguments: Namespace) -> str:
     _option("--language", "vi, sw, or one that was taught with `train` (sw)", default="sw"),
     _preset("whose networks speak (tiny)"),
     _option("--voice", "a shipped voice, or a sound file of one (the language's reader, or mid)", default=""),
-    _option(
-        "--consent", "of a sound file as --voice: whose it is and who agreed, kept in the mark", default=""
-    ),
+    _option("--consent", "of a sound file as --voice: whose it is and who agreed; it is kept", default=""),
     _option("--style", "a sound file to take the manner of speaking from", Path),
     _option("--out", "where to write (out.wav; of a file, the folder spoken)", Path),
-    _option("--seed", "another seed, another reading (0)", _seed, default=0),
+    _option("--seed", "another seed, another reading (0)", SEED, default=0),
     _option("--temperature", "how freely tokens are drawn", float),
     _option("--tries", "how often each text is drawn, to keep the clearest (1)", _within(1, 64), default=1),
     _option("--checkpoints", "a folder of checkpoints (what is shipped, or trained here)", Path),
-    LM,
+    _option("--lm", SPEAKER, Path),
 )
-def _speak(arguments: Namespace) -> str:
+def _speak(asked: Namespace) -> str:
     from slmlab.language import languages
     from slmlab.language.sentences import check_roman, from_file, unlike
     from slmlab.sound import audio
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
 
-    if arguments.file and arguments.text:
+    if asked.file and asked.text:
         raise LabError("give a text or a --file, not both.")
-    out: Path = arguments.out or Path("spoken" if arguments.file else "out.wav")
-    if bool(arguments.file) == (out.suffix.lower() == ".wav"):
-        wanted = "a folder for the lines of a --file" if arguments.file else "a name that ends in .wav"
+    out: Path = asked.out or Path("spoken" if asked.file else "out.wav")
+    if bool(asked.file) == (out.suffix.lower() == ".wav"):
+        wanted = "a folder for the lines of a --file" if asked.file else "a name that ends in .wav"
         raise LabError(f"the sound would be a WAV file, but --out is {out}: give {wanted}")
-    if arguments.file and any(out.glob("*.wav")):
+    if asked.file and any(out.glob("*.wav")):
         raise LabError(f"{out} holds sounds already, which would join these: give another --out")
-    language = arguments.language
-    texts = from_file(arguments.file, language) if arguments.file else [arguments.text]
-    check_roman(arguments.text)
+    language, consent = asked.language, asked.consent.strip()
+    texts = from_file(asked.file, language) if asked.file else [asked.text]
+    check_roman(asked.text)
     commands.check_lengths(texts)
-    said = f"said, read as {languages.find(language).name}: {out}"
-    chain = open_chain(arguments.preset, arguments.checkpoints, arguments.lm)
-    consent = arguments.consent.strip()
-    manner = (arguments.style, arguments.seed, arguments.temperature, consent, arguments.tries)
-    utterances = commands.speak(chain, texts, language, arguments.voice, *manner)
-    if arguments.file:
-        commands.write_spoken(out, texts, utterances, arguments.seed, consent)
+    name = languages.find(language).name
+    chain = open_chain(asked.preset, asked.checkpoints, asked.lm)
+    manner = (asked.style, asked.seed, asked.temperature, consent, asked.tries)
+    utterances = commands.speak(chain, texts, language, asked.voice, *manner)
+    if asked.file:
+        commands.write_spoken(out, texts, utterances, asked.seed, consent)
     else:
         audio.write(out, utterances[0].wave.numpy(), consent=consent)
-    print(said)
+    print(f"said, read as {name}: {out}")
     for doubt in filter(None, (unlike(text, language) for text in texts)):
         print(doubt, file=sys.stderr)
     print(f"the language model is {chain.place(f'lm.{language}')}", file=sys.stderr)
-    own = f" --preset {arguments.preset}" if arguments.preset != "tiny" else ""
-    if arguments.file:
-        return (
-            f"slmlab app TEST --systems {quote(str(out))} OTHER, to let people compare it with another folder"
-        )
-    return f"slmlab measure {quote(str(out))} --language {language} --text {quote(texts[0])}{own}"
+    place, own = quote(str(out)), f" --preset {asked.preset}" if asked.preset != "tiny" else ""
+    if asked.file:
+        return f"slmlab app TEST --systems {place} OTHER, to let people compare it with another folder"
+    return f"slmlab measure {place} --language {language} --text {quote(texts[0])}{own}"
 
 
 @_command(
@@ -555,76 +497,58 @@ def _speak(arguments: Namespace) -> str:
     INSTRUMENTS,
     WHISPER,
 )
-def _measure(arguments: Namespace) -> str | None:
-    from slmlab.metrics.instruments import open_instruments
+def _measure(asked: Namespace) -> str | None:
     from slmlab.speech import commands
     from slmlab.speech.chain import open_chain
 
-    for name, values in (("--text", arguments.text), ("--reference", arguments.reference)):
-        if values and len(values) != len(arguments.sounds):
-            raise LabError(
-                f"{len(arguments.sounds)} sounds but {len(values)} times {name}: give it once for each "
-                f"sound, in their order"
-            )
-    if "sim" in arguments.instruments and not arguments.reference:
+    n = len(asked.sounds)
+    for name, values in (("--text", asked.text), ("--reference", asked.reference)):
+        if len(values) not in (0, n):
+            each = "give it once for each sound, in their order"
+            raise LabError(f"{n} sounds but {len(values)} times {name}: {each}")
+    if "sim" in asked.instruments and not asked.reference:
         raise LabError("the instrument 'sim' compares two voices: give --reference once for each sound")
-    encoder = _encoder(arguments, arguments.instruments)
-    opened = open_instruments(arguments.instruments, arguments.whisper)
-    chain = open_chain(arguments.preset, arguments.checkpoints, encoder=encoder)
+    encoder, opened = _ears(asked)
+    chain = open_chain(asked.preset, asked.checkpoints, encoder=encoder)
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     try:
-        each = zip_longest(arguments.sounds, arguments.text, arguments.reference)
-        for what in bar(each, "measured", len(arguments.sounds)):
+        for what in bar(zip_longest(asked.sounds, asked.text, asked.reference), "measured", n):
             try:
-                rows.append(commands.measure(chain, *what, arguments.language, opened))
+                rows.append(commands.measure(chain, *what, asked.language, opened))
             except LabError as error:
                 faults.append(str(error).rstrip("."))
     finally:  # what was measured is printed, whatever ends it
         if rows:
-            as_json = arguments.json
-            print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else commands.as_table(rows))
+            print(json.dumps(rows, indent=2, ensure_ascii=False) if asked.json else commands.as_table(rows))
     if faults:
-        n, why = len(arguments.sounds), "; ".join(dict.fromkeys(faults))
+        why = "; ".join(dict.fromkeys(faults))
         raise LabError(f"{len(faults)} of {n} sounds were not measured: {why}." if n > 1 else f"{why}.")
-    if arguments.json:
-        return None
-    return "notebooks/07_judges.ipynb says what each number means, and what fools it"
+    return None if asked.json else "notebooks/07_judges.ipynb says what each number means, and what fools it"
 
 
 @_command(
     "the scaling study: every run that has no rows yet",
     _preset(),
-    _option(
-        "--arms",
-        "of authentic, lively, equal-hours, alone, helped, alone-scratch, helped-scratch, entropy "
-        "(authentic)",
-        _names,
-        default=["authentic"],
-    ),
-    _option("--seeds", "such as 0,1,2 (0,1,2)", _seeds, default=[0, 1, 2]),
-    _option("--alphas", "some of the study's, such as 0.5,0.8 (all)", _numbers, default=[]),
+    _option("--arms", "a,b; a wrong name lists them all (authentic)", _list(), default=["authentic"]),
+    _option("--seeds", "such as 0,1,2 (0,1,2)", _list(SEED), default=[0, 1, 2]),
+    _option("--alphas", "some of the study's, such as 0.5,0.8 (all)", NUMBERS, default=[]),
     _option("--workers", WORKERS, _within(0, 1024), default=0),
 )
-def _sweep(arguments: Namespace) -> str:
+def _sweep(asked: Namespace) -> str:
     from slmlab.study import rows, scaling
 
-    study = scaling.study_of(arguments.preset)
-    cells = scaling.plan(study, arguments.arms, arguments.seeds, arguments.alphas)
-    made = rows.run(scaling.CELLS, study, cells, arguments.workers)
+    study = scaling.study_of(asked.preset)
+    cells = scaling.plan(study, asked.arms, asked.seeds, asked.alphas)
+    made = rows.run(scaling.CELLS, study, cells, asked.workers)
     print(f"sweep: {len(made)} of {len(cells)} runs were missing; rows are in {rows.RESULTS}")
-    return f"slmlab report --preset {arguments.preset}"
+    return f"slmlab report --preset {asked.preset}"
 
 
 @_command(
     "listen, compare, rate, record and see the results in a browser",
     _option("folder", "of the listening test: its votes, clips, recordings, exports", Path),
-    _option(
-        "--systems",
-        "make a listening test of a folder of systems, or of several systems' folders",
-        Path,
-        nargs="+",
-    ),
+    _option("--systems", "make a test of a folder of systems, or of their folders", Path, nargs="+"),
     _option("--pairs", "make a listening test of the pairs in a CSV or TSV file", Path),
     _option("--host", "0.0.0.0 lets the room in; needs --password (127.0.0.1)", default="127.0.0.1"),
     _option("--port", "the first free one from 7860 on", _within(1, 65535)),
@@ -632,26 +556,26 @@ def _sweep(arguments: Namespace) -> str:
     _option("--teacher-password", "of the login 'teacher' (made up and printed)", default=""),
     _option("--share", "through Gradio's tunnel as well; needs --password", bool),
 )
-def _app(arguments: Namespace) -> str:
+def _app(asked: Namespace) -> str:
     with never_silent():
         from slmlab.people import page, store
 
-        door = page.access(arguments.host, arguments.share, arguments.password, arguments.teacher_password)
-        systems = arguments.systems
-        if systems or arguments.pairs:
+        door = page.access(asked.host, asked.share, asked.password, asked.teacher_password)
+        systems = asked.systems
+        if systems or asked.pairs:
             folders = systems[0] if systems and len(systems) == 1 else systems
-            votes = store.make_test(arguments.folder, folders, arguments.pairs)
+            votes = store.make_test(asked.folder, folders, asked.pairs)
         else:
-            votes = store.open_test(arguments.folder)
-    page.serve(votes, arguments.host, arguments.port, arguments.share, door)
+            votes = store.open_test(asked.folder)
+    page.serve(votes, asked.host, asked.port, asked.share, door)
     return (
-        f"slmlab app {arguments.folder} goes on; with its table from Results, Export: slmlab align people "
-        f"--votes {arguments.folder / 'export' / 'preferences.parquet'} --language CODE"
+        f"slmlab app {asked.folder} goes on; with its table from Results, Export: slmlab align people "
+        f"--votes {asked.folder / 'export' / 'preferences.parquet'} --language CODE"
     )
 
 
 @_command("is everything here that the lab needs?")
-def _doctor(arguments: Namespace) -> str:
+def _doctor(asked: Namespace) -> str:
     import shutil
 
     import torch

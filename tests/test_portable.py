@@ -73,13 +73,15 @@ def test_workers_too_write_what_a_code_page_can_show() -> None:
     program = """
 import subprocess, sys
 from slmlab import cli
-def say(_):
+from slmlab.corpus import sources
+def say(name):
     subprocess.check_call([sys.executable, "-c", "print('Ti\\u1ebfng')"])
-cli.COMMANDS["doctor"] = (say, "", ())
-cli.main(["doctor"])
+    raise cli.LabError("said")
+sources.find = say
+cli.main(["fetch", "x"])
 """
     told = ended(program, PYTHONIOENCODING="cp1252")
-    assert (told.stdout.split()[:1], told.stderr) == ([b"Ti?ng"], b"")
+    assert (told.stdout.split(), told.stderr.split()) == ([b"Ti?ng"], [b"slmlab:", b"said"])
 
 
 def of_unsaid_encoding(code: str) -> Iterator[int]:
