@@ -4,7 +4,6 @@ A broken row or file does not stop an import: it is skipped and listed with the 
 recordings stay where they are; the manifest points to them and keeps under what terms they may be used.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from slmlab.corpus import manifest
 from slmlab.corpus.build import MANIFEST, Corpus, Sound, recorded_wave, save, sound_of
 from slmlab.corpus.collections import Clip, read
 from slmlab.errors import LabError
-from slmlab.files import fraction
+from slmlab.files import fraction, sha256_of
 from slmlab.language import languages
 from slmlab.language.sentences import share_of
 from slmlab.language.text import Alphabet, alphabet_of, for_scoring
@@ -59,11 +58,12 @@ class ImportSpec:
 
     def clips(self) -> list[Clip]:
         """The recordings in the folder that are wanted, and all faults; LabError says what it lacks."""
-        return [clip for clip in read(self.folder, self.form) if clip.fault or self._takes(clip)]
-
-    def _takes(self, clip: Clip) -> bool:
-        is_third = int(3 * fraction(clip.speaker)) in self.thirds
-        return is_third and _split(clip, self.language) in self.splits
+        every = ((clip, int(3 * fraction(clip.speaker))) for clip in read(self.folder, self.form))
+        return [
+            clip
+            for clip, third in every
+            if clip.fault or (third in self.thirds and _split(clip, self.language) in self.splits)
+        ]
 
     def content(self) -> list[tuple[str, int]]:
         """Files and their sizes, by which a change is noticed; none where there is no such folder."""
@@ -89,16 +89,14 @@ class Share:
     @property
     def language(self) -> str:
         """Of the speech; LabError where the corpus has several."""
-        languages = manifest.read(Path(self.folder) / MANIFEST)["language"].unique()
-        if len(languages) != 1:
-            raise LabError(
-                f"{self.folder} holds several languages, {', '.join(languages)}: import each alone."
-            )
-        return str(languages[0])
+        found = manifest.read(Path(self.folder) / MANIFEST)["language"].unique()
+        if len(found) != 1:
+            raise LabError(f"{self.folder} holds several languages, {', '.join(found)}: import each alone.")
+        return str(found[0])
 
     def content(self) -> str:
         """A digest of the manifest, by which a change is noticed."""
-        return hashlib.sha256((Path(self.folder) / MANIFEST).read_bytes()).hexdigest()
+        return sha256_of(Path(self.folder) / MANIFEST)
 
 
 def take(share: Share, folder: Path) -> Corpus:

@@ -76,6 +76,11 @@ class Source:
         return {row["file"]: row for row in _table(SOURCES / f"{self.name}.tsv")}
 
     @property
+    def terms(self) -> str:
+        """Under what terms its recordings may be used."""
+        return f"{self.licence}, {self.copyright}: {self.sentence}"
+
+    @property
     def mark(self) -> str:
         """A digest of settings and list, which a complete folder was made by."""
         return files.digest([self, self.rows])
@@ -127,8 +132,8 @@ def shippable(name: str) -> None:
 def in_manifest(rows: pd.DataFrame) -> list[str]:
     """Names of the sources that recordings of a manifest come from, by their consent or where they lie."""
     consents, folders = set(rows["consent"]), {Path(file).parent for file in rows["file"]}
-    every = [find(path.stem) for path in sorted(SOURCES.glob("*.toml"))]
-    return [s.name for s in every if _terms(s) in consents or s.folder.resolve() in folders]
+    every = (find(path.stem) for path in sorted(SOURCES.glob("*.toml")))
+    return [s.name for s in every if s.terms in consents or s.folder.resolve() in folders]
 
 
 def recordings(name: str) -> Path:
@@ -180,7 +185,7 @@ def fetch(name: str, place: Path | None = None) -> Path:
     if found != source.texts:
         raise LabError(f"texts from {origin} are others than {name}.toml knows (sha256 {found}); {kept}.")
     rows = [
-        {"file": here[file].name, "text": texts[file], "language": source.language, "consent": _terms(source)}
+        {"file": here[file].name, "text": texts[file], "language": source.language, "consent": source.terms}
         | {field: row[field] for field in ("speaker", "session", "split", "seconds")}
         for file, row in source.rows.items()
     ]
@@ -188,10 +193,6 @@ def fetch(name: str, place: Path | None = None) -> Path:
     files.replace_text(source.folder / TABLE, "".join("\t".join(row) + "\n" for row in table))
     files.write_json(source.folder / COMPLETE, source.mark)
     return source.folder
-
-
-def _terms(source: Source) -> str:
-    return f"{source.licence}, {source.copyright}: {source.sentence}"
 
 
 def _verified(source: Source) -> dict[str, Path]:
@@ -229,8 +230,7 @@ def _arrivals(source: Source, here: Collection[str], place: Path | None) -> Iter
 
 
 def _from_folder(source: Source, here: Collection[str], place: Path) -> Iterator[Arrival]:
-    rows = _table(place / f"{source.name}.tsv")
-    told = {Path(row.get("file") or "").stem: row.get("text") or "" for row in rows}
+    told = {Path(row["file"]).stem: row.get("text", "") for row in _table(place / f"{source.name}.tsv")}
     for file in source.rows:
         path = place / source.name / (file + source.suffix)
         if file in here or path.is_file():
