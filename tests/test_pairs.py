@@ -40,7 +40,7 @@ def test_tokens_may_be_numbers_of_numpy(tmp_path: Path) -> None:
 
 def test_tokens_are_written_as_trl_reads_them(tmp_path: Path) -> None:
     table.write([REAL], tmp_path / "pairs.parquet")
-    row = table.read_rows(tmp_path / "pairs.parquet")[0]
+    _, row = next(table.numbered(tmp_path / "pairs.parquet"))
     assert (row["prompt"], row["chosen"], row["rejected"]) == (
         "Chị Hà ơi", "<|s_1|><|s_2|><|s_6560|>", "<|s_1|><|s_2|>",
     )  # fmt: skip

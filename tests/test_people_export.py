@@ -97,7 +97,7 @@ def test_programs_are_marked_as_such_in_every_file(store: Store, tmp_path: Path)
     votes = pd.read_parquet(tmp_path / "votes.parquet")
     assert set(votes["listener"]) == {f"simulated L0{i}" for i in range(1, 8)}
     assert set(export.read(tmp_path / "preferences.jsonl")["annotator"]) < set(votes["listener"])
-    began = [event["body"] for event in pairs.read_rows(tmp_path / "events.jsonl")]
+    began = [event["body"] for _, event in pairs.numbered(tmp_path / "events.jsonl")]
     assert {body["listener"] for body in began if "listener" in body} == set(votes["listener"])
     assert "honest" not in (tmp_path / "events.jsonl").read_text()
 

@@ -1,9 +1,14 @@
 """What votes say: known preferences are found again, careless listeners are named, intervals are honest."""
 
+import contextlib
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from bench import listeners
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from slmlab.errors import LabError
@@ -236,3 +241,51 @@ def test_listeners_who_all_differ_by_the_same_prove_nothing() -> None:
     table = ranking.paired_tests(scores(given)).iloc[0]
     assert table["difference"] == pytest.approx(1 / 3)
     assert np.isnan([table["t"], table["p"], table["p_holm"]]).all()
+
+
+ODD = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3)),
+    *(st.lists(st.none(), max_size=1), st.dictionaries(st.text(max_size=1), st.none(), max_size=1)),
+    st.sampled_from(["A", "B", "tie", "both_bad", "skip", "1", "5", "low", "high", "main", "gold", "repeat"]),
+)
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.generate])
+@given(st.data())
+def test_any_value_in_any_column_is_counted_or_left_out_in_a_line(data: st.DataObject) -> None:
+    test = simulated.paper_test(3, 6)
+    votes = simulated.simulated_votes(test, simulated.crowd(2, {"a": 1.0}))[:30]
+    kept = [name for name in votes if not name.endswith("system") and name != "sentence"]
+    changed = data.draw(
+        st.dictionaries(st.sampled_from(kept), st.tuples(st.integers(0, 29), ODD), min_size=1)
+    )
+    votes = votes[kept].astype(object)
+    for name, (row, value) in changed.items():
+        votes[name] = [value if i == row else cell for i, cell in enumerate(votes[name])]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        votes = ranking.with_systems(votes, test)
+        ranking.exclusions(votes, Rules())
+        judged = ranking.counting(votes)
+        board = ranking.leaderboard(judged, test.systems, 5)
+        ranking.agreement(judged, resamples=5)
+    assert 24 <= board["votes"].sum() / 2 + len(votes[votes["kind"] != "main"]) <= 30
+    _, answer = changed.get("decision", (0, "A"))
+    assert (isinstance(answer, str) and answer in ranking.SAID) or "left out" in said.getvalue()
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.generate])
+@given(st.lists(st.tuples(ODD, ODD, ODD), min_size=1, max_size=9))
+def test_any_score_of_anything_is_counted_or_left_out_in_a_line(rows: list[tuple[object, ...]]) -> None:
+    votes = pd.DataFrame(rows, columns=["listener", "system", "decision"], dtype=object).assign(item="i")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        n = ranking.mean_scores(votes)["n"].sum()
+        ranking.paired_tests(votes)
+        ranking.agreement(votes, "nmos", resamples=5)
+    assert n == len(rows) or f"{len(rows) - n} of {len(rows)} votes left out" in said.getvalue()
+
+
+def test_votes_without_a_column_are_refused() -> None:
+    with pytest.raises(LabError, match="lack the columns decision, kind"):
+        ranking.counting(pd.DataFrame({"listener": ["a"]}))

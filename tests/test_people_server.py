@@ -391,11 +391,18 @@ def test_the_room_is_told_where_the_page_is(
     monkeypatch.setattr(app, "build", lambda _: launched)
     app.serve(store, "127.0.0.1", None, False, None)
     assert "for the room" not in capsys.readouterr().out
-    app.serve(store, "0.0.0.0", None, False, app.access("0.0.0.0", False, "room", "boss"))
+    app.serve(store, "0.0.0.0", None, False, app.access("0.0.0.0", False, "violet", "boss"))
     said = capsys.readouterr().out
     address = re.search(r"for the room: http://(\S+):7861", said)[1]
     assert address != "0.0.0.0"
-    assert "any name, password room\nyou, to see Listen and Results: teacher, password boss\n" in said
+    assert (
+        "any name, the room's password\nyou, to see Listen and Results: teacher, password that you gave\n"
+        in said
+    )
+    assert not re.search(r"\b(violet|boss)\b", said), "what somebody typed is in no log"
+    door = app.access("0.0.0.0", False, "violet", "")
+    app.serve(store, "0.0.0.0", None, False, door)
+    assert f"teacher, password {door.teacher_password}\n" in capsys.readouterr().out, "nobody else knows it"
     app.serve(store, "192.168.1.5", None, False, None)
     said = capsys.readouterr().out
     assert "http://192.168.1.5:7861" in said
@@ -432,7 +439,7 @@ def test_a_test_that_could_not_be_made_can_be_made_again(tmp_path: Path) -> None
     systems = make_systems(tmp_path / "systems")
     sidecar = systems / "smooth" / "03.json"
     sidecar.write_text('{"seed": "?"}')
-    with pytest.raises(LabError, match=r"03\.json: the seed"):
+    with pytest.raises(LabError, match=r"03\.json, seed"):
         make_test(tmp_path / "test", systems)
     assert not (tmp_path / "test").exists()
     sidecar.unlink()

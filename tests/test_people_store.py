@@ -1,16 +1,25 @@
 """The store of votes: nothing lost, nothing twice, history never rewritten."""
 
+import contextlib
+import dataclasses
+import io
 import json
+import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
 from bench import listeners as bench
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from slmlab.errors import LabError
+from slmlab.people import export
 from slmlab.people import store as events
 from slmlab.people.simulated import paper_test
 from slmlab.people.store import Store, Vote
@@ -21,6 +30,19 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "votes.db")
     made.set_test(paper_test(3, 6))
     return made
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file may grow beyond some bytes."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def vote_all(store: Store, token: str, decision: str = "A") -> events.Place:
@@ -90,7 +112,7 @@ def test_a_vote_of_another_store_is_its_session_s_whatever_it_says(store: Store,
     told = {"listener": "Bayo", "session": "another", "at": 0.0}
     events = [e | {"body": e["body"] | (told if e["kind"] == "vote" else {})} for e in store.events()]
     copy = Store(tmp_path / "copy.db")
-    copy.take_in(events)
+    copy.take_in(enumerate(events))
     pd.testing.assert_frame_equal(copy.votes(), store.votes())
 
 
@@ -103,8 +125,8 @@ def test_events_carried_over_twice_give_the_same_tables(store: Store, tmp_path: 
         )
     store.undo(tokens[1], 5, 0)
     copy = Store(tmp_path / "copy.db")
-    copy.take_in(json.loads(json.dumps(list(store.events()))))
-    copy.take_in(store.events())
+    copy.take_in(enumerate(json.loads(json.dumps(list(store.events())))))
+    copy.take_in(enumerate(store.events()))
     assert list(copy.events()) == list(store.events())
     pd.testing.assert_frame_equal(copy.sessions(), store.sessions())
     pd.testing.assert_frame_equal(copy.votes(), store.votes())
@@ -245,3 +267,58 @@ def test_the_first_test_stays(store: Store) -> None:
     with pytest.raises(LabError, match="another folder"):
         store.set_test(paper_test(2, 2))
     assert store.test == paper_test(3, 6)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit to the size of a file here")
+def test_a_full_disk_is_told_and_the_vote_is_asked_again(store: Store) -> None:
+    token = store.open_session("Ana")
+    log = store.path.with_name("votes.db-wal")
+    for room in range(0, 4000, 500):  # for less than the row: nothing of it may be there
+        with full_disk(log.stat().st_size + room), pytest.raises(LabError, match="free some space"):
+            store.vote(token, 0, 0, Vote("A"))
+        assert store.place(token).trial == 0
+        assert len(list(store.events())) == 2
+    store.vote(token, 0, 0, Vote("A"))
+    store.vote(token, 1, 0, Vote("B"))
+    assert list(store.votes()["decision"]) == ["A", "B"]
+
+
+VALUES = st.recursive(
+    st.one_of(
+        *(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=4)),
+        st.sampled_from(["vote", "session", "study", "undo", "recording", "pair", "A", "skip", "3"]),
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def spoilt(event: object, data: st.DataObject) -> object:
+    """An event with any value in some place of it."""
+    if isinstance(event, dict) and event and data.draw(st.booleans()):
+        name = data.draw(st.sampled_from(sorted(event)))
+        return event | {name: spoilt(event[name], data)}
+    if isinstance(event, list) and event and data.draw(st.booleans()):
+        return [spoilt(event[0], data), *event[1:]]
+    return data.draw(VALUES)
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_an_event_with_anything_in_it_is_taken_or_left_out_in_a_line(data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+        store = Store(Path(folder) / "votes.db")
+        store.set_test(dataclasses.replace(paper_test(2, 3), n_gold=1))
+        vote_all(store, store.open_session("Ana"))
+        store.note_recording({"speaker": "Ana", "seconds": 1.0})
+        kept = list(store.events())
+        i = data.draw(st.integers(0, len(kept) - 1))
+        copy = Store(Path(folder) / "copy.db")
+        copy.take_in(enumerate([*kept[:i], spoilt(kept[i], data), *kept[i + 1 :]]))
+        assert len(list(copy.events())) + said.getvalue().count("left out: ") == len(kept)
+        if copy._db.execute("SELECT 1 FROM events WHERE key = 'study'").fetchone():
+            copy.sessions()
+            export.write(copy, folder)
+            copy.open_session("Bayo")
+        store.close()
+        copy.close()

@@ -155,7 +155,7 @@ def read(
     """
     path, pairs, faults, alike = Path(path), list[Pair](), list[str](), 0
     ids: set[str] = set()
-    for i, (where, row) in enumerate(_numbered(path)):
+    for i, (where, row) in enumerate(numbered(path)):
         try:
             pair = _pair(row, f"{path.stem}-{i}", language, encode)
             if pair.origin == "people" and pair.chosen_tokens == pair.rejected_tokens != ():
@@ -221,20 +221,8 @@ def _tokens(side: str, told: str, given: Any, digest: Any, encode: Encode | None
     return spelt
 
 
-def read_rows(path: Path) -> list[Any]:
-    """Rows of a Parquet or JSON Lines file as they are, each a dictionary if it is a table's; LabError names
-    one that cannot be read.
-    """
-    rows = []
-    for where, row in _numbered(path):
-        if isinstance(row, LabError):
-            raise LabError(f"{where} is {row}")
-        rows.append(row)
-    return rows
-
-
-def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows, each with its place; in place of one that cannot be read, a LabError."""
+def numbered(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a Parquet or JSON Lines file, each with its place; a LabError for one that cannot be read."""
     if path.suffix == ".jsonl":
         lines = enumerate(lines_of(read_text(path, broken=True)))
         rows = [(i, _parsed(line)) for i, line in lines if line.strip()]

@@ -5,18 +5,19 @@ and is then fixed: the question, the words of the scales and the rules are store
 """
 
 import itertools
-import json
+import reprlib
 import secrets
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyloudnorm
+from pydantic import Field, Json, TypeAdapter, ValidationError
 from scipy import signal
 
 from slmlab.corpus import tables
@@ -43,6 +44,10 @@ ANSWERS = {
     "smos": (*SCORES, SKIP),
 }
 """What may be answered in each task."""
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+"""Whole numbers that the columns of a table can hold."""
 TAGS = ("words wrong", "melody", "speed", "noise", "another voice", "cut off")
 
 
@@ -52,7 +57,7 @@ class Rules:
 
     gold_share: float = 0.8
     """At least this share of the gold trials must be right."""
-    gold_least: int = 6
+    gold_least: Count = 6
     """The share is judged from this many answered gold trials on."""
     side_p: float = 0.001
     """A listener who prefers one side so strongly that chance does it more rarely than this is out."""
@@ -85,9 +90,9 @@ class Clip:
     """What was added to the original for equal loudness."""
     seconds: float = 0.0
     """Length."""
-    seed: int = -1
+    seed: Whole = -1
     """What chance the system drew from, from the sidecar `<sentence>.json`; -1 if not known."""
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[Token, ...] = ()
     """Speech tokens of the sound, from the sidecar; empty if not known."""
 
 
@@ -125,7 +130,7 @@ class ListeningTest:
     """Asked of each clip."""
     smos: str = "How alike are the two voices?"
     """Asked of a clip after its reference."""
-    words: tuple[str, ...] = ("Bad", "Poor", "Fair", "Good", "Excellent")
+    words: tuple[str, str, str, str, str] = ("Bad", "Poor", "Fair", "Good", "Excellent")
     """Of the scores 1 to 5 (ITU-T P.800)."""
     instructions: str = (
         "Use headphones in a quiet place. Hear every clip to its end, then answer. There is no right answer, "
@@ -134,20 +139,27 @@ class ListeningTest:
     """Read before the first trial."""
     tags: tuple[str, ...] = TAGS
     """Reasons that may be ticked."""
-    n_main: int = 40
+    n_main: Count = 40
     """Trials that count, per session."""
-    n_gold: int = 12
+    n_gold: Count = 12
     """Gold trials among them."""
-    n_repeats: int = 6
+    n_repeats: Count = 6
     """Trials shown again with sides swapped."""
-    n_practice: int = 2
+    n_practice: Count = 2
     """Trials before the first that counts."""
-    overlap: int = 3
+    overlap: Count = 3
     """Listeners wanted for each pair."""
-    seed: int = 0
+    seed: Count = 0
     """Of every listener's order; each adds their own number."""
     rules: Rules = field(default_factory=Rules)
     """When votes do not count."""
+
+    def __post_init__(self) -> None:
+        pairs = (*self.pairs, *self.gold)
+        names = {*self.references.values(), *(name for pair in pairs for name in (pair.first, pair.second))}
+        names |= {pair.answer for pair in self.gold}
+        if unknown := names - self.by_name.keys():
+            raise LabError(f"the listening test asks for clips that it lacks, such as {min(unknown)[:80]!r}")
 
     @cached_property
     def by_name(self) -> dict[str, Clip]:
@@ -334,10 +346,10 @@ def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) ->
 
 def _clip(path: Path, system: str, sentence: str, text: str = "") -> Clip:
     """A sound as its system made it; words, tokens and seed are what lies beside it."""
-    words, sidecar = path.with_suffix(".txt"), _sidecar(path.with_suffix(".json"))
-    text = text or (read_text(words).strip() if words.is_file() else "") or str(sidecar.get("text", ""))
-    seed, tokens = sidecar.get("seed", -1), tuple(sidecar.get("tokens", ()))
-    return Clip(_opaque(), system, sentence, text, str(path), seed=seed, tokens=tokens)
+    words, beside = path.with_suffix(".txt"), path.with_suffix(".json")
+    told = valid(Json[Sidecar], read_text(beside), str(beside)) if beside.is_file() else Sidecar()
+    text = text or (read_text(words).strip() if words.is_file() else "") or told.text
+    return Clip(_opaque(), system, sentence, text, str(path), seed=told.seed, tokens=told.tokens)
 
 
 def _opaque() -> str:
@@ -371,23 +383,26 @@ def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> lis
     return copies
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
-    """The object in a JSON file beside a sound, its seed and tokens checked; nothing without the file."""
-    expected = "expected an object with tokens, seed, text"
+@dataclass(frozen=True)
+class Sidecar:
+    """What a system tells of a sound in a JSON file beside it."""
+
+    text: str = ""
+    seed: Whole = Clip.seed
+    tokens: tuple[Token, ...] = ()
+
+
+def valid(kind: Any, value: Any, source: str) -> Any:
+    """What a browser or a file claims as a dataclass, or another type; LabError says what is wrong."""
     try:
-        sidecar = json.loads(read_text(path)) if path.is_file() else {}
-    except json.JSONDecodeError as error:
-        raise LabError(f"{path} is not JSON ({error}): {expected}") from None
-    if not isinstance(sidecar, dict):
-        raise LabError(f"{path} holds a {type(sidecar).__name__}: {expected}")
-    seed, tokens = sidecar.get("seed", -1), sidecar.get("tokens", [])
-    if not _is_whole(seed):
-        raise LabError(f"{path}: the seed is {str(seed)[:40]!r}, expected a whole number")
-    if not isinstance(tokens, list) or not all(map(_is_whole, tokens)):
-        raise LabError(f"{path}: the tokens are {str(tokens)[:40]!r}, expected a list of whole numbers")
-    return sidecar
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f", {part}" for part in first["loc"])
+        found, why = reprlib.repr(first["input"]), first["msg"].replace("Input should be", "expected")
+        raise LabError(f"{source}{where} is {found}: {why}") from None
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether JSON gave a whole number that a table's column can hold."""
-    return type(value) is int and abs(value) < 2**63
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

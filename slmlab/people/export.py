@@ -24,6 +24,7 @@ from slmlab.people.design import LEFT, RIGHT, ListeningTest
 from slmlab.people.store import SIMULATED, Store
 
 TEST_SHARE = 0.1
+NEEDED = ("prompt", *pairs.SIDES)
 SCHEMA = pa.schema(
     [
         *pairs.SCHEMA,
@@ -83,25 +84,38 @@ def write(store: Store, folder: str | Path) -> list[Path]:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """A preference table, the same from the Parquet or the JSON Lines file; LabError if it is none."""
-    try:
-        rows = [{"group": row.get("split"), **row} for row in pairs.read_rows(Path(path))]
-        return pa.Table.from_pylist(rows, SCHEMA).to_pandas()
-    except (AttributeError, ValueError, pa.ArrowTypeError) as error:
-        raise LabError(f"{path} is no preference table ({error}): export the votes again") from error
+    """A preference table, the same from the Parquet or the JSON Lines file; rows that are none are left out,
+    each in a line. LabError: all of them are.
+    """
+    rows, faults = [], list[str]()
+    for place, row in pairs.numbered(Path(path)):
+        told = {"group": row.get("split"), **row} if isinstance(row, dict) else {}
+        try:
+            if missing := [name for name in NEEDED if not isinstance(told.get(name), str)]:
+                raise row if isinstance(row, LabError) else LabError(f"{place} lacks {', '.join(missing)}")
+            rows += pa.Table.from_pylist([told], SCHEMA).to_pylist()
+        except LabError as error:
+            faults.append(str(error))
+        except (ArithmeticError, TypeError, ValueError) as error:
+            faults.append(f"{place} cannot stand in a table: {error}")
+    if faults and not rows:
+        raise LabError(f"{path} is no preference table ({faults[0]}): export the votes again")
+    for fault in faults:
+        print(f"left out: {fault}")
+    return pa.Table.from_pylist(rows, SCHEMA).to_pandas()
 
 
 def take_in(path: str | Path, store: Store) -> None:
     """Add the new events of an `events.jsonl` to a store that is empty or holds an earlier export of the same
-    one: every store numbers its own people from L01.
+    one: every store numbers its own people from L01. What is no event is left out, each in a line.
     """
-    store.take_in(pairs.read_rows(Path(path)))
+    store.take_in(pairs.numbered(Path(path)))
 
 
 def _numbered(event: dict[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
     """An event with a listener's number in place of the name; who only made a recording has none."""
     body = event["body"]
-    numbers = {who: people.get(body[who], "") for who in ("listener", "speaker") if who in body}
+    numbers = {who: people.get(str(body[who]), "") for who in ("listener", "speaker") if who in body}
     return event | {"body": body | numbers}
 
 

@@ -10,7 +10,6 @@ Listen and Results, which name systems, are the teacher's.
 import atexit
 import hmac
 import io
-import json
 import os
 import secrets
 import shutil
@@ -18,7 +17,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,11 +25,22 @@ from typing import Any
 
 import gradio as gr
 import segno
+from pydantic import Json
 
 from slmlab.errors import LabError
 from slmlab.people import export, recordings, views
-from slmlab.people.design import ANSWERS, BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest
-from slmlab.people.store import FILE, Session, Store, Vote, clean, make_test, open_test, session_of
+from slmlab.people.design import ANSWERS, BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest, valid
+from slmlab.people.store import (
+    FILE,
+    NOTE_LENGTH,
+    Session,
+    Store,
+    Vote,
+    clean,
+    make_test,
+    open_test,
+    session_of,
+)
 
 HERE = Path(__file__).parent
 TEACHER = "teacher"
@@ -59,12 +69,27 @@ class Door:
     """Of the room."""
     teacher_password: str
     """Of the login 'teacher'."""
+    made: bool
+    """Whether that was made up here, and is to be printed: what somebody typed is not."""
 
     def __call__(self, name: str, typed: str) -> bool:
         """Whether they may."""
         expected = self.teacher_password if name.strip().lower() == TEACHER else self.password
         named = clean(name) != ""  # the name is what leads back to a session
         return hmac.compare_digest(typed.encode(), expected.encode()) and named
+
+
+@dataclass(frozen=True)
+class Report:
+    """What page.js tells of a vote, beside tags and note: see `Vote`."""
+
+    trial: int
+    attempt: int
+    decision: str = ""
+    heard: bool = False
+    override: bool = False
+    plays: tuple[int, ...] = ()
+    ms: int = -1
 
 
 @dataclass(frozen=True)
@@ -111,12 +136,14 @@ class Desk:
         """Append a vote, or take the last one back, as page.js reports; the next trial and empty fields."""
         token, message = self.own(token, request), ""
         try:
-            trial, attempt, vote = _reported(report)
-            if vote.decision == UNDO:
-                self.store.undo(token, trial, attempt)
+            told = vars(valid(Json[Report], report, "what the page sent"))
+            at = told.pop("trial"), told.pop("attempt")
+            if told["decision"] == UNDO:
+                self.store.undo(token, *at)
             else:
                 words = tuple(map(str, tags)) if isinstance(tags, list) else ()
-                self.store.vote(token, trial, attempt, replace(vote, tags=words, note=str(note or "")))
+                note = clean(note or "", NOTE_LENGTH)
+                self.store.vote(token, *at, Vote(tags=words, note=note, **told))
         except LabError as error:
             message = str(error)
         try:
@@ -142,21 +169,6 @@ class Desk:
 
     def _page(self, token: str, message: str = "") -> str:
         return views.trial_page(self.store, self.store.place(token), message)
-
-
-def _reported(report: Any) -> tuple[int, int, Vote]:
-    """Trial, attempt and vote, without tags and note, that page.js reported."""
-    try:
-        fields = json.loads(report)
-        heard, override = (fields.get(name) is True for name in ("heard", "override"))
-        trial, attempt, ms = fields["trial"], fields["attempt"], fields.get("ms", -1)
-        plays = tuple(fields.get("plays") or ())
-        if not all(type(n) is int and abs(n) < 2**31 for n in (trial, attempt, ms, *plays)):
-            raise ValueError
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        raise LabError("the page and the server do not understand each other: load the page again") from None
-    decision = str(fields.get("decision"))
-    return trial, attempt, Vote(decision, heard=heard, override=override, plays=plays, ms=ms)
 
 
 def build(store: Store, solo: str = "") -> gr.Blocks:
@@ -202,8 +214,9 @@ def serve(store: Store, host: str, port: int | None, share: bool, door: Door | N
     if not _is_loopback(host):
         _invite(f"http://{_address_in_the_room(host)}:{page.server_port}")
     if door:
-        print(f"listeners: any name, password {door.password}", flush=True)
-        print(f"you, to see Listen and Results: {TEACHER}, password {door.teacher_password}", flush=True)
+        told = door.teacher_password if door.made else "that you gave"
+        print("listeners: any name, the room's password")
+        print(f"you, to see Listen and Results: {TEACHER}, password {told}", flush=True)
     page.block_thread()
 
 
@@ -241,9 +254,7 @@ def access(host: str, share: bool, password: str, teacher_password: str) -> Door
         if share or not _is_loopback(host):
             raise LabError(f"{'share' if share else host} lets other machines in: give a --password")
         return None
-    if not teacher_password:
-        teacher_password = secrets.token_urlsafe(9)
-    return Door(password, teacher_password)
+    return Door(password, teacher_password or secrets.token_urlsafe(9), not teacher_password)
 
 
 def is_teacher(request: gr.Request | None) -> bool:

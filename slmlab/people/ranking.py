@@ -8,7 +8,8 @@ any other origin can be ranked too.
 import hashlib
 from collections.abc import Collection, Sequence
 from itertools import combinations
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import evalica
 import numpy as np
@@ -18,13 +19,16 @@ from scipy import stats
 
 from slmlab.errors import LabError
 from slmlab.metrics.statistics import holm, varies
-from slmlab.people.design import BOTH_BAD, LEFT, RIGHT, SKIP, TIE, ListeningTest, Rules
-from slmlab.people.schedule import GOLD, HIGH, MAIN, REPEAT
+from slmlab.people.design import ANSWERS, BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest, Rules
+from slmlab.people.schedule import GOLD, HIGH, LOW, MAIN, REPEAT
 from slmlab.people.store import Store
 
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
 OUTCOMES = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
+SAID = {answer for answers in ANSWERS.values() for answer in answers}
+PREFERENCES = set(ANSWERS["pair"]) - {SKIP}
+RIGHT_ANSWERS = {LEFT: LEFT, RIGHT: RIGHT, LOW: "12", HIGH: "45"}
 TAIL = 0.025
 """Left out at either end of every interval: they hold 95 %."""
 
@@ -38,18 +42,39 @@ def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
 def with_systems(votes: pd.DataFrame, test: ListeningTest) -> pd.DataFrame:
     """Votes with the columns first_system, second_system, sentence, and system: the one that was rated."""
     clips = test.by_name
-    systems = [[clips[name].system if name else "" for name in votes[side]] for side in ("first", "second")]
+    votes = usable(votes, first=clips.keys(), second={"", *clips}, item=str)
+    system = {"": ""} | {name: clip.system for name, clip in clips.items()}
     last = votes["second"].where(votes["second"] != "", votes["first"])
     return votes.assign(
-        first_system=systems[0],
-        second_system=systems[1],
+        first_system=votes["first"].map(system),
+        second_system=votes["second"].map(system),
         sentence=[clips[name].sentence for name in last],
-        system=[clips[item].system if item in clips else "" for item in votes["item"]],
+        system=[system.get(item, "") for item in votes["item"]],
     )
+
+
+def usable(votes: pd.DataFrame, **expected: Collection[str] | type) -> pd.DataFrame:
+    """The votes that have in each column one of the values expected, or some value of that type; how many do
+    not is printed. LabError: a column is missing.
+    """
+    if missing := expected.keys() - set(votes):
+        raise LabError(f"the votes lack the columns {', '.join(sorted(missing))}: export them again")
+    columns = [[_is_of(value, of) for value in votes[name]] for name, of in expected.items()]
+    fits = np.array(columns, dtype=bool).all(axis=0)
+    if not fits.all():
+        print(f"{(~fits).sum()} of {len(votes)} votes left out: not what stands in {', '.join(expected)}")
+    return votes[fits].infer_objects()
+
+
+def _is_of(value: Any, of: Collection[str] | type) -> bool:
+    if isinstance(of, type):
+        return isinstance(value, of) and bool(value == value)  # as NaN is not
+    return isinstance(value, str) and value in of
 
 
 def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFrame:
     """The votes that count: main trials of listeners not excluded, without skips."""
+    votes = usable(votes, decision=SAID, listener=str, kind=str)
     keep = (votes["kind"] == MAIN) & (votes["decision"] != SKIP) & ~votes["listener"].isin(list(excluded))
     return votes[keep].reset_index(drop=True)
 
@@ -58,14 +83,17 @@ def listeners(votes: pd.DataFrame) -> pd.DataFrame:
     """How each listener did: gold right, repeats the same, the left side taken of pairs decided with its p
     (two-sided binomial), and the shares of the commonest answer in main trials and of trials unheard.
     """
+    columns = {name: str for name in ("listener", "session", "kind", "answer", "first", "second")}
+    votes = usable(votes, decision=SAID, **columns, trial=Real, repeats=Real, heard=Real)
     rows = []
     for name, own in votes.groupby("listener", sort=True):
         answered = own[own["decision"] != SKIP]
         gold, main = (answered[answered["kind"] == kind] for kind in (GOLD, MAIN))
-        same = _repeats_same(own)
+        same = _repeats_same(answered)
         decided, left = main["decision"].isin([LEFT, RIGHT]).sum(), (main["decision"] == LEFT).sum()
+        known = zip(gold["answer"], gold["decision"], strict=True)
         row = {"listener": name, "trials": len(own), "gold": len(gold)}
-        row |= {"gold_right": sum(map(_is_right, gold["answer"], gold["decision"]))}
+        row |= {"gold_right": sum(said in RIGHT_ANSWERS.get(answer, ()) for answer, said in known)}
         row |= {"repeats": len(same), "repeats_same": sum(same), "decided": decided, "left": left}
         row |= {"left_p": stats.binomtest(left, decided).pvalue if decided else 1.0}
         row |= {"same_score": main["decision"].value_counts(normalize=True).max() if len(main) else 0.0}
@@ -121,6 +149,9 @@ def leaderboard(
     Returns:
         system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings.
     """
+    sides = {"first_system": systems, "second_system": systems}
+    votes = usable(votes, decision=PREFERENCES, listener=str, **sides)
+    votes = votes[votes["first_system"] != votes["second_system"]]
     if votes.empty:
         raise LabError("there is no vote to rank yet: let somebody compare at least one pair")
     counts, pairs = _counts(votes, systems)
@@ -130,10 +161,9 @@ def leaderboard(
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     again = np.array([strengths(w @ counts, pairs, systems) for w in weights.astype(float)])
     low, high = _widened(fitted, again, n)
-    sides = votes[["first_system", "second_system"]]
     first = again.argmax(axis=1)
     table = pd.DataFrame({"system": list(systems), "strength": fitted, "low": low, "high": high})
-    table["votes"] = [int((sides == name).any(axis=1).sum()) for name in systems]
+    table["votes"] = [int((votes[[*sides]] == name).any(axis=1).sum()) for name in systems]
     table["best"] = [(first == i).mean() if n > 1 else np.nan for i in range(len(systems))]
     return table.sort_values("strength", ascending=False, ignore_index=True)
 
@@ -166,6 +196,10 @@ def agreement(
     where all answers are one, so that nobody can tell agreement from habit. Pairs are nominal (one clip, the
     other, in an order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
     """
+    if task == "pair":
+        votes = usable(votes, decision=PREFERENCES, listener=str, item=str, first=str, second=str)
+    else:
+        votes = usable(votes, decision=SCORES, listener=str, item=str)
     answers = votes.assign(answer=_coded(votes) if task == "pair" else votes["decision"].astype(float))
     grid = answers.pivot_table(index="listener", columns="item", values="answer", aggfunc="first")
     grid = grid.loc[:, grid.notna().sum() >= 2]
@@ -192,7 +226,7 @@ def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
     """Mean opinion scores of n votes on each system, half (1.96 σ/√N over all scores, as the paper reports),
     low and high (of a t-interval over listeners' means, which is wider and the honest one).
     """
-    rows = []
+    votes, rows = usable(votes, decision=SCORES, listener=str, system=str), []
     for system, own in votes.groupby("system", sort=True):
         scores = own["decision"].astype(float)
         by_listener = scores.groupby(own["listener"]).mean().to_numpy()
@@ -203,6 +237,7 @@ def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
 
 def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     """Paired t-tests between all systems over the means of n listeners who rated both, with Holm's p."""
+    votes = usable(votes, decision=SCORES, listener=str, system=str)
     scored = votes.assign(score=votes["decision"].astype(float))
     means = scored.pivot_table(index="listener", columns="system", values="score")
     rows = []
@@ -258,22 +293,17 @@ def _t_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def _is_right(answer: str, decision: str) -> bool:
-    if answer in (LEFT, RIGHT):
-        return decision == answer
-    return int(decision) >= 4 if answer == HIGH else int(decision) <= 2
-
-
 def _repeats_same(votes: pd.DataFrame) -> list[bool]:
     """Whether each repeated trial got the same answer: the same clip, a tie, a score at most 1 apart."""
-    by_place = {(row.session, row.trial): row for row in votes.itertuples()}
+    pairs = votes[votes["kind"] == REPEAT].merge(
+        votes, left_on=["session", "repeats"], right_on=["session", "trial"], suffixes=("", "_before")
+    )
     same = []
-    for again in votes[votes["kind"] == REPEAT].itertuples():
-        before = by_place.get((again.session, again.repeats))
-        if before is None or SKIP in (again.decision, before.decision):
-            continue
-        one, other = (preferred(row.decision, row.first, row.second) for row in (before, again))
-        same.append(abs(int(one) - int(other)) <= 1 if again.decision.isdigit() else one == other)
+    for again in pairs.itertuples():
+        one = preferred(again.decision_before, again.first_before, again.second_before)
+        other = preferred(again.decision, again.first, again.second)
+        scores = one in SCORES and other in SCORES
+        same.append(abs(int(one) - int(other)) <= 1 if scores else one == other)
     return same
 
 

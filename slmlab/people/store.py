@@ -1,7 +1,7 @@
 """The store: every vote is one row appended to SQLite and forced to disk before the next pair is shown.
 
-Nothing is ever changed or removed; taking a vote back is an event too. What people want to read (sessions,
-votes) is computed from the events, so nothing is kept twice. Any number of processes may write at once.
+Nothing is ever changed or removed; taking a vote back is an event too. Where a session stands is found by
+going through its events, so nothing is kept twice. Any number of processes may write at once.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import Field, Json
 
 from slmlab.errors import LabError
-from slmlab.files import from_plain
-from slmlab.people.design import ANSWERS, SKIP, ListeningTest, from_pairs, from_systems
+from slmlab.people.design import ANSWERS, SKIP, Count, ListeningTest, Whole, from_pairs, from_systems, valid
 from slmlab.people.schedule import MAIN, Trial, schedule
 
 SIMULATED = "simulated"
@@ -34,8 +34,8 @@ STALE_SECONDS = 3600.0
 FILE = "votes.db"
 """Of the store, in the folder of its test."""
 
-SCHEMA = 3
-"""`PRAGMA user_version`: 1 had the events alone, 2 kept tables beside them."""
+SCHEMA = 4
+"""`PRAGMA user_version`: tables and views that stood beside the events before are left alone."""
 EVENTS = (
     """CREATE TABLE events (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -51,22 +51,7 @@ EVENTS = (
     """CREATE TRIGGER events_last BEFORE DELETE ON events
         BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
 )
-VIEWS = (
-    *(f"DROP TABLE IF EXISTS {name}" for name in ("sessions", "votes", "given")),
-    # A vote stands until it is taken back; the keys of both end in session, trial and attempt.
-    """CREATE VIEW standing AS
-        SELECT id, session, at, body, json_extract(body, '$.trial') AS trial FROM events AS vote
-        WHERE kind = 'vote'
-        AND NOT EXISTS (SELECT 1 FROM events WHERE key = 'undo' || substr(vote.key, 5))""",
-    """CREATE VIEW sessions AS
-        SELECT session, id AS event, json_extract(body, '$.listener') AS listener,
-            json_extract(body, '$.task') AS task, json_extract(body, '$.number') AS number, at AS started,
-            (SELECT MAX(at) FROM events WHERE session = began.session) AS last,
-            json_array_length(body, '$.trials') AS trials,
-            (SELECT COUNT(*) FROM standing WHERE session = began.session) AS done,
-            (SELECT COUNT(*) FROM events WHERE session = began.session AND kind = 'undo') AS undone
-        FROM events AS began WHERE kind = 'session' ORDER BY session""",
-)
+SESSION_COLUMNS = ("started", "last", "trials", "done", "undone")
 VOTE_COLUMNS = [
     *("session", "listener", "task", "trial", "event", "kind", "item", "first", "second", "answer"),
     *("repeats", "decision", "tags", "note", "heard", "override", "plays", "ms", "at"),
@@ -94,26 +79,64 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class Place:
+class Begun:
+    """What is drawn when a session begins."""
+
+    listener: str
+    """Whose it is."""
+    task: Literal["pair", "nmos", "smos"]
+    """What they are asked."""
+    number: Count
+    """Of the session in the test."""
+    trials: tuple[Trial, ...] = field(repr=False)
+    """The whole schedule."""
+
+
+@dataclass(frozen=True)
+class Place(Begun):
     """Where a session stands."""
 
     session: str
     """Its public name: a hash of its token."""
-    listener: str
-    """Whose it is."""
-    task: str
-    """pair, nmos or smos."""
-    trial: int
-    """Number of the trial to show; the number of trials when all are done."""
-    attempt: int
-    """How often this trial's vote was taken back."""
-    trials: tuple[Trial, ...] = field(repr=False)
-    """The whole schedule."""
+    event: int
+    """With which it began."""
+    times: list[float] = field(default_factory=list)
+    """When something happened in it, in seconds since 1970."""
+    votes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What was said of each trial and stands, the last to be given at the end."""
+    undone: Counter[int] = field(default_factory=Counter)
+    """How often the vote on each trial was taken back."""
+
+    @property
+    def trial(self) -> int:
+        """Number of the trial to show; the number of trials when all are done."""
+        return next((n for n in range(len(self.trials)) if n not in self.votes), len(self.trials))
+
+    @property
+    def attempt(self) -> int:
+        """How often this trial's vote was taken back."""
+        return self.undone[self.trial]
 
     @property
     def current(self) -> Trial | None:
         """The trial to show; None at the end."""
         return self.trials[self.trial] if self.trial < len(self.trials) else None
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened: a row of the store."""
+
+    key: str
+    """Whatever comes again under the same key is the same event."""
+    kind: Literal["study", "session", "vote", "undo", "recording"]
+    """What it was."""
+    session: str | None
+    """In which session, if in one."""
+    at: Annotated[float, Field(allow_inf_nan=False)]
+    """When, in seconds since 1970."""
+    body: dict[str, Any]
+    """A `ListeningTest`, a `Begun`, a `Vote` with its trial, the trial of the vote taken back, or words."""
 
 
 class Session(str):
@@ -130,7 +153,6 @@ class Store:
         self.folder = self.path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
         self._threads = threading.local()
-        self._sessions = lru_cache(maxsize=4096)(self._read_session)
         try:
             self._migrate()
         except sqlite3.DatabaseError as error:
@@ -151,7 +173,7 @@ class Store:
         row = self._db.execute("SELECT body FROM events WHERE key = 'study'").fetchone()
         if row is None:
             raise LabError(f"{self.path} holds no listening test yet: make one of a folder of systems first")
-        return from_plain(ListeningTest, json.loads(row[0]), str(self.path), lenient=True)
+        return valid(Json[ListeningTest], row[0], str(self.path))
 
     @property
     def clips(self) -> Path:
@@ -166,10 +188,20 @@ class Store:
         session = session_of(token)
         listener = clean(listener) or f"listener {session[:6]}"
         with self._writing():
-            (number,) = self._db.execute("SELECT COUNT(*) FROM events WHERE kind = 'session'").fetchone()
-            trials = schedule(self.test, task, number, *self._coverage(task, listener))
-            body = {"listener": listener, "task": task, "number": number, "trials": list(map(asdict, trials))}
-            self._append(f"session {session}", "session", session, body)
+            every, coverage, familiar = self._places(), Counter[str](), set[str]()
+            for place in every:
+                waiting = (
+                    place.times[-1] > time.time() - STALE_SECONDS
+                )  # who left an hour ago is not about to
+                for n, trial in enumerate(place.trials if place.task == task else ()):
+                    if trial.kind == MAIN:
+                        coverage[trial.item] += waiting or n in place.votes
+                        familiar |= {trial.item} if place.listener == listener else set()
+            trials = schedule(self.test, task, len(every), coverage, familiar)
+            body = {"listener": listener, "task": task, "number": len(every)}
+            self._append(
+                f"session {session}", "session", session, body | {"trials": list(map(asdict, trials))}
+            )
         return token
 
     def open_of(self, listener: str, tasks: Sequence[str]) -> Session | None:
@@ -177,44 +209,37 @@ class Store:
 
         Anybody may type a name: ask only for one that came with a login.
         """
-        newest = self._db.execute(
-            "SELECT session FROM sessions WHERE listener = ? AND done < trials "
-            f"AND task IN ({', '.join('?' * len(tasks))}) ORDER BY event DESC LIMIT 1",
-            (clean(listener), *tasks),
-        ).fetchone()
-        return Session(newest[0]) if newest else None
+        own = (place for place in self._places() if place.listener == clean(listener) and place.task in tasks)
+        newest = max((p for p in own if p.current), key=lambda place: place.event, default=None)
+        return Session(newest.session) if newest else None
 
     def place(self, token: str) -> Place:
         """Where a token's session stands, on the same sides after every return; LabError if there is none."""
         session = session_of(token)
-        listener, task, trials = self._sessions(session)
-        done = {n for (n,) in self._db.execute("SELECT trial FROM standing WHERE session = ?", (session,))}
-        trial = next((n for n in range(len(trials)) if n not in done), len(trials))
-        return Place(session, listener, task, trial, self._undone(session, trial), trials)
+        self._begun(session)
+        return self._places(session)[0]
 
     def vote(self, token: str, trial: int, attempt: int, vote: Vote) -> Place:
         """Append a vote and return what comes next, once it is on disk.
 
         A vote sent twice counts once; a vote on anything but the trial shown changes nothing. A LabError: no
-        such session, or the vote is not one of those asked for.
+        such session, the vote is not one of those asked for, or it cannot be written.
         """
         with self._writing():
             place = self.place(token)
             if (trial, attempt) == (place.trial, place.attempt) and place.current is not None:
-                body = {"trial": trial, **asdict(_checked(vote, place.task, self.test))}
-                self._append(f"vote {place.session} {trial} {attempt}", "vote", place.session, body)
+                body = {"trial": place.trial, **asdict(_checked(vars(vote), place.task, self.test))}
+                self._append(f"vote {place.session} {trial:d} {attempt:d}", "vote", place.session, body)
         return self.place(token)
 
     def undo(self, token: str, trial: int, attempt: int) -> Place:
         """Take the last vote back, as an event, if the session still stands at this trial and attempt."""
         with self._writing():
             place = self.place(token)
-            last = self._db.execute(
-                "SELECT trial FROM standing WHERE session = ? ORDER BY id DESC LIMIT 1", (place.session,)
-            ).fetchone()
-            if last and (trial, attempt) == (place.trial, place.attempt):
-                key = f"undo {place.session} {last[0]} {self._undone(place.session, last[0])}"
-                self._append(key, "undo", place.session, {"trial": last[0]})
+            if place.votes and (trial, attempt) == (place.trial, place.attempt):
+                last = next(reversed(place.votes))
+                key = f"undo {place.session} {last} {place.undone[last]}"
+                self._append(key, "undo", place.session, {"trial": last})
         return self.place(token)
 
     def note_recording(self, body: Mapping[str, Any]) -> None:
@@ -228,26 +253,41 @@ class Store:
         for row in self._db.execute(f"SELECT {', '.join(names)} FROM events ORDER BY id"):
             yield dict(zip(names, row, strict=True)) | {"body": json.loads(row[-1])}
 
-    def take_in(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Append events written out by another store; those that are here already are left alone."""
+    def take_in(self, events: Iterable[tuple[Any, Any]]) -> None:
+        """Append events written out by another store, each with its place in a file for messages.
+
+        Those that are here already are left alone; what is no event of this test is left out, in a line.
+        """
         with self._writing():
-            for e in events:
-                self._append(e["key"], e["kind"], e["session"], e["body"], e["at"])
+            for place, told in events:
+                try:
+                    event = self._known(told)
+                except LabError as error:
+                    print(f"left out: {place}: {error}")
+                else:
+                    self._append(event.key, event.kind, event.session, event.body, event.at)
 
     def sessions(self) -> pd.DataFrame:
         """Every session: who, which task, when, how many trials, done and taken back."""
-        return pd.read_sql_query("SELECT * FROM sessions", self._db)
+        names = ("session", "event", "listener", "task", "number")
+        rows = [
+            {name: getattr(place, name) for name in names}
+            | {"started": place.times[0], "last": place.times[-1], "trials": len(place.trials)}
+            | {"done": len(place.votes), "undone": place.undone.total()}
+            for place in self._places()
+        ]
+        table = pd.DataFrame(rows, columns=[*names, *SESSION_COLUMNS])
+        return table.sort_values("session", ignore_index=True)
 
     def votes(self) -> pd.DataFrame:
         """Every vote that stands, with the trial it answers: `VOTE_COLUMNS`."""
         rows = []
-        for event, session, at, body, number in self._db.execute("SELECT * FROM standing"):
-            listener, task, trials = self._sessions(session)
-            vote = json.loads(body)
-            vote |= {name: int(vote[name]) for name in ("heard", "override")}
-            vote |= {name: "|".join(map(str, vote[name])) for name in ("tags", "plays")}
-            came = {"session": session, "listener": listener, "task": task, "event": event, "at": at}
-            rows.append(vote | came | trials[number].columns())
+        for place in self._places():
+            about = {"session": place.session, "listener": place.listener, "task": place.task}
+            for number, told in place.votes.items():
+                said: dict[str, Any] = {name: int(told[name]) for name in ("heard", "override")}
+                said |= {name: "|".join(map(str, told[name])) for name in ("tags", "plays")}
+                rows.append(told | said | about | place.trials[number].columns())
         table = pd.DataFrame(rows, columns=VOTE_COLUMNS)
         return table.sort_values(["session", "trial"], ignore_index=True)
 
@@ -268,14 +308,15 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """A transaction that is on disk when the block ends, or never was."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """A transaction that is on disk when the block ends, or never was: then a LabError."""
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            with self._db:
+                yield
+        except sqlite3.OperationalError as error:
+            raise LabError(
+                f"{self.path} could not be written ({error}) and is as it was: free some space, and try again"
+            ) from error
 
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -285,7 +326,7 @@ class Store:
                 known = f"this slmlab knows up to {SCHEMA}"
                 raise LabError(f"{self.path} has schema {version}, {known}: update slmlab")
             if version < SCHEMA:
-                for statement in (*(() if version else EVENTS), *VIEWS, f"PRAGMA user_version = {SCHEMA}"):
+                for statement in (*(() if version else EVENTS), f"PRAGMA user_version = {SCHEMA}"):
                     self._db.execute(statement)
 
     def _append(
@@ -297,39 +338,53 @@ class Store:
             row = (key, kind, session, time.time() if at is None else at, content)
             self._db.execute("INSERT INTO events (key, kind, session, at, body) VALUES (?, ?, ?, ?, ?)", row)
 
-    def _read_session(self, session: str) -> tuple[str, str, tuple[Trial, ...]]:
-        """Listener, task and schedule of a session, which never change."""
-        row = self._db.execute("SELECT body FROM events WHERE key = ?", (f"session {session}",)).fetchone()
+    def _begun(self, session: str | None) -> Begun:
+        """What was drawn when a session began; LabError if none did."""
+        asked = "SELECT body FROM events WHERE session = ? AND kind = 'session' ORDER BY id"
+        row = self._db.execute(asked, (session,)).fetchone()
         if row is None:
             raise LabError("this session is not known here: start a new one from the first page")
-        body = json.loads(row[0])
-        trials = tuple(Trial(**{**trial, "shown": tuple(trial["shown"])}) for trial in body["trials"])
-        return body["listener"], body["task"], trials
+        return _begun(row[0])
 
-    def _undone(self, session: str, trial: int) -> int:
-        """How often the vote on a trial was taken back."""
-        (times,) = self._db.execute(
-            "SELECT COUNT(*) FROM events WHERE session = ? AND kind = 'undo' "
-            "AND json_extract(body, '$.trial') = ?",
-            (session, trial),
-        ).fetchone()
-        return int(times)
+    def _places(self, session: str | None = None) -> list[Place]:
+        """Where each session stands, or where one does: its events, one after the other."""
+        found: dict[str, Place] = {}
+        which = "session IS NOT NULL" if session is None else "session = :session"
+        asked = f"SELECT id, kind, session, at, body FROM events WHERE {which} ORDER BY id"
+        for number, kind, name, at, body in self._db.execute(asked, {"session": session}):
+            if kind == "session":
+                found.setdefault(name, Place(**vars(_begun(body)), session=name, event=number))
+            place = found[name]
+            place.times.append(at)
+            if kind != "session":
+                told = json.loads(body)
+                if kind == "vote":
+                    place.votes[told["trial"]] = told | {"event": number, "at": at}
+                elif place.votes.pop(told["trial"], None):
+                    place.undone[told["trial"]] += 1
+        return list(found.values())
 
-    def _coverage(self, task: str, listener: str) -> tuple[Counter[str], set[str]]:
-        """How many listeners judged each item or are still about to, and the items given to one listener.
-
-        Who left an hour ago is not about to.
-        """
-        coverage, familiar = Counter[str](), set[str]()
-        voted = set(self._db.execute("SELECT session, trial FROM standing"))
-        sessions = self._db.execute("SELECT session, listener, last FROM sessions WHERE task = ?", (task,))
-        for session, name, last in sessions:
-            waiting = last > time.time() - STALE_SECONDS
-            for n, trial in enumerate(self._sessions(session)[2]):
-                if trial.kind == MAIN:
-                    coverage[trial.item] += waiting or (session, n) in voted
-                    familiar |= {trial.item} if name == listener else set()
-        return coverage, familiar
+    def _known(self, told: Any) -> Event:
+        """An event of this test; LabError: it is none."""
+        if isinstance(told, LabError):
+            raise told
+        event: Event = valid(Event, told, "the event")
+        if event.kind == "study":
+            valid(ListeningTest, event.body, "the listening test")
+        elif event.kind == "session":
+            begun: Begun = valid(Begun, event.body, "the session")
+            n = 1 if begun.task == "nmos" else 2
+            for names in (trial.shown for trial in begun.trials):
+                if len(names) != n or not set(names) <= self.test.by_name.keys():
+                    raise LabError(f"its session shows {', '.join(names)[:80]!r}, expected {n} of the clips")
+        elif event.kind != "recording":
+            begun = self._begun(event.session)
+            trial = valid(Whole, event.body.get("trial"), "its trial")
+            if trial not in range(len(begun.trials)):
+                raise LabError(f"its session has no trial {trial}")
+            said = asdict(_checked(event.body, begun.task, self.test)) if event.kind == "vote" else {}
+            return replace(event, body={"trial": trial, **said})
+        return event
 
 
 def open_test(folder: str | Path) -> Store:
@@ -384,18 +439,24 @@ def clean(text: str, length: int = NAME_LENGTH) -> str:
     return " ".join(line.split())[:length]
 
 
-def _checked(vote: Vote, task: str, test: ListeningTest) -> Vote:
+@lru_cache(maxsize=4096)
+def _begun(body: str) -> Begun:
+    begun: Begun = valid(Json[Begun], body, "a session")
+    return begun
+
+
+def _checked(said: Mapping[str, Any], task: str, test: ListeningTest) -> Vote:
+    """What was said about a trial as a vote of this task, in bounds; LabError if it is none."""
+    vote: Vote = valid(Vote, said, "the vote")
     if vote.decision not in ANSWERS[task]:
         expected = f"expected one of {', '.join(ANSWERS[task])}"
         raise LabError(f"'{clean(vote.decision, 40)}' is no answer here: {expected}")
     if not (vote.heard or vote.override or vote.decision == SKIP):
         raise LabError("hear every clip to its end first, or choose 'vote without hearing'")
-    return Vote(
-        decision=vote.decision,
+    return replace(
+        vote,
         tags=tuple(tag for tag in test.tags if tag in vote.tags),
         note=clean(vote.note, NOTE_LENGTH),
-        heard=bool(vote.heard),
-        override=bool(vote.override),
-        plays=tuple(max(0, min(int(n), 999)) for n in vote.plays[:2]),
-        ms=max(-1, min(int(vote.ms), 10**9)),
+        plays=tuple(max(0, min(n, 999)) for n in vote.plays[:2]),
+        ms=max(-1, min(vote.ms, 10**9)),
     )
