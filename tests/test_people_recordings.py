@@ -132,3 +132,15 @@ def test_nothing_is_stored_without_consent_or_name(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="name"):
         recordings.keep(path, "Habari.", " \x00 ", True, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_nothing_stays_of_a_recording_that_could_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise LabError("no space")
+
+    monkeypatch.setattr(recordings, "write_table", full)
+    with pytest.raises(LabError, match="no space"):
+        recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
+    assert [path.name for path in (tmp_path / "r").rglob("*") if path.is_file()] == ["consent.json"]

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -101,9 +103,10 @@ def test_ratings_over_http(store: Store, url: str) -> None:
 def test_a_vote_without_hearing_is_sent_back(store: Store, url: str) -> None:
     _, token = outputs(url, "start_pair", None, "Naturalness", "Čeda")
     report = {"decision": "A", "trial": 0, "attempt": 0, "heard": False, "plays": [0, 0], "ms": 5}
-    page = outputs(url, "vote_pair", token, json.dumps(report), [], "")[0]
+    page, *fields = outputs(url, "vote_pair", token, json.dumps(report), ["melody"], "my own words")
     assert "data-trial='0'" in page
     assert "hear every clip" in page
+    assert fields == [{"__type__": "update"}] * 2, "what was typed stays there"
     page = outputs(url, "vote_pair", token, json.dumps(report | {"override": True}), [], "")[0]
     assert "data-trial='1'" in page
 
@@ -335,6 +338,20 @@ def test_recording_over_the_page(store: Store) -> None:
     assert "Ana" not in json.dumps(noted)
     row = (store.folder / "recordings" / "recordings.tsv").read_text(encoding="utf-8").splitlines()[-1]
     assert row.split("\t")[1:4] == ["Habari.", noted["speaker"], "sw"]
+
+
+def test_a_vote_that_cannot_be_written_is_asked_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    token, desk = store.open_session("Nia"), app.Desk(store, "pair")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_append", full)
+        page, *fields = desk.answer(token, vote_for(0), ["melody"], "my own words", None)
+    assert "could not be written (database or disk is full)" in page
+    assert "data-trial='0' data-attempt='0'" in page
+    assert fields == [gr.skip()] * 2
+    assert "data-trial='1'" in desk.answer(token, vote_for(0), ["melody"], "my own words", None)[0]
 
 
 def test_a_notebooks_listener_goes_on_where_they_left(store: Store) -> None:

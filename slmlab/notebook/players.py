@@ -98,7 +98,7 @@ def compare(waves: Mapping[str, ArrayLike], text: str = "", loudness: float | No
 
 def under(player: Player, picture: plots.Picture) -> Player:
     """A player with a picture below it, so that the same controls move what is heard and what is seen."""
-    page = player.page.replace("</main>", f"</main>{_image(picture.figure, picture.alt)}", 1)
+    page = player.page.replace("</main>", f"</main>{_image(picture)}", 1)
     return Player(page, 2 * player.height, f"{player.words}. {picture.alt}")
 
 
@@ -222,12 +222,12 @@ def _section(wave: Wave, title: str, text: str, figure: Figure) -> str:
         f'<section tabindex="0" aria-label="{html.escape(title or "sound")}: space plays, arrows move">'
         f"<h3>{html.escape(title)}</h3><p>{words}</p>"
         f'<div data-left="{place.x0:.4f}" data-width="{place.width:.4f}" data-seconds="{seconds:.4f}">'
-        f"{_image(figure, alt)}"
+        f"{_image(plots.Picture(figure, alt))}"
         f'<i style="left: {100 * place.x0:.2f}%; top: {above:.1f}%; height: {height:.1f}%"></i></div>'
         f'<audio controls tabindex="-1" preload="auto" src="data:audio/wav;base64,{sound}"></audio></section>'
     )
 
 
-def _image(figure: Figure, alt: str) -> str:
-    image = base64.b64encode(plots.as_png(figure)).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{image}">'
+def _image(picture: plots.Picture) -> str:
+    image = base64.b64encode(picture.png()).decode()
+    return f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{image}">'

@@ -93,8 +93,13 @@ class Picture:
     """What it shows, in a sentence, for those who do not see it."""
 
     def png(self) -> bytes:
-        """The figure as a PNG file."""
-        return as_png(self.figure)
+        """The figure as a PNG file of 128 colours, a third of the usual size: notebooks are kept in git."""
+        from PIL import Image
+
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+        Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(small, format="png")
+        return small.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
         """How Jupyter shows it: the image with its alternative text."""
@@ -105,17 +110,6 @@ def sheet(rows: int = 1, columns: int = 1, height: float = 3.0) -> tuple[Figure,
     """A figure as wide as the page with a grid of empty axes `(rows, columns)`, each row `height` inches."""
     figure = Figure(figsize=(WIDTH, height * rows), dpi=DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def as_png(figure: Figure) -> bytes:
-    """A figure as a PNG file of 128 colours, a third of the usual size: notebooks are kept in git."""
-    from PIL import Image
-
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    small = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(small, format="png")
-    return small.getvalue()
 
 
 def waveform(wave: ArrayLike, ax: Axes) -> None:

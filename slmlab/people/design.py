@@ -70,44 +70,34 @@ class Rules:
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound of the test."""
+    """One sound of the test: who made it, which sentence it says (the original file's name without its
+    ending), and the words if they are known.
+
+    `clips/<name>.wav` tells nothing of who speaks: it is the original, `source`, with a gain for equal
+    loudness. The seed that the system drew from and the speech tokens are of the sidecar `<sentence>.json`;
+    -1 and none if it is not there.
+    """
 
     name: str
-    """Opaque: the file `clips/<name>.wav` tells nothing of who speaks."""
     system: str
-    """Who made it."""
     sentence: str
-    """Which sentence it says: the original file's name without its ending."""
     text: str = ""
-    """The words; empty if not known."""
     source: str = ""
-    """The original file, which stays as it was."""
     sha256: str = ""
-    """Of the original file."""
-    served_sha256: str = ""
-    """Of the file played."""
     gain_db: float = 0.0
-    """What was added to the original for equal loudness."""
     seconds: float = 0.0
-    """Length."""
     seed: Whole = -1
-    """What chance the system drew from, from the sidecar `<sentence>.json`; -1 if not known."""
     tokens: tuple[Token, ...] = ()
-    """Speech tokens of the sound, from the sidecar; empty if not known."""
 
 
 @dataclass(frozen=True)
 class ClipPair:
-    """Two clips to be compared."""
+    """Two clips to be compared, by name, under an id of their own; in a gold pair one is the answer."""
 
     id: str
-    """Unique in the test."""
     first: str
-    """Name of a clip."""
     second: str
-    """Name of the other."""
     answer: str = ""
-    """Name of the clip that is right, in a gold pair; empty otherwise."""
 
 
 @dataclass(frozen=True)
@@ -375,7 +365,6 @@ def _equalise(clips: Sequence[Clip], waves: Sequence[Wave], folder: Path) -> lis
             clip,
             text=clip.text or texts.get(clip.sentence, ""),
             sha256=sha256_of(Path(clip.source)),
-            served_sha256=sha256_of(file),
             gain_db=round(float(gain), 3),
             seconds=round(len(wave) / SAMPLE_RATE, 3),
         )

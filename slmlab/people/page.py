@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,17 +30,7 @@ from pydantic import Json
 from slmlab.errors import LabError
 from slmlab.people import export, recordings, views
 from slmlab.people.design import ANSWERS, BOTH_BAD, LEFT, RIGHT, SCORES, SKIP, TIE, ListeningTest, valid
-from slmlab.people.store import (
-    FILE,
-    NOTE_LENGTH,
-    Session,
-    Store,
-    Vote,
-    clean,
-    make_test,
-    open_test,
-    session_of,
-)
+from slmlab.people.store import FILE, Session, Store, Vote, clean, make_test, open_test, session_of
 
 HERE = Path(__file__).parent
 TEACHER = "teacher"
@@ -63,14 +53,13 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 @dataclass(frozen=True)
 class Door:
-    """Who may come in: a check of name and password."""
+    """Who may come in: the room with its password, the login 'teacher' with its own. One that was made up
+    here is printed; what somebody typed is not.
+    """
 
     password: str
-    """Of the room."""
     teacher_password: str
-    """Of the login 'teacher'."""
     made: bool
-    """Whether that was made up here, and is to be printed: what somebody typed is not."""
 
     def __call__(self, name: str, typed: str) -> bool:
         """Whether they may."""
@@ -79,29 +68,24 @@ class Door:
         return hmac.compare_digest(typed.encode(), expected.encode()) and named
 
 
-@dataclass(frozen=True)
-class Report:
-    """What page.js tells of a vote, beside tags and note: see `Vote`."""
+@dataclass(frozen=True, kw_only=True)
+class Report(Vote):
+    """A vote as page.js tells it, tags and note apart, with the trial and attempt that were shown."""
 
     trial: int
     attempt: int
-    decision: str = ""
-    heard: bool = False
-    override: bool = False
-    plays: tuple[int, ...] = ()
-    ms: int = -1
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Compare or Rate for whoever sits there. A method takes what a browser sent, which may be anything."""
+    """Compare or Rate, a face of FACES, for whoever sits there; in a notebook for one listener, `solo`.
+
+    A method takes what a browser sent, which may be anything.
+    """
 
     store: Store
-    """Of the votes."""
     face: str
-    """One of FACES."""
     solo: str = ""
-    """In a notebook: the one listener."""
 
     def resume(self, token: Any, request: gr.Request) -> tuple[str, str]:
         """The trial that a returning browser left, and its token; nothing if it was never here.
@@ -126,30 +110,32 @@ class Desk:
             else:
                 token = self.store.open_of(login, [task])
                 token = token or Session(session_of(self.store.open_session(login, task)))
+            return self._page(token), token
         except LabError as error:
             return views.error_page(error), self.own(token, request)
-        return self._page(token), token
 
     def answer(
         self, token: Any, report: Any, tags: Any, note: Any, request: gr.Request
-    ) -> tuple[str, list[str], str]:
-        """Append a vote, or take the last one back, as page.js reports; the next trial and empty fields."""
+    ) -> tuple[str, Any, Any]:
+        """Append a vote, or take the last one back, as page.js reports; the next trial and empty fields. What
+        could not be taken is asked again, its fields left as they are.
+        """
         token, message = self.own(token, request), ""
+        fields: tuple[Any, Any] = ([], "")
         try:
-            told = vars(valid(Json[Report], report, "what the page sent"))
-            at = told.pop("trial"), told.pop("attempt")
-            if told["decision"] == UNDO:
-                self.store.undo(token, *at)
+            told: Report = valid(Json[Report], report, "what the page sent")
+            if told.decision == UNDO:
+                self.store.undo(token, told.trial, told.attempt)
             else:
                 words = tuple(map(str, tags)) if isinstance(tags, list) else ()
-                note = clean(note or "", NOTE_LENGTH)
-                self.store.vote(token, *at, Vote(tags=words, note=note, **told))
+                vote = replace(told, tags=words, note=str(note or ""))
+                self.store.vote(token, told.trial, told.attempt, vote)
         except LabError as error:
-            message = str(error)
+            message, fields = str(error), (gr.skip(), gr.skip())
         try:
-            return self._page(token, message), [], ""
+            return self._page(token, message), *fields
         except LabError as error:
-            return views.error_page(error), [], ""
+            return views.error_page(error), *fields
 
     def own(self, token: Any, request: gr.Request) -> str:
         """A browser's token; with a login, only that of their own session: others may have sat here."""
@@ -210,7 +196,7 @@ def serve(store: Store, host: str, port: int | None, share: bool, door: Door | N
     welcome += "The password is the room's."
     login: dict[str, Any] = {"auth": door, "auth_message": welcome if door else None}
     page = build(store)
-    page.launch(server_name=host, server_port=port, share=share, **login, **_launching(store, host))
+    page.launch(server_port=port, **login, **_launching(store, host, share))
     if not _is_loopback(host):
         _invite(f"http://{_address_in_the_room(host)}:{page.server_port}")
     if door:
@@ -237,11 +223,7 @@ def show(
     exists = (Path(folder) / FILE).is_file()
     store = open_test(folder) if exists or systems is None else make_test(folder, systems)
     page = build(store, solo=listener)
-    here: dict[str, Any] = {
-        "server_name": LOOPBACK,
-        "share": False,
-    }  # hosted notebooks would share by themselves
-    page.launch(inline=True, height=height, quiet=True, **here, **_launching(store))
+    page.launch(inline=True, height=height, quiet=True, **_launching(store))
     return page
 
 
@@ -296,24 +278,23 @@ def _find_own_place() -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
 
 
-def _launching(store: Store, host: str = LOOPBACK) -> dict[str, Any]:
+def _launching(store: Store, host: str = LOOPBACK, share: bool = False) -> dict[str, Any]:
     """What every launch has in common: our own look, nobody told, one folder served, nothing kept of calls.
 
-    The page asks itself whether it is there, which a proxy for the world outside could not answer.
+    Where and to whom is said outright, as hosted notebooks would share by themselves. The page asks itself
+    whether it is there, which a proxy for the world outside could not answer.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    direct = [
-        os.environ.get("no_proxy") or os.environ.get("NO_PROXY", ""),
-        "localhost",
-        LOOPBACK,
-        "::1",
-        host,
-    ]
-    os.environ["no_proxy"] = ",".join(filter(None, dict.fromkeys(direct)))
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    os.environ["no_proxy"] = ",".join(
+        filter(None, dict.fromkeys((known, "localhost", LOOPBACK, "::1", host)))
+    )
     look = gr.themes.Base(
         primary_hue="blue", text_size="lg", font=["system-ui", "sans-serif"], font_mono=["monospace"]
     )
     return {
+        "server_name": host,
+        "share": share,
         "theme": look,
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmlab.errors import LabError
-from slmlab.people.design import DISTORTED, LEFT, REFERENCES, RIGHT, ListeningTest
+from slmlab.people.design import DISTORTED, LEFT, REFERENCES, RIGHT, ListeningTest, Whole
 
 PRACTICE, MAIN, GOLD, REPEAT = "practice", "main", "gold", "repeat"
 LEAST_DISTANCE = 5
@@ -22,18 +22,18 @@ LOW, HIGH = "low", "high"
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing asked of one listener."""
+    """One thing asked of one listener: practice, main, gold or repeat of an item, a pair's id or the name of
+    the clip rated.
+
+    Clips are shown in this order: A and B; the clip; the reference and the clip. The right answer is A or B,
+    low (1 or 2) or high (4 or 5), or nobody knows; `of` is the place of the trial that is repeated, or -1.
+    """
 
     kind: str
-    """practice, main, gold or repeat."""
     item: str
-    """Id of the pair, or name of the clip rated."""
     shown: tuple[str, ...]
-    """Names of the clips in the order shown: A and B; the clip; the reference and the clip."""
     answer: str = ""
-    """What is right: A or B, low (1 or 2) or high (4 or 5); empty where nobody knows."""
-    of: int = -1
-    """Place of the trial that this one repeats; -1 otherwise."""
+    of: Whole = -1
 
     def columns(self) -> dict[str, Any]:
         """What a table of votes says of it."""
@@ -76,15 +76,16 @@ def candidates(test: ListeningTest, task: str) -> list[Trial]:
     if task == "pair":
         return [Trial(MAIN, pair.id, (pair.first, pair.second)) for pair in test.pairs]
     names = [clip.name for clip in test.clips if clip.system not in (REFERENCES, DISTORTED)]
-    return [Trial(MAIN, name, shown) for name in names if (shown := _rated(test, task, name))]
+    return _rated(test, task, [Trial(MAIN, name, (name,)) for name in names])
 
 
-def _rated(test: ListeningTest, task: str, name: str) -> tuple[str, ...]:
-    """What is shown to have a clip rated; nothing where its sentence has no reference."""
+def _rated(test: ListeningTest, task: str, trials: Sequence[Trial]) -> list[Trial]:
+    """The same, after their references if voices are compared: those without one are left out."""
     if task == "nmos":
-        return (name,)
-    reference = test.references.get(test.by_name[name].sentence)
-    return (reference, name) if reference else ()
+        return list(trials)
+    references = [test.references.get(_sentence(test, trial)) for trial in trials]
+    both = zip(trials, references, strict=True)
+    return [replace(trial, shown=(before, *trial.shown)) for trial, before in both if before]
 
 
 def _gold(test: ListeningTest, task: str) -> list[Trial]:
@@ -96,9 +97,8 @@ def _gold(test: ListeningTest, task: str) -> list[Trial]:
         wrong = pair.second if pair.answer == pair.first else pair.first
         real = test.by_name[pair.answer].system == REFERENCES
         name, answer = (pair.answer, HIGH) if real and i % 2 else (wrong, LOW)
-        if shown := _rated(test, task, name):
-            trials.append(Trial(GOLD, name, shown, answer))
-    return trials
+        trials.append(Trial(GOLD, name, (name,), answer))
+    return _rated(test, task, trials)
 
 
 def _combination(test: ListeningTest, trial: Trial) -> str:

@@ -26,6 +26,7 @@ from slmlab.errors import LabError
 from slmlab.people.design import ANSWERS, SKIP, Count, ListeningTest, Whole, from_pairs, from_systems, valid
 from slmlab.people.schedule import MAIN, Trial, schedule
 
+Task = Annotated[str, Field(pattern=f"^({'|'.join(ANSWERS)})$")]
 SIMULATED = "simulated"
 """How the name of every listener begins who is a program and no person."""
 NOTE_LENGTH = 2000
@@ -51,7 +52,10 @@ EVENTS = (
     """CREATE TRIGGER events_last BEFORE DELETE ON events
         BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
 )
-SESSION_COLUMNS = ("started", "last", "trials", "done", "undone")
+SESSION_COLUMNS = (
+    *("session", "event", "listener", "task", "number"),
+    *("started", "last", "trials", "done", "undone"),
+)
 VOTE_COLUMNS = [
     *("session", "listener", "task", "trial", "event", "kind", "item", "first", "second", "answer"),
     *("repeats", "decision", "tags", "note", "heard", "override", "plays", "ms", "at"),
@@ -60,52 +64,42 @@ VOTE_COLUMNS = [
 
 @dataclass(frozen=True)
 class Vote:
-    """What a listener said about one trial."""
+    """What a listener said about one trial: a decision that the task knows, the reasons ticked, their own
+    words (never shown as HTML); whether every clip was heard to its end, or they chose to vote without; how
+    often each clip was started, and milliseconds from its appearance to the vote, -1 if not known.
+    """
 
     decision: str
-    """A, B, tie, both_bad or skip of a pair; 1 to 5 or skip of a rating."""
     tags: tuple[str, ...] = ()
-    """Reasons ticked."""
     note: str = ""
-    """Their own words; never shown as HTML."""
     heard: bool = True
-    """Whether every clip was heard to its end."""
     override: bool = False
-    """Whether the listener chose to vote without."""
     plays: tuple[int, ...] = ()
-    """How often each clip was started."""
     ms: int = -1
-    """Milliseconds from the pair's appearance to the vote; -1 if not known."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What is drawn when a session begins."""
+    """What is drawn when a session begins: its number in the test, and the whole schedule."""
 
     listener: str
-    """Whose it is."""
-    task: Literal["pair", "nmos", "smos"]
-    """What they are asked."""
+    task: Task
     number: Count
-    """Of the session in the test."""
     trials: tuple[Trial, ...] = field(repr=False)
-    """The whole schedule."""
 
 
 @dataclass(frozen=True)
 class Place(Begun):
-    """Where a session stands."""
+    """Where a session stands: its public name, a hash of its token; the event with which it began; when
+    something happened in it, in seconds since 1970; what was said of each trial and stands, the last to be
+    given at the end; and how often the vote on each trial was taken back.
+    """
 
     session: str
-    """Its public name: a hash of its token."""
     event: int
-    """With which it began."""
     times: list[float] = field(default_factory=list)
-    """When something happened in it, in seconds since 1970."""
     votes: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What was said of each trial and stands, the last to be given at the end."""
     undone: Counter[int] = field(default_factory=Counter)
-    """How often the vote on each trial was taken back."""
 
     @property
     def trial(self) -> int:
@@ -125,18 +119,15 @@ class Place(Begun):
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a row of the store."""
+    """A row of the store, in seconds since 1970: whatever comes again under its key is the same event;
+    the body is a `ListeningTest`, a `Begun`, a `Vote` with its trial, a trial taken back, or a recording.
+    """
 
     key: str
-    """Whatever comes again under the same key is the same event."""
     kind: Literal["study", "session", "vote", "undo", "recording"]
-    """What it was."""
     session: str | None
-    """In which session, if in one."""
     at: Annotated[float, Field(allow_inf_nan=False)]
-    """When, in seconds since 1970."""
     body: dict[str, Any]
-    """A `ListeningTest`, a `Begun`, a `Vote` with its trial, the trial of the vote taken back, or words."""
 
 
 class Session(str):
@@ -189,19 +180,15 @@ class Store:
         listener = clean(listener) or f"listener {session[:6]}"
         with self._writing():
             every, coverage, familiar = self._places(), Counter[str](), set[str]()
+            since = time.time() - STALE_SECONDS  # who left before is not about to judge anything
             for place in every:
-                waiting = (
-                    place.times[-1] > time.time() - STALE_SECONDS
-                )  # who left an hour ago is not about to
                 for n, trial in enumerate(place.trials if place.task == task else ()):
                     if trial.kind == MAIN:
-                        coverage[trial.item] += waiting or n in place.votes
+                        coverage[trial.item] += place.times[-1] > since or n in place.votes
                         familiar |= {trial.item} if place.listener == listener else set()
             trials = schedule(self.test, task, len(every), coverage, familiar)
-            body = {"listener": listener, "task": task, "number": len(every)}
-            self._append(
-                f"session {session}", "session", session, body | {"trials": list(map(asdict, trials))}
-            )
+            body = asdict(Begun(listener, task, len(every), trials))
+            self._append(f"session {session}", "session", session, body)
         return token
 
     def open_of(self, listener: str, tasks: Sequence[str]) -> Session | None:
@@ -269,14 +256,12 @@ class Store:
 
     def sessions(self) -> pd.DataFrame:
         """Every session: who, which task, when, how many trials, done and taken back."""
-        names = ("session", "event", "listener", "task", "number")
-        rows = [
-            {name: getattr(place, name) for name in names}
-            | {"started": place.times[0], "last": place.times[-1], "trials": len(place.trials)}
-            | {"done": len(place.votes), "undone": place.undone.total()}
-            for place in self._places()
-        ]
-        table = pd.DataFrame(rows, columns=[*names, *SESSION_COLUMNS])
+        rows = []
+        for place in self._places():
+            who = (place.session, place.event, place.listener, place.task, place.number)
+            done = (len(place.trials), len(place.votes), place.undone.total())
+            rows.append((*who, place.times[0], place.times[-1], *done))
+        table = pd.DataFrame(rows, columns=SESSION_COLUMNS)
         return table.sort_values("session", ignore_index=True)
 
     def votes(self) -> pd.DataFrame:
@@ -314,9 +299,11 @@ class Store:
             with self._db:
                 yield
         except sqlite3.OperationalError as error:
-            raise LabError(
-                f"{self.path} could not be written ({error}) and is as it was: free some space, and try again"
-            ) from error
+            where, remedy = (
+                f"{self.folder.name}/{self.path.name}",
+                "free some space, or wait for who else writes",
+            )
+            raise LabError(f"{where} could not be written ({error}) and is as it was: {remedy}") from error
 
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -447,7 +434,7 @@ def _begun(body: str) -> Begun:
 
 def _checked(said: Mapping[str, Any], task: str, test: ListeningTest) -> Vote:
     """What was said about a trial as a vote of this task, in bounds; LabError if it is none."""
-    vote: Vote = valid(Vote, said, "the vote")
+    vote: Vote = valid(Vote, {**said, "note": clean(said.get("note", ""), NOTE_LENGTH)}, "the vote")
     if vote.decision not in ANSWERS[task]:
         expected = f"expected one of {', '.join(ANSWERS[task])}"
         raise LabError(f"'{clean(vote.decision, 40)}' is no answer here: {expected}")
@@ -456,7 +443,6 @@ def _checked(said: Mapping[str, Any], task: str, test: ListeningTest) -> Vote:
     return replace(
         vote,
         tags=tuple(tag for tag in test.tags if tag in vote.tags),
-        note=clean(vote.note, NOTE_LENGTH),
         plays=tuple(max(0, min(n, 999)) for n in vote.plays[:2]),
         ms=max(-1, min(vote.ms, 10**9)),
     )
