@@ -178,7 +178,6 @@ def from_systems(
     nothing and a LabError: no two systems share a sentence, or something cannot be read.
     """
     folders = _system_folders(systems)
-    _check_systems(folders)
     clips = [
         _clip(path, place.name, path.stem)
         for place in folders
@@ -273,23 +272,21 @@ def lufs(wave: Wave) -> float:
 
 
 def _system_folders(systems: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One folder a system; LabError for what a listening test cannot hold. What lies beside the sounds and is
+    not used is told.
+    """
     if isinstance(systems, str | Path):
         root = Path(systems)
-        if not root.is_dir():
-            raise LabError(f"{root} is no folder: give one whose subfolders are the systems")
-        return sorted(place for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
-    folders = [Path(place) for place in systems]
-    if missing := [place for place in folders if not place.is_dir()]:
-        raise LabError(f"{missing[0]} is no folder: give the folder of one system's sounds")
-    if len({place.name for place in folders}) < len(folders):
-        raise LabError(f"two systems have one name ({', '.join(p.name for p in folders)}): rename a folder")
-    return folders
-
-
-def _check_systems(folders: Sequence[Path]) -> None:
-    """LabError for what a listening test cannot hold; what lies beside the sounds and is not used is told."""
-    faults = []
+        every = sorted(place for place in root.glob("[!.]*") if place.is_dir())
+        folders = every if root.is_dir() else [root]
+    else:
+        folders = [Path(place) for place in systems]
+    faults, names = [], Counter(place.name for place in folders)
     for place in folders:
+        if not place.is_dir():
+            raise LabError(f"{place} is no folder: give one whose subfolders are the systems, or theirs")
+        if names[place.name] > 1:
+            raise LabError(f"two systems have one name, {place.name}: rename {place}")
         if place.name == DISTORTED or GAP in place.name:
             faults.append(f"no system can be called '{place.name}', rename {place}")
         stems = Counter(path.stem for path in place.iterdir() if path.suffix.lower() in SOUNDS)
@@ -299,6 +296,7 @@ def _check_systems(folders: Sequence[Path]) -> None:
             print(f"{place}: {len(others)} files are not used, the first {others[0]}")
     if faults:
         raise LabError(f"nothing was made: {'; '.join(faults)}.")
+    return folders
 
 
 def _make(clips: list[Clip], pairs: list[ClipPair], folder: Path, title: str) -> ListeningTest:
