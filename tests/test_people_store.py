@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -239,6 +240,23 @@ def test_an_old_schema_is_migrated(store: Store, tmp_path: Path, version: int) -
     pd.testing.assert_frame_equal(migrated.sessions(), store.sessions())
     assert migrated.place(token).trial == 1
     assert migrated._db.execute("PRAGMA user_version").fetchone() == (events.SCHEMA,)
+
+
+def test_a_vote_that_is_none_is_left_out_of_tables_in_a_line(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However it came into the file: nothing is ever removed from it."""
+    token = store.open_session("Ana")
+    place = store.vote(token, 0, 0, Vote("A"))
+    bad = [{"trial": 1, "decision": 5}, {"trial": 2, "decision": "B", "ms": "late"}, {"trial": 10**9}, {}]
+    with store._writing():
+        for i, body in enumerate(bad):
+            store._append(f"vote {place.session} {i} bad", "vote", place.session, body)
+    assert list(store.votes()["decision"]) == ["A"]
+    said = capsys.readouterr().out
+    assert len(set(re.findall(r"left out: \S+votes\.db, event (\d+):", said))) == len(bad)
+    export.write(store, tmp_path / "export")
+    assert len(export.read(tmp_path / "export" / "preferences.jsonl")) <= 1
 
 
 def test_a_newer_schema_and_a_foreign_file_are_refused(tmp_path: Path) -> None:

@@ -265,14 +265,22 @@ class Store:
         return table.sort_values("session", ignore_index=True)
 
     def votes(self) -> pd.DataFrame:
-        """Every vote that stands, with the trial it answers: `VOTE_COLUMNS`."""
+        """Every vote that stands, with the trial it answers: `VOTE_COLUMNS`; what is none is left out, in a
+        line.
+        """
         rows = []
         for place in self._places():
             about = {"session": place.session, "listener": place.listener, "task": place.task}
             for number, told in place.votes.items():
-                said: dict[str, Any] = {name: int(told[name]) for name in ("heard", "override")}
-                said |= {name: "|".join(map(str, told[name])) for name in ("tags", "plays")}
-                rows.append(told | said | about | place.trials[number].columns())
+                try:
+                    vote = _checked(told, place.task, self.test)
+                except LabError as error:
+                    print(f"left out: {self.path}, event {told['event']}: {error}")
+                    continue
+                said = {"tags": "|".join(vote.tags), "plays": "|".join(map(str, vote.plays))}
+                said |= {"heard": int(vote.heard), "override": int(vote.override)}
+                when = {"trial": number, "event": told["event"], "at": told["at"]}
+                rows.append(vars(vote) | said | about | when | place.trials[number].columns())
         table = pd.DataFrame(rows, columns=VOTE_COLUMNS)
         return table.sort_values(["session", "trial"], ignore_index=True)
 
@@ -344,11 +352,14 @@ class Store:
             place = found[name]
             place.times.append(at)
             if kind != "session":
-                told = json.loads(body)
-                if kind == "vote":
-                    place.votes[told["trial"]] = told | {"event": number, "at": at}
-                elif place.votes.pop(told["trial"], None):
-                    place.undone[told["trial"]] += 1
+                told = valid(Json[dict[str, Any]], body, f"{self.path}, event {number}")
+                trial = told.get("trial")
+                if type(trial) is not int or trial not in range(len(place.trials)):
+                    print(f"left out: {self.path}, event {number}: there is no trial {str(trial)[:40]}")
+                elif kind == "vote":
+                    place.votes[trial] = told | {"event": number, "at": at}
+                elif place.votes.pop(trial, None):
+                    place.undone[trial] += 1
         return list(found.values())
 
     def _known(self, told: Any) -> Event:

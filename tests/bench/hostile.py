@@ -171,7 +171,8 @@ def read_pairs(lines: list[str]) -> str:
 def votes(draw: st.DrawFn) -> list[tuple[int, int, Vote]]:
     """What a listener's browser might send."""
     decision = st.sampled_from(["A", "B", "tie", "both_bad", "skip", "6", "nan", "", "a"])
-    odd = st.builds(Vote, decision, st.tuples(CELL), CELL, plays=st.tuples(st.integers()), ms=st.integers())
+    plays, ms = (st.one_of(usual, VALUES) for usual in (st.tuples(st.integers()), st.integers()))
+    odd = st.builds(Vote, st.one_of(decision, VALUES), VALUES, VALUES, heard=VALUES, plays=plays, ms=ms)
     return draw(st.lists(st.tuples(st.integers(-2, 4), st.integers(-1, 1), odd), max_size=6))
 
 
