@@ -8,7 +8,8 @@ any other origin can be ranked too.
 import hashlib
 from collections.abc import Collection, Sequence
 from itertools import combinations
-from numbers import Real
+from numbers import Integral, Real
+from types import UnionType
 from typing import Any, Literal
 
 import evalica
@@ -26,6 +27,9 @@ from slmlab.people.store import Store
 WIN, LOSS, DRAW = 0, 1, 2
 HALF_A_TIE = 0.5  # given to each pair of systems, so that one that never lost has a finite strength
 OUTCOMES = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
+Kind = type | UnionType
+NAME = str | Integral
+"""Of a listener or an item."""
 SAID = {answer for answers in ANSWERS.values() for answer in answers}
 PREFERENCES = set(ANSWERS["pair"]) - {SKIP}
 RIGHT_ANSWERS = {LEFT: LEFT, RIGHT: RIGHT, LOW: "12", HIGH: "45"}
@@ -42,7 +46,7 @@ def votes_of(store: Store, task: str = "pair") -> pd.DataFrame:
 def with_systems(votes: pd.DataFrame, test: ListeningTest) -> pd.DataFrame:
     """Votes with the columns first_system, second_system, sentence, and system: the one that was rated."""
     clips = test.by_name
-    votes = usable(votes, first=clips.keys(), second={"", *clips}, item=str)
+    votes = usable(votes, first=clips.keys(), second={"", *clips}, item=NAME)
     system = {"": ""} | {name: clip.system for name, clip in clips.items()}
     last = votes["second"].where(votes["second"] != "", votes["first"])
     return votes.assign(
@@ -53,7 +57,7 @@ def with_systems(votes: pd.DataFrame, test: ListeningTest) -> pd.DataFrame:
     )
 
 
-def usable(votes: pd.DataFrame, **expected: Collection[str] | type) -> pd.DataFrame:
+def usable(votes: pd.DataFrame, **expected: Collection[str] | Kind) -> pd.DataFrame:
     """The votes that have in each column one of the values expected, or some value of that type; how many do
     not is printed. LabError: a column is missing.
     """
@@ -66,15 +70,15 @@ def usable(votes: pd.DataFrame, **expected: Collection[str] | type) -> pd.DataFr
     return votes[fits].infer_objects()
 
 
-def _is_of(value: Any, of: Collection[str] | type) -> bool:
-    if isinstance(of, type):
+def _is_of(value: Any, of: Collection[str] | Kind) -> bool:
+    if isinstance(of, Kind):
         return isinstance(value, of) and bool(value == value)  # as NaN is not
-    return isinstance(value, str) and value in of
+    return isinstance(value, NAME) and value in of
 
 
 def counting(votes: pd.DataFrame, excluded: Collection[str] = ()) -> pd.DataFrame:
     """The votes that count: main trials of listeners not excluded, without skips."""
-    votes = usable(votes, decision=SAID, listener=str, kind=str)
+    votes = usable(votes, decision=SAID, listener=NAME, kind=str)
     keep = (votes["kind"] == MAIN) & (votes["decision"] != SKIP) & ~votes["listener"].isin(list(excluded))
     return votes[keep].reset_index(drop=True)
 
@@ -83,8 +87,8 @@ def listeners(votes: pd.DataFrame) -> pd.DataFrame:
     """How each listener did: gold right, repeats the same, the left side taken of pairs decided with its p
     (two-sided binomial), and the shares of the commonest answer in main trials and of trials unheard.
     """
-    columns = {name: str for name in ("listener", "session", "kind", "answer", "first", "second")}
-    votes = usable(votes, decision=SAID, **columns, trial=Real, repeats=Real, heard=Real)
+    columns = dict.fromkeys(("session", "kind", "answer", "first", "second"), str)
+    votes = usable(votes, decision=SAID, listener=NAME, **columns, trial=Real, repeats=Real, heard=Real)
     rows = []
     for name, own in votes.groupby("listener", sort=True):
         answered = own[own["decision"] != SKIP]
@@ -150,7 +154,7 @@ def leaderboard(
         system, strength (log-odds, mean 0), low, high, votes, best: how often first among the resamplings.
     """
     sides = {"first_system": systems, "second_system": systems}
-    votes = usable(votes, decision=PREFERENCES, listener=str, **sides)
+    votes = usable(votes, decision=PREFERENCES, listener=NAME, **sides)
     votes = votes[votes["first_system"] != votes["second_system"]]
     if votes.empty:
         raise LabError("there is no vote to rank yet: let somebody compare at least one pair")
@@ -197,9 +201,9 @@ def agreement(
     other, in an order that `oriented` fixes for each item; a tie; both bad), scores are ordinal.
     """
     if task == "pair":
-        votes = usable(votes, decision=PREFERENCES, listener=str, item=str, first=str, second=str)
+        votes = usable(votes, decision=PREFERENCES, listener=NAME, item=NAME, first=str, second=str)
     else:
-        votes = usable(votes, decision=SCORES, listener=str, item=str)
+        votes = usable(votes, decision=SCORES, listener=NAME, item=NAME)
     answers = votes.assign(answer=_coded(votes) if task == "pair" else votes["decision"].astype(float))
     grid = answers.pivot_table(index="listener", columns="item", values="answer", aggfunc="first")
     grid = grid.loc[:, grid.notna().sum() >= 2]
@@ -226,7 +230,7 @@ def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
     """Mean opinion scores of n votes on each system, half (1.96 σ/√N over all scores, as the paper reports),
     low and high (of a t-interval over listeners' means, which is wider and the honest one).
     """
-    votes, rows = usable(votes, decision=SCORES, listener=str, system=str), []
+    votes, rows = usable(votes, decision=SCORES, listener=NAME, system=str), []
     for system, own in votes.groupby("system", sort=True):
         scores = own["decision"].astype(float)
         by_listener = scores.groupby(own["listener"]).mean().to_numpy()
@@ -237,7 +241,7 @@ def mean_scores(votes: pd.DataFrame) -> pd.DataFrame:
 
 def paired_tests(votes: pd.DataFrame) -> pd.DataFrame:
     """Paired t-tests between all systems over the means of n listeners who rated both, with Holm's p."""
-    votes = usable(votes, decision=SCORES, listener=str, system=str)
+    votes = usable(votes, decision=SCORES, listener=NAME, system=str)
     scored = votes.assign(score=votes["decision"].astype(float))
     means = scored.pivot_table(index="listener", columns="system", values="score")
     rows = []
