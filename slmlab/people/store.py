@@ -277,7 +277,7 @@ class Store:
                 except LabError as error:
                     print(f"left out: {self.path}, event {told['event']}: {error}")
                     continue
-                said = {"tags": "|".join(vote.tags), "plays": "|".join(map(str, vote.plays))}
+                said: dict[str, Any] = {"tags": "|".join(vote.tags), "plays": "|".join(map(str, vote.plays))}
                 said |= {"heard": int(vote.heard), "override": int(vote.override)}
                 when = {"trial": number, "event": told["event"], "at": told["at"]}
                 rows.append(vars(vote) | said | about | when | place.trials[number].columns())
