@@ -92,7 +92,8 @@ def read(path: str | Path) -> pd.DataFrame:
         told = {"group": row.get("split"), **row} if isinstance(row, dict) else {}
         try:
             if missing := [name for name in NEEDED if not isinstance(told.get(name), str)]:
-                raise row if isinstance(row, LabError) else LabError(f"{place} lacks {', '.join(missing)}")
+                why = f"is {row}" if isinstance(row, LabError) else f"lacks {', '.join(missing)}"
+                raise LabError(f"{place} {why}")
             rows += pa.Table.from_pylist([told], SCHEMA).to_pylist()
         except LabError as error:
             faults.append(str(error))
