@@ -90,6 +90,19 @@ def test_a_line_that_is_no_row_stays_to_the_byte_and_closes_nothing(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("content", [b"file\ttext\rspeaker\r", b"name\tword\n", b"\xff\xfe\0"])
+def test_a_table_that_cannot_be_read_is_told_of_and_left_and_nothing_is_stored(
+    tmp_path: Path, content: bytes
+) -> None:
+    recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
+    (tmp_path / "r" / "recordings.tsv").write_bytes(content)
+    before = sorted((tmp_path / "r").rglob("*"))
+    with pytest.raises(LabError, match=r"recordings\.tsv (has lines that end in CR|lacks the columns)"):
+        recordings.keep(sound(tmp_path, speechlike()), "Asante.", "Ana", True, tmp_path / "r")
+    assert sorted((tmp_path / "r").rglob("*")) == before
+    assert (tmp_path / "r" / "recordings.tsv").read_bytes() == content
+
+
 def test_a_broken_consent_closes_nobody_elses_folder(tmp_path: Path) -> None:
     ana = recordings.keep(sound(tmp_path, speechlike()), "Habari.", "Ana", True, tmp_path / "r")
     for i, content in enumerate(("", "[]", '{"speaker": 3, "statement": "", "agreed_at": ""}')):

@@ -68,6 +68,7 @@ def keep(
     if info.generated:
         raise LabError("this is generated speech by its own mark: record a person's voice")
     check(wave, info.clipped)
+    _rows(folder)  # a table that cannot be read is told of before anything is stored
     place = _folder_of(folder, speaker)
     path = place / f"{secrets.token_hex(6)}.wav"
     row = _row(path, text, clean(language), CONSENT, time.strftime("%Y-%m-%d"))
