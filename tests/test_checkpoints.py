@@ -208,6 +208,15 @@ def test_a_changed_byte_is_noticed(saved: Path, share: float, change: int) -> No
     other.unlink()
 
 
+def test_a_link_to_a_checkpoint_is_held_to_the_digest_of_what_it_points_to(saved: Path) -> None:
+    file, link = saved.with_name("net.v1.safetensors"), saved.with_name("link.safetensors")
+    link.symlink_to(file)
+    assert checkpoints.load(link, Net)[1] == checkpoints.load(saved, Net)[1]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(LabError, match="link.safetensors is damaged"):
+        checkpoints.load(link, Net)
+
+
 FULL_DISK = """
 import resource, sys, torch
 from torch import nn

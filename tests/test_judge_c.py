@@ -23,10 +23,10 @@ from slmlab.models.judges import EncodedConfig, EncodedJudge
 from slmlab.sound.audio import Wave
 from slmlab.speech.chain import Chain
 from slmlab.training import checkpoints, recipes, shelf
-from slmlab.training.cache import Stage, run_stages
+from slmlab.training.cache import Stage, run_stages, stage_folders
 from slmlab.training.checkpoints import Card
 from slmlab.training.loop import TrainConfig
-from slmlab.training.presets import Part
+from slmlab.training.presets import Part, preset
 
 CONFIG = EncodedConfig(alphabet_of(["sw"]), "e" * 64, ("sw",), features=4, width=16, blocks=1, heads=2)
 
@@ -111,7 +111,7 @@ def test_judge_c_is_trained_by_its_name_and_goes_on_where_it_stopped(
     done = tmp_path / "made" / "encoded"
     done.mkdir(parents=True)
     recipes._encode_twice(FakeEncoder(), Utterances(spoken).wave(0).numpy(), done / "0.safetensors", 0)  # type: ignore[arg-type]
-    recipes.train_encoded_judge(part, "somewhere", tmp_path / "made", {"corpus.judge_b": spoken})
+    recipes.train_encoded_judge(part, tmp_path / "made", {"corpus.judge_b": spoken}, "somewhere")
     assert len(asked) == 2 * 5
     assert len(set(asked)) > 6
     judge, card = checkpoints.load(tmp_path / "made" / "model", EncodedJudge)
@@ -119,6 +119,19 @@ def test_judge_c_is_trained_by_its_name_and_goes_on_where_it_stopped(
     assert found == ("e" * 64, ("sw",), 4)
     assert card.facts["steps"] == 3
     assert not done.exists()
+
+
+def test_where_the_encoder_lies_decides_nothing_but_what_it_holds_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"here": "e" * 64, "there": "e" * 64, "another": "f" * 64}
+    monkeypatch.setattr(recipes, "Encoder", lambda place: FakeEncoder(place, kept[place]))
+
+    def folder(place: str) -> Path:
+        stages = [*recipes.stages(preset("human")), recipes.listening(preset("human"), place)]
+        return stage_folders(stages, tmp_path)["judge_c"]
+
+    assert folder("here") == folder("there") != folder("another")
 
 
 def test_what_is_trained_is_kept_with_what_was_taught_later_or_shipped(

@@ -15,7 +15,6 @@ from slmlab.models.judges import (
     ConvolutionalJudge,
     EncodedConfig,
     EncodedJudge,
-    encoded_loss,
     judge_loss,
     lift_floor,
     transcribe,
@@ -160,14 +159,14 @@ def test_judge_c_learns_which_feature_is_which_letter() -> None:
     encoded = torch.nn.functional.one_hot(torch.tensor([[0, 0, 1, 1, 2, 2, 1, 0]]).expand(8, 8), 24).float()
     frames = torch.full((8,), 8)
     batch = {
-        "encoded": encoded,
+        "mel": encoded,
         "frames": frames,
         "text": torch.tensor([[1, 2, 1]] * 8),
         "symbols": torch.full((8,), 3),
     }
     both = optimisers(judge, 1e-2, 0.02, 0.0)
     for _ in range(60):
-        encoded_loss(judge, batch)[0].backward()
+        judge_loss(judge, batch)[0].backward()
         for optimiser in both:
             optimiser.step()
             optimiser.zero_grad()

@@ -50,7 +50,7 @@ def test_stages_are_made_without_what_only_posix_has(tmp_path: Path) -> None:
 import shutil
 from functools import partial
 from pathlib import Path
-from slmlab.training.cache import Stage, locked, read_done, run_stages
+from slmlab.training.cache import Stage, read_done, run_stages
 folder = run_stages([Stage("a", (), print, 1)], Path({str(tmp_path)!r}), workers=1)["a"]
 print(read_done(folder)["memory_mib"])
 """

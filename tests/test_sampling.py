@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from slmlab.corpus.utterances import in_batches
 from slmlab.errors import LabError
 from slmlab.language.text import Alphabet
 from slmlab.models.lm import LMConfig, SpeechLM, prompt_ids
@@ -14,11 +15,9 @@ from slmlab.speech import sampling
 from slmlab.speech.sampling import (
     SamplingConfig,
     _Reader,
-    _Weights,
     candidates,
     draw,
     generate,
-    in_batches,
     pick,
     uniforms,
 )
@@ -61,7 +60,7 @@ def test_reading_step_by_step_equals_reading_at_once(kv_heads: int) -> None:
     """Also after rows have left the batch."""
     model = lively(kv_heads)
     rows = prompts(model)
-    reader = _Reader(_Weights(model), rows, room=4)
+    reader = _Reader(model, rows, room=4)
     for step in range(4):
         for row, logits in zip(rows, reader.logits, strict=True):
             torch.testing.assert_close(

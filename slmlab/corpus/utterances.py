@@ -1,8 +1,8 @@
 """Several corpora as one list, with what networks ask of an utterance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from slmlab.corpus.build import Corpus
 from slmlab.language.text import Alphabet
 from slmlab.models.tokenizer import prosody_features
+from slmlab.progress import bar
 from slmlab.sound.mel import HOP
 
+T = TypeVar("T")
 Batch = dict[str, Tensor]
 
 
@@ -83,6 +85,24 @@ def another(voices: NDArray[Any], i: int, draw: np.random.Generator) -> int:
     """Another place of `voices` `(utterances,)` with the voice of place i, or i where there is none."""
     same = np.flatnonzero(voices == voices[i])
     return int(draw.choice(same[same != i])) if len(same) > 1 else i
+
+
+def in_batches(
+    lengths: Sequence[Any],
+    size: int,
+    compute: Callable[[list[int]], Sequence[T]],
+    run: Callable[..., Iterable[Sequence[T]]] = map,
+) -> list[T]:
+    """A result for each row, in their order, from `compute`, which takes up to `size` rows of like lengths.
+
+    The longest come first; `run` maps `compute` over the batches.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
+    done = zip(batches, run(compute, batches), strict=True)
+    pairs = (pair for rows, batch in done for pair in zip(rows, batch, strict=True))
+    results = dict(bar(pairs, "utterances", len(lengths)))
+    return [results[i] for i in range(len(lengths))]
 
 
 def padded(items: Sequence[Tensor]) -> Tensor:

@@ -312,20 +312,15 @@ class EncodedJudge(nn.Module):
         return x.masked_fill(deaf | rearrange(gaps, "b f -> b f 1"), 0)
 
 
-def encoded_loss(model: EncodedJudge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """CTC in nats a symbol; the batch holds `encoded` (b f e) and the rest as for `judge_loss`."""
-    frames = batch["frames"]
-    loss = ctc_loss(model(batch["encoded"], frames), frames, batch["text"], batch["symbols"])
-    return loss, {"ctc": loss.detach()}
-
-
-def judge_loss(model: Judge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def judge_loss(model: Judge | EncodedJudge, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """CTC (Graves et al. 2006) in nats a symbol, on speech changed as the model's config says.
 
-    The batch holds `mel` (b f m), `frames` (b,), `text` (b n) ids and `symbols` (b,), the length of each
-    text.
+    The batch holds `mel` (b f m), for judge C what its encoder made of it (b f e), `frames` (b,), `text` (b
+    n) ids and `symbols` (b,), the length of each text.
     """
-    mel, frames = augment(batch["mel"], batch["frames"], model.config.augmentation)
+    mel, frames = batch["mel"], batch["frames"]
+    if isinstance(model, Judge):
+        mel, frames = augment(mel, frames, model.config.augmentation)
     loss = ctc_loss(model(mel, frames), frames, batch["text"], batch["symbols"])
     return loss, {"ctc": loss.detach()}
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from slmlab import files, metrics
+from slmlab.corpus.utterances import in_batches
 from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
 from slmlab.models.tokenizer import SEMITONES_UNIT
 from slmlab.speech.chain import Chain
-from slmlab.speech.sampling import SamplingConfig, expected_tokens, in_batches, speak
+from slmlab.speech.sampling import SamplingConfig, expected_tokens, speak
 from slmlab.training.loop import to_device
 
 Codes = Sequence[Sequence[int]]

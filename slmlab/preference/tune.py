@@ -27,12 +27,12 @@ from tqdm.auto import tqdm
 
 from slmlab import files
 from slmlab.corpus.pairs import Pair, check
+from slmlab.corpus.utterances import in_batches
 from slmlab.errors import LabError
 from slmlab.language.text import for_scoring
 from slmlab.models.lm import Batch, SpeechLM, assemble, lm_loss, log_probs
 from slmlab.preference import losses
 from slmlab.preference.jury import Jury, Limits, measure, signs
-from slmlab.speech.sampling import in_batches
 from slmlab.training import checkpoints
 from slmlab.training.loop import LOG, TrainConfig, frame_batches, pick_device, read_log, to_device, train
 

@@ -6,7 +6,7 @@ Axes: b batch, t tokens, f mel frames, m mel bins, j code dimensions, c timbre n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -15,13 +15,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slmlab import files
 from slmlab.corpus.groups import READ
+from slmlab.corpus.utterances import in_batches
 from slmlab.errors import LabError
 from slmlab.language.text import ended
 from slmlab.metrics.error_rates import cer
 from slmlab.metrics.instruments import Encoder
 from slmlab.models.decoder import NOISE, FlowDecoder
 from slmlab.models.fsq import codes_to_digits, digits_to_codes
-from slmlab.models.judges import EncodedJudge, Judge, transcribe
+from slmlab.models.judges import transcribe
 from slmlab.models.lm import LMConfig, SpeechLM
 from slmlab.models.speaker import SpeakerConfig, SpeakerEncoder
 from slmlab.models.tokenizer import SEMITONES_UNIT, SpeechTokenizer, prosody_features
@@ -29,7 +30,7 @@ from slmlab.models.vocoder import SMOOTHING, Vocoder
 from slmlab.progress import bar
 from slmlab.sound import SAMPLE_RATE, features
 from slmlab.sound.pitch import register
-from slmlab.speech.sampling import SamplingConfig, in_batches, speak, usual
+from slmlab.speech.sampling import SamplingConfig, speak, usual
 from slmlab.training import checkpoints, shelf
 from slmlab.training.checkpoints import SUFFIX
 from slmlab.training.shelf import KINDS, VOICE_NAMES, VOICES
@@ -86,7 +87,7 @@ class Chain:
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise LabError(f"{voices} holds no voices ({error}): take it from where the chain is.") from None
 
-    def _network(self, name: str) -> nn.Module:
+    def _network(self, name: str) -> Any:
         if name not in self._networks:
             kind, _, language = name.partition(".")
             place = self.place(name)
@@ -120,22 +121,22 @@ class Chain:
     @property
     def tokenizer(self) -> SpeechTokenizer:
         """Sound to codes, and back to a blurred mel."""
-        return cast(SpeechTokenizer, self._network("tokenizer"))
+        return self._network("tokenizer")
 
     @property
     def decoder(self) -> FlowDecoder:
         """Codes to mel."""
-        return cast(FlowDecoder, self._network("decoder"))
+        return self._network("decoder")
 
     @property
     def vocoder(self) -> Vocoder:
         """Mel to wave."""
-        return cast(Vocoder, self._network("vocoder"))
+        return self._network("vocoder")
 
     @property
     def speaker(self) -> SpeakerEncoder:
         """Sound to voice."""
-        return cast(SpeakerEncoder, self._network("speaker"))
+        return self._network("speaker")
 
     @property
     def languages(self) -> list[str]:
@@ -151,12 +152,28 @@ class Chain:
             raise LabError(
                 f"there is no language model for {language!r} in {self.folder}: languages here are {known}"
             )
-        return cast(SpeechLM, self._network(f"lm.{language}"))
+        return self._network(f"lm.{language}")
 
-    def judge(self, which: str, language: str = "") -> Judge:
-        """Judge `a`, who filters, or `b`, who scores: of a language that was adopted, the judge taught it."""
+    def judge(self, which: str, language: str = "") -> Any:
+        """Judge `a`, who filters, `b` or `c`, who score: of a language that was adopted, the judge taught it.
+
+        LabError: judge C has no encoder to hear by, or not the one of its training, or not this language.
+        """
+        if which == "c" and not self.encoder:
+            raise LabError("judge C hears by Whisper's encoder: open the chain with one.")
         own = f"judge_{which}.{language}"
-        return cast(Judge, self._network(own if self._place(own) else f"judge_{which}"))
+        judge = self._network(own if self._place(own) else f"judge_{which}")
+        if which == "c" and self.encoder:
+            taught, given = judge.config.encoder, self.encoder.sha256
+            if taught != given:
+                raise LabError(
+                    f"{self.place('judge_c')} was taught with another encoder (sha256 {taught[:8]}…, this "
+                    f"one is {given[:8]}…): give its weights."
+                )
+            if language not in ("", *judge.config.languages):
+                known = ", ".join(judge.config.languages)
+                raise LabError(f"judge C has heard {known}, and not {language!r}: let judge b score it.")
+        return judge
 
     def usual_voice(self, language: str) -> str:
         """Who speaks where nobody is named: the reader whose recordings taught the language, or `mid`."""
@@ -308,43 +325,23 @@ class Chain:
         """Who scores: judge `b`, or `c` where there is an encoder to hear by."""
         return "c" if self.encoder else "b"
 
-    @torch.inference_mode()
     def hear(self, waves: Sequence[Tensor], which: str = "", language: str = "") -> list[str]:
         """What a judge (the `scorer`, or `a`, `b`) understands of sounds `(s,)`; who adopted the language, if
         it is given.
         """
-        if (which or self.scorer) == "c":
-            judge, encoder = self._listener(language)
-            return [_read(judge, encoder(wave.numpy())) for wave in bar(waves, "heard by judge C")]
-        which = which or "b"
+        which = which or self.scorer
         each = bar(waves, f"heard by judge {which.upper()}")
-        return [self.read_mel(features.log_mel(wave)[0], which, language) for wave in each]
+        return [self.read_mel(self._heard(wave, which), which, language) for wave in each]
 
-    def _listener(self, language: str) -> tuple[EncodedJudge, Encoder]:
-        """Judge C, if it knows the language, and what it hears by."""
-        if not self.encoder:
-            raise LabError("judge C hears by Whisper's encoder: open the chain with one.")
-        judge = cast(EncodedJudge, self._network("judge_c"))
-        if judge.config.encoder != self.encoder.sha256:
-            raise LabError(
-                f"{self.place('judge_c')} was taught with another encoder (sha256 "
-                f"{judge.config.encoder[:8]}…, this one is {self.encoder.sha256[:8]}…): give its weights."
-            )
-        if language not in ("", *judge.config.languages):
-            known = ", ".join(judge.config.languages)
-            raise LabError(f"judge C has heard {known}, and not {language!r}: let judge b score it.")
-        return judge, self.encoder
+    def _heard(self, wave: Tensor, which: str) -> Tensor:
+        """What a judge hears of a sound `(s,)`: a log-mel `(f m)`, or features of the encoder `(f e)`."""
+        return self.encoder(wave.numpy()) if which == "c" and self.encoder else features.log_mel(wave)[0]
 
     @torch.inference_mode()
     def read_mel(self, mel: Tensor, which: str, language: str = "") -> str:
-        """What judge `a` or `b` understands of a log-mel `(f m)`."""
-        return _read(self.judge(which, language), mel)
-
-
-def _read(judge: Judge | EncodedJudge, frames: Tensor) -> str:
-    """What a judge understands of the frames `(f ...)` of one utterance."""
-    n = torch.tensor([len(frames)])
-    return transcribe(judge(rearrange(frames, "f d -> 1 f d"), n), n, judge.config.alphabet)[0]
+        """What a judge understands of a log-mel `(f m)`; `c`, of what its encoder makes of it."""
+        judge, n = self.judge(which, language), torch.tensor([len(mel)])
+        return transcribe(judge(rearrange(mel, "f m -> 1 f m"), n), n, judge.config.alphabet)[0]
 
 
 def open_chain(

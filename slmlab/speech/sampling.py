@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +27,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from slmlab.corpus.utterances import in_batches
 from slmlab.errors import LabError
 from slmlab.models.flow_matching import guided
-from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM
+from slmlab.models.lm import STYLE_TOKENS, SpeechLM
 from slmlab.models.transformer import FusedBlock, rotation, unit_rms
-from slmlab.progress import bar
 
-T = TypeVar("T")
 _THREADS = Lock()  # torch's number of threads is the whole process's
 DRAWS = 2  # random numbers an utterance has for each step: one, and one for drawing again
 REST = 0.8  # when no more than this share of a batch still speaks, the others leave it
@@ -144,110 +142,89 @@ def draw(logits: Tensor, past: Tensor, uniform: Tensor, config: SamplingConfig) 
     return chosen[:, 0]
 
 
-class _Weights:
-    """A model and its weights, laid out for reading one token a row at a time."""
+class _Reader:
+    """A model that remembers keys and values of all that it has read; `logits` `(b v)` are what follows."""
 
-    def __init__(self, model: SpeechLM) -> None:
-        self.model, self.table = model, model.table()
-        output = (self.table[model.config.end :] * model.norm.weight).t()
+    def __init__(self, model: SpeechLM, prompts: Sequence[Sequence[int]], room: int) -> None:
+        """Read prompts, equal ones once; then `room` tokens can be read."""
+        self.model, self.table, c = model, model.table(), model.config
+        output = (self.table[c.end :] * model.norm.weight).t()
         self.output = [piece.contiguous() for piece in output.chunk(PIECES, 1)]
         """`(d v)` in pieces of v, from <end> on, the last norm's gain folded in."""
         self.blocks = [FusedBlock(*map(_long_rows, block.fuse())) for block in model.blocks]
-        self.columns = [
-            FusedBlock(*(matrix.mT if matrix.ndim == 2 else matrix for matrix in b)) for b in self.blocks
-        ]
+        self.columns = [FusedBlock(*(m.mT if m.ndim == 2 else m for m in block)) for block in self.blocks]
         """The same, transposed: what one token a row is multiplied by."""
+        different = list(dict.fromkeys(map(tuple, prompts)))
+        sources = [different.index(tuple(prompt)) for prompt in prompts]
+        lengths, e = torch.tensor([len(prompt) for prompt in different]), c.width // c.heads
+        self.start = self.filled = int(lengths.max())
+        slots = torch.arange(self.start + room)
+        self.memory = self.table.new_empty(c.layers, 2, len(prompts), c.kv_heads, len(slots), e)
+        self.memory[..., : self.start, :].zero_()
+        empty = slots < rearrange(self.start - lengths[sources], "b -> b 1 1 1")
+        self.mask = torch.where(empty, -torch.inf, 0.0).to(self.table) if bool(empty.any()) else None
+        device = self.table.device
+        ids = pad_sequence([torch.tensor(prompt) for prompt in different], batch_first=True).to(device)
+        turns = rotation(model.positions(ids), e, c.rope_theta)
+        ahead = rotation(torch.arange(1, 1 + room, device=device), e, c.rope_theta)
+        self.turns = rearrange(turns[sources, lengths[sources] - 1], "b p -> b 1 p") * ahead
+        """`(b room p)`: rotations of what follows the prompts."""
+        self._read_prompts(ids, lengths, turns, sources)
+        self._lay_out()
 
+    def _read_prompts(self, ids: Tensor, lengths: Tensor, turns: Tensor, sources: Sequence[int]) -> None:
+        """Fill the memory of each row from the prompt that `sources` names."""
+        x, ends = functional.embedding(ids, self.table), (torch.arange(len(ids)), lengths - 1)
+        blocks = zip(self.model.blocks, self.blocks, self.memory, strict=True)
+        for i, (block, fused, memory) in enumerate(blocks, start=1):
+            q, *kv = block.queries_keys_values(x, turns, fused)
+            for row, source in enumerate(sources):
+                n = int(lengths[source])
+                memory[:, row, :, self.start - n : self.start] = torch.stack([a[source, :, :n] for a in kv])
+            attended = block.attention(q, *kv)
+            if i == len(self.memory):  # of the last block, only what predicts is needed
+                x, attended = x[ends], attended[ends]
+            x = block.finish(x, attended, fused)
+        x = unit_rms(x)
+        self.logits = torch.cat([x @ piece for piece in self.output], 1)[sources]
 
-def _long_rows(matrix: Tensor) -> Tensor:
-    """The same matrix with its longer side contiguous: a few rows are multiplied by it twice as fast."""
-    tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
-    return matrix.t().contiguous().t() if tall else matrix.contiguous()
-
-
-class _Buffers:
-    """Where one step of `b` rows writes its results; their views are made once, not at every step."""
-
-    def __init__(self, config: LMConfig, b: int, like: Tensor) -> None:
-        h, kv, e = config.heads, config.kv_heads, config.width // config.heads
-        self.qkv = like.new_empty(b, (h + 2 * kv) * e)
+    def _lay_out(self) -> None:
+        """Where a step writes its results; the views are made once for a batch, not at every step."""
+        c, (b, v) = self.model.config, self.logits.shape
+        h, kv, e = c.heads, c.kv_heads, c.width // c.heads
+        self.qkv = self.table.new_empty(b, (h + 2 * kv) * e)
         self.turning = torch.view_as_complex(self.qkv[:, : (h + kv) * e].unflatten(1, (h + kv, e // 2, 2)))
         """`(b h p)`: q and k as pairs."""
         self.q = self.qkv[:, : h * e].unflatten(1, (kv, h // kv, e))
         """`(b kv h/kv e)`: heads that share keys are so many queries of one head."""
         self.kv = self.qkv[:, h * e :].unflatten(1, (2, kv, e)).transpose(0, 1)
         """`(2 b kv e)`: what is remembered."""
-        self.gate_up = like.new_empty(b, 2 * config.ffn)
+        self.gate_up = self.table.new_empty(b, 2 * c.ffn)
         self.gate, self.up = self.gate_up.chunk(2, 1)
-        self.logits = like.new_empty(b, config.vocabulary - config.end)
-        self.pieces = self.logits.chunk(PIECES, 1)
-
-
-class _Reader:
-    """A model that remembers keys and values of all that it has read; `logits` `(b v)` are what follows."""
-
-    def __init__(self, weights: _Weights, prompts: Sequence[Sequence[int]], room: int) -> None:
-        """Read prompts, equal ones once; then `room` tokens can be read."""
-        self.weights, c = weights, weights.model.config
-        device, e = weights.table.device, c.width // c.heads
-        different = list(dict.fromkeys(map(tuple, prompts)))
-        sources = [different.index(tuple(prompt)) for prompt in prompts]
-        lengths = torch.tensor([len(prompt) for prompt in different])
-        self.start = self.filled = int(lengths.max())
-        slots = torch.arange(self.start + room)
-        self.memory = weights.table.new_empty(c.layers, 2, len(prompts), c.kv_heads, len(slots), e)
-        self.memory[..., : self.start, :].zero_()
-        empty = slots < rearrange(self.start - lengths[sources], "b -> b 1 1 1")
-        mask = torch.where(empty, -torch.inf, 0.0).to(weights.table)
-        self.mask = mask if bool(empty.any()) else None
-        ids = pad_sequence([torch.tensor(prompt) for prompt in different], batch_first=True).to(device)
-        turns = rotation(weights.model.positions(ids), e, c.rope_theta)
-        last = turns[sources, lengths[sources] - 1]
-        ahead = rotation(torch.arange(1, 1 + room, device=device), e, c.rope_theta)
-        self.turns = rearrange(last, "b p -> b 1 p") * ahead
-        """`(b room p)`: rotations of what follows the prompts."""
-        self.logits = self._read_prompts(ids, lengths, turns, sources)
-        self.buffers = _Buffers(c, len(prompts), self.logits)
-
-    def _read_prompts(self, ids: Tensor, lengths: Tensor, turns: Tensor, sources: Sequence[int]) -> Tensor:
-        """Fill the memory of each row from the prompt that `sources` names; logits `(b v)` after it."""
-        x = functional.embedding(ids, self.weights.table)
-        ends = (torch.arange(len(ids)), lengths - 1)
-        blocks = zip(self.weights.model.blocks, self.weights.blocks, self.memory, strict=True)
-        for i, (block, fused, memory) in enumerate(blocks, start=1):
-            q, k, v = block.queries_keys_values(x, turns, fused)
-            for row, source in enumerate(sources):
-                n = int(lengths[source])
-                memory[0, row, :, self.start - n : self.start] = k[source, :, :n]
-                memory[1, row, :, self.start - n : self.start] = v[source, :, :n]
-            attended = block.attention(q, k, v)
-            if i == len(self.memory):  # of the last block, only what predicts is needed
-                x, attended = x[ends], attended[ends]
-            x = block.finish(x, attended, fused)
-        x = unit_rms(x)
-        return torch.cat([x @ piece for piece in self.weights.output], 1)[sources]
+        self.next = self.table.new_empty(b, v)
+        self.pieces = self.next.chunk(PIECES, 1)
 
     def read(self, ids: Tensor) -> None:
         """Read one more id a row, `(b)`.
 
         Plain views stand in for einops here, whose microseconds would be a tenth of the step.
         """
-        at, slot, self.filled = self.buffers, self.filled, self.filled + 1
+        slot, self.filled = self.filled, self.filled + 1
         turn = self.turns[:, slot - self.start, None]
         mask = None if self.mask is None else self.mask[..., : self.filled]
-        x = functional.embedding(ids, self.weights.table)
-        for columns, memory in zip(self.weights.columns, self.memory[..., : self.filled, :], strict=True):
-            torch.addmm(columns.qkv_bias, unit_rms(x), columns.qkv, out=at.qkv)
-            at.turning.mul_(turn)
-            memory.select(3, slot).copy_(at.kv)
-            attended = functional.scaled_dot_product_attention(at.q, memory[0], memory[1], attn_mask=mask)
-            x = torch.addmm(x, attended.reshape(x.shape), columns.out)
-            torch.mm(unit_rms(x), columns.gate_up, out=at.gate_up)
-            x = torch.addmm(x, functional.silu(at.gate).mul_(at.up), columns.down)
+        x = functional.embedding(ids, self.table)
+        for block, memory in zip(self.columns, self.memory[..., : self.filled, :], strict=True):
+            torch.addmm(block.qkv_bias, unit_rms(x), block.qkv, out=self.qkv)
+            self.turning.mul_(turn)
+            memory.select(3, slot).copy_(self.kv)
+            attended = functional.scaled_dot_product_attention(self.q, memory[0], memory[1], attn_mask=mask)
+            x = torch.addmm(x, attended.reshape(x.shape), block.out)
+            torch.mm(unit_rms(x), block.gate_up, out=self.gate_up)
+            x = torch.addmm(x, functional.silu(self.gate).mul_(self.up), block.down)
         x = unit_rms(x)
-        for piece, logits in zip(self.weights.output, at.pieces, strict=True):
+        for piece, logits in zip(self.output, self.pieces, strict=True):
             torch.mm(x, piece, out=logits)
-        self.logits = at.logits
+        self.logits = self.next
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in ascending order: they move up, and no second memory is needed."""
@@ -257,7 +234,13 @@ class _Reader:
         self.memory = self.memory[:, :, : len(rows)]
         self.turns, self.logits = self.turns[rows], self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
-        self.buffers = _Buffers(self.weights.model.config, len(rows), self.logits)
+        self._lay_out()
+
+
+def _long_rows(matrix: Tensor) -> Tensor:
+    """The same matrix with its longer side contiguous: a few rows are multiplied by it twice as fast."""
+    tall = matrix.ndim == 2 and len(matrix) > matrix.shape[1]
+    return matrix.t().contiguous().t() if tall else matrix.contiguous()
 
 
 @torch.inference_mode()
@@ -277,13 +260,13 @@ def generate(
             "This language model never spoke without its text, so there is nothing to guide it by: set "
             "guidance to 0, or train it with `drop` above 0."
         )
-    expected, weights = expected_tokens(model, prompts), _Weights(model)
+    expected = expected_tokens(model, prompts)
 
     def drawn(rows: list[int]) -> list[list[int]]:
         chosen = [prompts[i] for i in rows], [seeds[i] for i in rows], [expected[i] for i in rows]
-        return _batch(weights, *chosen, config)
+        return _batch(model, *chosen, config)
 
-    cores = torch.get_num_threads() if weights.table.device.type == "cpu" else 1
+    cores = torch.get_num_threads() if model.pace.device.type == "cpu" else 1
     size = min(config.batch, max(FEW, math.ceil(len(prompts) / cores)))
     lengths = list(zip(expected, map(len, prompts), strict=True))
     with _side_by_side(min(cores, math.ceil(len(prompts) / size))) as run:
@@ -314,24 +297,6 @@ def speak(
     return generate(model, prompts, config, seeds)
 
 
-def in_batches(
-    lengths: Sequence[Any],
-    size: int,
-    compute: Callable[[list[int]], Sequence[T]],
-    run: Callable[..., Iterable[Sequence[T]]] = map,
-) -> list[T]:
-    """A result for each row, in their order, from `compute`, which takes up to `size` rows of like lengths.
-
-    The longest come first; `run` maps `compute` over the batches.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    batches = [order[start : start + size] for start in range(0, len(order), size)][::-1]
-    done = zip(batches, run(compute, batches), strict=True)
-    pairs = (pair for rows, batch in done for pair in zip(rows, batch, strict=True))
-    results = dict(bar(pairs, "utterances", len(lengths)))
-    return [results[i] for i in range(len(lengths))]
-
-
 @contextmanager
 def _side_by_side(workers: int) -> Iterator[Callable[..., Iterable[list[list[int]]]]]:
     """`map` in so many threads, one core each: small products gain little from being split."""
@@ -348,15 +313,9 @@ def _side_by_side(workers: int) -> Iterator[Callable[..., Iterable[list[list[int
             torch.set_num_threads(threads)
 
 
-def _guided(logits: Tensor, guidance: float) -> Tensor:
-    """`(b v)` of the readings with and without text, `(2b v)`."""
-    with_text, without = logits.chunk(2)
-    return guided(with_text, without, guidance)
-
-
 @torch.inference_mode()  # which other threads do not inherit
 def _batch(
-    weights: _Weights,
+    model: SpeechLM,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     expected: Sequence[float],
@@ -366,21 +325,24 @@ def _batch(
 
     With guidance the second half of the reader's rows are the same prompts without their texts.
     """
-    device, window = weights.table.device, config.window
+    device, window = model.pace.device, config.window
     least, most = (
         torch.tensor([bound(n) for n in expected], device=device) for bound in (config.least, config.most)
     )
     limit, shortest = int(most.max()), int(least.max())
-    letters = weights.model.config.alphabet_size
+    letters = model.config.alphabet_size
     textless = [[i for i in prompt if i >= letters] for prompt in prompts] if config.guidance else []
-    reader = _Reader(weights, [*prompts, *textless], limit)
+    reader = _Reader(model, [*prompts, *textless], limit)
     streams = torch.from_numpy(uniforms(seeds, limit)).to(device)
     ids = torch.full((len(prompts), window + limit), -1, device=device)
     """Drawn ids, counted from <end>, which is 0; the first `window` of each row stand for the past."""
     speaking = torch.ones_like(least, dtype=torch.bool)
     rows = torch.arange(len(prompts), device=device)  # which are still in the batch
     for step in range(limit):
-        logits = _guided(reader.logits, config.guidance) if textless else reader.logits
+        logits = reader.logits
+        if textless:
+            with_text, without = logits.chunk(2)
+            logits = guided(with_text, without, config.guidance)
         if step < shortest:
             logits[:, 0].masked_fill_(least[rows] > step, -torch.inf)
         chosen = draw(logits, ids[rows, step : step + window], streams[rows, step], config)
@@ -392,7 +354,7 @@ def _batch(
         if len(stay) <= REST * len(rows):
             reader.keep(torch.cat([stay, stay + len(rows)]) if textless else stay)
             rows, chosen = rows[stay], chosen[stay]
-        said = chosen + weights.model.config.end
+        said = chosen + model.config.end
         reader.read(said.repeat(2) if textless else said)
     spoken = [row[window : window + n] for row, n in zip(ids.tolist(), most.tolist(), strict=True)]
     return [[i - 1 for i in (row[: row.index(0)] if 0 in row else row)] for row in spoken]

@@ -15,11 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
+from filelock import FileLock
 
 from slmlab import files, places
 from slmlab.errors import LabError
 from slmlab.sound import SAMPLE_RATE, audio
-from slmlab.training.cache import DONE, Stage, locked, run_stages, stage_folders
+from slmlab.training.cache import DONE, Stage, run_stages, stage_folders
 
 RESULTS = files.DATA / "results"
 WITHIN = ("split", "sentence", "round", "place", "temperature", "noise", "sample", "set")
@@ -74,7 +75,7 @@ def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target:
         try:
             run_stages(stages, cache, workers or places.usable_cores(), keep_going=True)
         finally:
-            with locked(files.CACHE / "publishing.lock"):  # rows are read, merged and written back
+            with FileLock(files.CACHE / "publishing.lock"):  # rows are read, merged and written back
                 publish(kind, study, missing, folders, target)
     return missing
 

@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from multiprocessing import connection
 from pathlib import Path
@@ -45,10 +45,12 @@ class Stage:
     """What it is called in messages, in the cache and as an input of others."""
     inputs: tuple[str, ...]
     """Names of the stages it reads."""
-    run: Callable[[Path, dict[str, Path]], Mapping[str, Any] | None]
+    run: Callable[..., Mapping[str, Any] | None]
     """`(own folder, folders of the inputs by name) → metrics, if any`; a top-level function, or a partial."""
     config: Any = None
     """Dataclasses or JSON values: what decides the result besides code, inputs and a partial's arguments."""
+    at: Mapping[str, str] = field(default_factory=dict)
+    """More arguments of `run`, by name, that decide nothing: where lies what the config has the sha256 of."""
 
 
 def run_stages(
@@ -56,7 +58,6 @@ def run_stages(
     cache: str | Path,
     workers: int = 2,
     fresh: bool = False,
-    wanted: Iterable[str] | None = None,
     keep_going: bool = False,
 ) -> dict[str, Path]:
     """Make every stage that the cache does not hold, in order of need, some side by side.
@@ -66,7 +67,6 @@ def run_stages(
         cache: the folder of results.
         workers: processes at a time, which share the cores; 1 works in this process.
         fresh: make everything anew.
-        wanted: names of some of them, to be made with all that they need; all unless given.
         keep_going: after a failure, finish the stages that do not depend on it, as studies do overnight.
 
     Returns:
@@ -75,14 +75,13 @@ def run_stages(
     Raises:
         LabError: a stage failed, and the others were stopped; or, asked to keep going, some failed.
     """
-    if wanted is not None:
-        stages = with_needs(stages, wanted)
     folders = stage_folders(stages, Path(cache))
     waiting = {stage.name: stage for stage in missing(stages, Path(cache), fresh)}
     done, failed = folders.keys() - waiting.keys(), dict[str, str]()
-    team = _Team(workers)
-    place: dict[str, Any] = {"position": workers, "leave": False, "disable": None if workers > 1 else True}
-    bar = tqdm(total=len(waiting), desc="all stages", unit="stage", **place)
+    team, hidden = _Team(workers), None if workers > 1 else True
+    bar = tqdm(
+        desc="all stages", total=len(waiting), unit="stage", position=workers, leave=False, disable=hidden
+    )
     try:
         while (waiting or team.busy) and (keep_going or not failed):
             ready = [stage for stage in waiting.values() if done >= set(stage.inputs)]
@@ -164,7 +163,7 @@ def stage_folders(stages: Collection[Stage], cache: Path) -> dict[str, Path]:
 def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> str:
     """Make one stage, unless another process has just made it; returns what went wrong, or nothing."""
     try:
-        with locked(folder.with_name(folder.name + ".lock")):
+        with FileLock(folder.with_name(folder.name + ".lock")):
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
             elif (folder / DONE).exists():
@@ -173,7 +172,8 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
             before, started = _seconds_before(folder), time.monotonic()
             with suppress(LabError):  # a full disk is told by the work itself
                 write_json(folder / BEGUN, before)
-            done: dict[str, Any] = {"name": stage.name, "metrics": stage.run(folder, inputs) or {}}
+            metrics = stage.run(folder, inputs, **stage.at) or {}
+            done: dict[str, Any] = {"name": stage.name, "metrics": metrics}
             done |= {"seconds": before + time.monotonic() - started, "memory_mib": memory_mib()}
             for file in (ERROR, BEGUN):
                 (folder / file).unlink(missing_ok=True)
@@ -188,14 +188,6 @@ def _make(stage: Stage, folder: Path, inputs: dict[str, Path], fresh: bool) -> s
         except OSError as full:
             where = f"nothing can be written to {folder} either, {full.strerror}: free some space there"
         return f"{type(error).__name__}: {error} ({where})."
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """One process at a time; the lock falls when the block ends or the process dies."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file):
-        yield
 
 
 def _seconds_before(folder: Path) -> float:

@@ -8,15 +8,14 @@ Axes: b batch, f mel frames, t tokens, n text, m mel bins, c timbre numbers, s s
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -25,7 +24,15 @@ from slmlab.corpus.build import Corpus, CorpusSpec, build
 from slmlab.corpus.groups import Supply, made_speech
 from slmlab.corpus.imports import ImportSpec, Share, bring_in, take
 from slmlab.corpus.prosody import CROWD, record
-from slmlab.corpus.utterances import Batch, Utterances, mels_of, padded, spoken_symbols, text_symbols
+from slmlab.corpus.utterances import (
+    Batch,
+    Utterances,
+    in_batches,
+    mels_of,
+    padded,
+    spoken_symbols,
+    text_symbols,
+)
 from slmlab.errors import LabError
 from slmlab.files import whole
 from slmlab.language import languages
@@ -37,7 +44,6 @@ from slmlab.models.judges import (
     AttentiveJudge,
     ConvolutionalJudge,
     EncodedJudge,
-    encoded_loss,
     judge_loss,
 )
 from slmlab.models.lm import STYLE_TOKENS, LMConfig, SpeechLM, assemble, lm_loss, prompt_ids
@@ -54,6 +60,8 @@ from slmlab.training.checkpoints import Card
 from slmlab.training.loop import frame_batches, train
 from slmlab.training.presets import Part, Preset
 
+M = TypeVar("M", bound=nn.Module)
+TIMBRE = "timbre.safetensors"  # beside the tokenizer
 EAR_FROM, EAR_FULL = 0.3, 0.5
 """Shares of its training at which the tokenizer begins to hear itself, and does so fully."""
 VERSIONS = ("clear", "changed")
@@ -62,6 +70,8 @@ SPEED = (0.88, 1.14)
 """Least and greatest factor of pace and pitch of what was changed."""
 CROP, SEGMENT = 80, 32
 """Mel frames that the speaker encoder and the vocoder hear at a time."""
+ENCODED = 6000
+"""Mel frames that the tokenizer encodes at a time."""
 COMPARED, REFINED = 100, 500
 """Utterances that the decoder says again: to see how much less its mels move, and for the vocoder."""
 
@@ -71,10 +81,16 @@ def _clean(data: Utterances) -> Tensor:
     return torch.tensor([float(kind != "authentic") for kind in data.column("kind")])
 
 
-def _heard(data: Utterances, rows: Sequence[int], texts: Sequence[list[int]]) -> Batch:
-    """Mels of utterances and what is said in them."""
+def _new(kind: type[M], part: Part) -> M:
+    """A network that has learnt nothing, the same each time."""
+    torch.manual_seed(part.train.seed)
+    return kind(part.config)
+
+
+def _said(texts: Sequence[list[int]], rows: Sequence[int]) -> Batch:
+    """What is said in utterances: `text` `(b n)`, of which `symbols` `(b,)` count."""
     said = [torch.tensor(texts[i]) for i in rows]
-    return mels_of(data, rows) | {"text": padded(said), "symbols": torch.tensor([len(text) for text in said])}
+    return {"text": padded(said), "symbols": torch.tensor([len(text) for text in said])}
 
 
 def _step_batches(
@@ -91,28 +107,24 @@ def _crops(data: Utterances, rows: Sequence[int], frames: int, draw: np.random.G
     return [slice(start, start + frames) for start in starts]
 
 
+@torch.inference_mode()
 def timbres(encoder: SpeakerEncoder, data: Utterances) -> Tensor:
     """`(utterances, c)`: embedding and register of each."""
-    rows = []
-    with torch.inference_mode():
-        for i in range(len(data)):
-            embedding = encoder(rearrange(data.mel(i), "f m -> 1 f m"), torch.tensor([data.frames[i]]))[0]
-            rows.append(torch.cat([embedding, register(data.f0(i))]))
-    return torch.stack(rows)
+    heard = (mels_of(data, [i]) for i in range(len(data)))
+    embeddings = [encoder(one["mel"], one["frames"])[0] for one in heard]
+    return torch.stack([torch.cat([row, register(data.f0(i))]) for i, row in enumerate(embeddings)])
 
 
-def encode(tokenizer: SpeechTokenizer, data: Utterances, batch: int = 6000) -> list[Tensor]:
+@torch.inference_mode()
+def encode(tokenizer: SpeechTokenizer, data: Utterances) -> list[Tensor]:
     """Codes `(t,)` of every utterance."""
-    codes: list[Tensor] = [torch.empty(0)] * len(data)
-    order = np.argsort(data.frames).tolist()
-    per = max(1, batch // max(data.frames))
-    with torch.inference_mode():
-        for rows in (order[start : start + per] for start in range(0, len(order), per)):
-            mels = mels_of(data, rows)
-            digits = tokenizer.encode(mels["mel"], padded([data.prosody(i) for i in rows]), mels["frames"])
-            for i, row in zip(rows, digits_to_codes(digits), strict=True):
-                codes[i] = row[: data.frames[i] // 2]
-    return codes
+
+    def of(rows: list[int]) -> list[Tensor]:
+        mels, prosody = mels_of(data, rows), padded([data.prosody(i) for i in rows])
+        codes = digits_to_codes(tokenizer.encode(mels["mel"], prosody, mels["frames"]))
+        return [row[: data.frames[i] // 2] for i, row in zip(rows, codes, strict=True)]
+
+    return in_batches(data.frames, max(1, ENCODED // max(data.frames)), of)
 
 
 def _fit(
@@ -146,17 +158,16 @@ def train_judge(part: Part, group: str, folder: Path, inputs: dict[str, Path], b
     With a `base`, a folder of checkpoints, the judge there is taught one more language; the group is then
     named `judge.language`.
     """
-    torch.manual_seed(part.train.seed)
     kind = AttentiveJudge if isinstance(part.config, AttentiveConfig) else ConvolutionalJudge
     name, _, language = group.partition(".")
-    judge = checkpoints.load(Path(base) / name, kind)[0].adopt(language) if base else kind(part.config)
+    judge = checkpoints.load(Path(base) / name, kind)[0].adopt(language) if base else _new(kind, part)
     data = Utterances(inputs[f"corpus.{group}"])
     texts = spoken_symbols(data, judge.config.alphabet)
-    batches = _step_batches(part, data.frames, lambda rows, _: _heard(data, rows, texts))
+    batches = _step_batches(part, data.frames, lambda rows, _: mels_of(data, rows) | _said(texts, rows))
     _fit(folder, part, judge, judge_loss, batches, **({"language": language} if base else {}))
 
 
-def train_encoded_judge(part: Part, whisper: str, folder: Path, inputs: dict[str, Path]) -> None:
+def train_encoded_judge(part: Part, folder: Path, inputs: dict[str, Path], whisper: str) -> None:
     """Judge C, on the speech of B: it reads what the encoder of Whisper's weights at `whisper` makes of it.
 
     The encoder stays as it is, so each utterance is encoded twice in advance: as it is, and by another
@@ -171,20 +182,14 @@ def train_encoded_judge(part: Part, whisper: str, folder: Path, inputs: dict[str
     def make(rows: list[int], draw: np.random.Generator) -> Batch:
         which = [VERSIONS[draw.integers(len(VERSIONS))] for _ in rows]
         read = [load_file(encoded / f"{i}.safetensors")[name] for i, name in zip(rows, which, strict=True)]
-        said = [torch.tensor(texts[i]) for i in rows]
-        return {
-            "encoded": padded(read).float(),
-            "frames": torch.tensor([len(frames) for frames in read]),
-            "text": padded(said),
-            "symbols": torch.tensor([len(text) for text in said]),
-        }
+        frames = torch.tensor([len(frames) for frames in read])
+        return {"mel": padded(read).float(), "frames": frames} | _said(texts, rows)
 
-    torch.manual_seed(part.train.seed)
     features = load_file(encoded / "0.safetensors")[VERSIONS[0]].shape[1]
     spoken = tuple(sorted(set(data.column("language"))))
     found = {"encoder": encoder.sha256, "features": features, "languages": spoken}
-    judge = EncodedJudge(replace(part.config, **found))
-    _fit(folder, part, judge, encoded_loss, _step_batches(part, data.frames, make))
+    part = replace(part, config=replace(part.config, **found))
+    _fit(folder, part, _new(EncodedJudge, part), judge_loss, _step_batches(part, data.frames, make))
     shutil.rmtree(encoded)
 
 
@@ -200,9 +205,7 @@ def _encode_twice(encoder: Encoder, wave: Wave, file: Path, seed: int) -> None:
 
 def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The speaker encoder, on random crops of every voice of `parts`."""
-    torch.manual_seed(part.train.seed)
-    model, data = SpeakerEncoder(part.config), Utterances(inputs["corpus.parts"])
-    n = part.batch // CROP
+    data, n = Utterances(inputs["corpus.parts"]), part.batch // CROP
 
     def batches(step: int) -> Batch:
         draw = np.random.default_rng((part.train.seed, step))
@@ -211,28 +214,29 @@ def train_speaker(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
         frames = torch.tensor([len(mel) for mel in mels])
         return {"mel": padded(mels), "frames": frames, "speaker": torch.tensor(data.voices[rows])}
 
-    _fit(folder, part, model, speaker_loss, batches)
+    _fit(folder, part, _new(SpeakerEncoder, part), speaker_loss, batches)
 
 
 def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The speech tokenizer, given the timbre of another utterance of the same voice."""
     data = Utterances(inputs["corpus.parts"])
-    speaker = checkpoints.load(inputs["speaker"] / "model", SpeakerEncoder)[0]
-    timbre = timbres(speaker, data)
-    save_file({"timbre": timbre}, folder / "timbre.safetensors")
-    torch.manual_seed(part.train.seed)
-    model = SpeechTokenizer(part.config)
+    timbre = timbres(load(inputs, "speaker", SpeakerEncoder), data)
+    save_file({"timbre": timbre}, folder / TIMBRE)
     texts = spoken_symbols(data, part.config.alphabet)
     prosody = [data.prosody(i) for i in range(len(data))]
     clean = _clean(data)
 
     def make(rows: list[int], draw: np.random.Generator) -> Batch:
-        return _heard(data, rows, texts) | {
-            "prosody": padded([prosody[i] for i in rows]),
-            "timbre": timbre[[data.other(i, draw) for i in rows]],
-            "speaker": torch.tensor(data.voices[rows]),
-            "clean": clean[rows],
-        }
+        return (
+            mels_of(data, rows)
+            | _said(texts, rows)
+            | {
+                "prosody": padded([prosody[i] for i in rows]),
+                "timbre": timbre[[data.other(i, draw) for i in rows]],
+                "speaker": torch.tensor(data.voices[rows]),
+                "clean": clean[rows],
+            }
+        )
 
     heard = _step_batches(part, data.frames, make)
 
@@ -240,24 +244,22 @@ def train_tokenizer(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
         ear = torch.tensor((step / part.train.steps - EAR_FROM) / (EAR_FULL - EAR_FROM)).clamp(0, 1)
         return heard(step) | {"ear": ear}
 
-    _fit(folder, part, model, tokenizer_loss, batches)
+    _fit(folder, part, _new(SpeechTokenizer, part), tokenizer_loss, batches)
 
 
 def train_decoder(part: Part, folder: Path, inputs: dict[str, Path]) -> None:
     """The flow decoder, from the frozen tokenizer's codes and blurred mel."""
-    data = Utterances(inputs["corpus.parts"])
-    tokenizer = _load_tokenizer(inputs)
-    timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
+    data, timbre = Utterances(inputs["corpus.parts"]), timbre_of(inputs)
+    tokenizer = load(inputs, "tokenizer", SpeechTokenizer)
     digits = [codes_to_digits(codes, tokenizer.config.dims) for codes in encode(tokenizer, data)]
-    clean = _clean(data)
-    torch.manual_seed(part.train.seed)
-    model = FlowDecoder(part.config)
+    clean, model = _clean(data), _new(FlowDecoder, part)
 
     def make(rows: list[int], draw: np.random.Generator) -> Batch:
-        batch = mels_of(data, rows)
-        batch["digits"] = padded([digits[i] for i in rows])
-        batch["timbre"] = timbre[[data.other(i, draw) for i in rows]]
-        batch["clean"] = clean[rows]
+        batch = mels_of(data, rows) | {
+            "digits": padded([digits[i] for i in rows]),
+            "timbre": timbre[[data.other(i, draw) for i in rows]],
+            "clean": clean[rows],
+        }
         with torch.inference_mode():
             _, prior = tokenizer.decode(batch["digits"], batch["timbre"], batch["frames"])
         return batch | {"prior": prior.clone()}
@@ -275,8 +277,7 @@ def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[st
     A decoder's mel is smoother than a recording's, and in use the vocoder is asked for its envelope alone:
     `refine` lets it learn that, on a decoded and a recorded mel by turns.
     """
-    torch.manual_seed(part.train.seed)
-    model, data = Vocoder(part.config), Utterances(inputs["corpus.parts"])
+    model, data = _new(Vocoder, part), Utterances(inputs["corpus.parts"])
 
     def batches(part: Part, rows: Sequence[int], decoded: Sequence[Tensor]) -> Callable[[int], Batch]:
         def make(step: int) -> Batch:
@@ -299,17 +300,10 @@ def train_vocoder(part: Part, refine: Part | None, folder: Path, inputs: dict[st
     train(model, vocoder_loss, batches(part, rows, []), part.train, folder / "training")
     if refine:
         rows = np.random.default_rng(refine.train.seed).permutation(rows)[:REFINED].tolist()
-        loss = partial(vocoder_loss, smoothing=SMOOTHING)
-        decoder = checkpoints.load(inputs["decoder"] / "model", FlowDecoder)[0]
-        timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
-        decoded = _decoded(data, rows, _load_tokenizer(inputs), decoder, timbre)
-        train(
-            model,
-            loss,
-            batches(refine, rows, decoded),
-            refine.train,
-            folder / "refining",
-        )
+        loss, decoder = partial(vocoder_loss, smoothing=SMOOTHING), load(inputs, "decoder", FlowDecoder)
+        tokenizer = load(inputs, "tokenizer", SpeechTokenizer)
+        decoded = _decoded(data, rows, tokenizer, decoder, timbre_of(inputs))
+        train(model, loss, batches(refine, rows, decoded), refine.train, folder / "refining")
     _keep(folder, part, model, **({"refined": refine.train.steps} if refine else {}))
 
 
@@ -332,8 +326,14 @@ def _decoded(
     return mels
 
 
-def _load_tokenizer(inputs: dict[str, Path]) -> SpeechTokenizer:
-    return checkpoints.load(inputs["tokenizer"] / "model", SpeechTokenizer)[0]
+def load(inputs: Mapping[str, Path], name: str, kind: type[M]) -> M:
+    """The network that the stage `name` made."""
+    return checkpoints.load(inputs[name] / "model", kind)[0]
+
+
+def timbre_of(inputs: Mapping[str, Path]) -> Tensor:
+    """`(utterances, c)` of the group `parts`, as the tokenizer was given it."""
+    return load_file(inputs["tokenizer"] / TIMBRE)["timbre"]
 
 
 def lm_batches(config: LMConfig, data: Utterances, codes: list[Tensor], part: Part) -> Callable[[int], Any]:
@@ -375,8 +375,9 @@ def train_lm(part: Part, group: str, folder: Path, inputs: dict[str, Path], base
         model = checkpoints.load(Path(base) / "lm.backbone", SpeechLM)[0].adopt(group)
         facts = {"language": group, "tokenizer": card.sha256}
     else:
-        tokenizer, before = _load_tokenizer(inputs), inputs.get("lm.backbone")
-        model = checkpoints.load(before / "model", SpeechLM)[0] if before else SpeechLM(part.config)
+        tokenizer = load(inputs, "tokenizer", SpeechTokenizer)
+        began = "lm.backbone" in inputs
+        model = load(inputs, "lm.backbone", SpeechLM) if began else SpeechLM(part.config)
     model.config = replace(model.config, drop=part.config.drop)
     data = Utterances(inputs[f"corpus.{group}"])
     codes, languages = encode(tokenizer, data), data.column("language")
@@ -422,7 +423,8 @@ def listening(chain: Preset, whisper: str) -> Stage:
     """The stage of judge C, who hears by Whisper's encoder; its weights are a folder or a hub id."""
     if not chain.judge_c:
         raise LabError(f"preset {chain.name!r} has no judge C, who hears people: choose human.")
-    return Stage("judge_c", ("corpus.judge_b",), partial(train_encoded_judge, chain.judge_c, whisper))
+    run, at = partial(train_encoded_judge, chain.judge_c), {"whisper": whisper}
+    return Stage("judge_c", ("corpus.judge_b",), run, Encoder(whisper).sha256, at)
 
 
 def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) -> list[Stage]:
@@ -441,7 +443,8 @@ def adoption(chain: Preset, base: Path, language: str, shares: Sequence[Share]) 
         name = f"{network}.{language}"
         group, sources = (language, ("tokenizer", "lm.backbone")) if network == "lm" else (name, (network,))
         learn = train_lm if network == "lm" else train_judge
-        run = partial(learn, getattr(chain, network), group, base=str(base))
+        run = partial(learn, getattr(chain, network), group)
         shas = [checkpoints.read_header(base / f"{source}.safetensors")["sha256"] for source in sources]
-        made += [_corpus_stage(group, speech), Stage(name, (f"corpus.{group}",), run, shas)]
+        at = {"base": str(base)}
+        made += [_corpus_stage(group, speech), Stage(name, (f"corpus.{group}",), run, shas, at)]
     return made

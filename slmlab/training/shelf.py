@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from slmlab import files
@@ -29,15 +28,7 @@ from slmlab.models.speaker import SpeakerEncoder
 from slmlab.models.tokenizer import SpeechTokenizer
 from slmlab.models.vocoder import Vocoder
 from slmlab.training import checkpoints, recipes
-from slmlab.training.cache import (
-    DONE,
-    Stage,
-    missing,
-    read_done,
-    run_stages,
-    stage_folders,
-    with_needs,
-)
+from slmlab.training.cache import DONE, Stage, missing, read_done, run_stages, stage_folders, with_needs
 from slmlab.training.loop import pick_device
 from slmlab.training.presets import Preset, preset
 
@@ -74,9 +65,10 @@ def _gather(folder: Path, inputs: dict[str, Path]) -> None:
 
     Of people, readers of public sources alone are named, by code: nobody else's voice is passed on.
     """
-    timbre = load_file(inputs["tokenizer"] / "timbre.safetensors")["timbre"]
-    speech = Utterances(inputs["corpus.parts"])
-    heard = [sources.find(name) for name in READ if f"parts-{name}" in speech.column("source")]
+    timbre, speech = recipes.timbre_of(inputs), Utterances(inputs["corpus.parts"])
+    places = {source: i for i, source in enumerate(speech.column("source"))}
+    readers = {name: places[f"parts-{name}"] for name in READ if f"parts-{name}" in places}
+    heard = map(sources.find, readers)
     people = "".join(f", and on {source.home} ({source.licence}, {source.copyright})" for source in heard)
     for name, made in inputs.items():
         _keep_small(name, made, folder, checkpoints.LICENCE.replace("espeak-ng;", f"espeak-ng{people};"))
@@ -84,8 +76,6 @@ def _gather(folder: Path, inputs: dict[str, Path]) -> None:
     order = means[:, -1].argsort()
     ranks = np.linspace(0.1, 0.9, len(VOICE_NAMES)) * (len(order) - 1)
     named = {name: means[order[round(float(rank))]] for name, rank in zip(VOICE_NAMES, ranks, strict=True)}
-    places = {source: i for i, source in enumerate(speech.column("source"))}
-    readers = {name: places[f"parts-{name}"] for name in READ if f"parts-{name}" in places}
     named |= {name: means[speech.voices[i]] for name, i in readers.items()}
     files.write_json(folder / VOICES, named)
 
@@ -97,16 +87,14 @@ def _keep_small(name: str, made: Path, target: Path, licence: str = "") -> None:
     """
     if not name.startswith("corpus."):
         model, card = checkpoints.load(made / "model", KINDS[name.partition(".")[0]])
-        seconds, licence = read_done(made)["seconds"], licence or card.licence
-        card = replace(card, config=model.config, seconds=seconds, licence=licence)
+        card = replace(card, seconds=read_done(made)["seconds"], licence=licence or card.licence)
         checkpoints.save(target / name, model, card, small=True)
 
 
 def corpora(preset_name: str) -> None:
     """Speak every corpus of a preset that was not spoken yet."""
     known = _stages(preset_name)
-    groups = [name for name in known if name.startswith("corpus.")]
-    _run(preset_name, known.values(), groups)
+    _run(preset_name, known.values(), [name for name in known if name.startswith("corpus.")])
 
 
 def make(preset_name: str, stage: str = "all", fresh: bool = False, recordings: Sequence[Path] = ()) -> Path:
@@ -163,11 +151,9 @@ def _lacks(chain: Preset, waiting: Sequence[str]) -> list[str]:
 
 def _expected_seconds(preset_name: str, waiting: Iterable[str]) -> float:
     """Seconds that stages take, two at a time, by what the shipped networks of their names and kinds took."""
-    took = {
-        name: card.seconds for name, card in checkpoints.list_checkpoints(files.SHIPPED / preset_name).items()
-    }
-    of_kind = {name.partition(".")[0]: seconds for name, seconds in took.items()}
-    return sum(took.get(name, of_kind.get(name.partition(".")[0], 0.0)) for name in waiting) / 2
+    shipped = checkpoints.list_checkpoints(files.SHIPPED / preset_name).items()
+    took = {part: card.seconds for name, card in shipped for part in (name.partition(".")[0], name)}
+    return sum(took.get(name, took.get(name.partition(".")[0], 0.0)) for name in waiting) / 2
 
 
 def adopt(
@@ -191,10 +177,7 @@ def adopt(
     networks = [stage.name for stage in stages if stage.inputs and stage.name.startswith(only)]
     if not networks:
         raise LabError(f"{only} is taught no language by itself: lm, judge_a and judge_b are.")
-    done = _run(preset_name, stages, networks, fresh)
-    for name, folder in done.items():
-        _keep_small(name, folder, adopted_folder(preset_name))
-    return adopted_folder(preset_name)
+    return _teach(preset_name, stages, networks, fresh, adopted_folder(preset_name))
 
 
 def teach_judge_c(preset_name: str, whisper: str = "", ship: bool = False, fresh: bool = False) -> Path:
@@ -203,9 +186,16 @@ def teach_judge_c(preset_name: str, whisper: str = "", ship: bool = False, fresh
     It is kept with what the chain at hand was taught later, or beside the checkpoints that are shipped.
     """
     stages = [*_stages(preset_name).values(), recipes.listening(preset(preset_name), whisper)]
-    done = _run(preset_name, stages, ["judge_c"], fresh)
     target = files.SHIPPED / preset_name if ship else adopted_folder(preset_name)
-    _keep_small("judge_c", done["judge_c"], target)
+    return _teach(preset_name, stages, ["judge_c"], fresh, target)
+
+
+def _teach(
+    preset_name: str, stages: Collection[Stage], networks: Iterable[str], fresh: bool, target: Path
+) -> Path:
+    """Make networks, and keep them in the folder `target`."""
+    for name, made in _run(preset_name, stages, networks, fresh).items():
+        _keep_small(name, made, target)
     return target
 
 

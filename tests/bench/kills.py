@@ -19,12 +19,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from bench import listeners
 from slmlab.errors import LabError
 from slmlab.people.store import Store
 from slmlab.study import rows
-from slmlab.training.cache import DONE, locked
+from slmlab.training.cache import DONE
 
 STUDY = SimpleNamespace(preset="tiny", language="sw")
 SENTENCES = 3
@@ -74,7 +75,7 @@ def _publish_until_killed(folder: Path, first: int, pipe: Connection) -> None:
         say.mkdir()
         (say / DONE).touch()
         publish = partial(rows.publish, KIND, STUDY, [Job(number)], {say.name: say}, folder)
-        with locked(folder / "publishing.lock"):
+        with FileLock(folder / "publishing.lock"):
             try:
                 with full_disk(rng.randrange(FULL)):
                     publish()
