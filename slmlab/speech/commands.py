@@ -17,10 +17,9 @@ from slmlab.speech import score
 from slmlab.speech.chain import Chain, Speech
 from slmlab.speech.sampling import usual
 
-SHORTEST_REFERENCE = 0.5  # seconds of sound that a voice or a manner is taken from
+REFERENCE = 0.5, 30.0  # seconds, least and most, of sound that a voice or a manner is taken from
 LONGEST_TEXT = 500  # characters said in one go: the language models learnt single sentences
-SHORTEST_MEASURED = 0.04  # seconds: one speech token
-LONGEST_MEASURED = 120.0  # seconds: aligning two sounds takes the product of their lengths
+MEASURED = 0.04, 120.0  # seconds: one speech token; aligning two sounds takes the product of their lengths
 
 
 def speak(
@@ -49,7 +48,7 @@ def speak(
     check_lengths(texts)
     voice = voice or chain.usual_voice(language)
     if voice not in chain.voices and (Path(voice).suffix or Path(voice).exists()):
-        timbre = chain.timbre(_reference(Path(voice)))
+        timbre = chain.timbre(_sound(Path(voice), REFERENCE, "to take a voice from"))
         if not consent.strip():
             raise LabError(
                 f"{voice} is somebody's voice, which would say what they never said: give --consent, such as "
@@ -61,7 +60,7 @@ def speak(
         timbre = chain.named_timbre(voice)
     sampling = replace(usual(chain.lm(language)), tries=tries)
     sampling = sampling if temperature is None else replace(sampling, temperature=temperature)
-    manner = chain.encode(_reference(style)) if style else []
+    manner = chain.encode(_sound(style, REFERENCE, "to take a manner from")) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
 
@@ -114,11 +113,9 @@ def measure(
         misread in the recording; then what `instruments.figures` says; None where undefined.
     """
 
-    def hear(wave: audio.Wave) -> str:
-        return chain.hear([torch.as_tensor(wave)], language=language)[0]
-
-    wave, recording = _measurable(sound), _measurable(reference) if reference else None
-    transcript = hear(wave)
+    given = [_sound(path, MEASURED, "to be measured") for path in (sound, reference) if path]
+    wave, recording = (*[each.numpy() for each in given], None)[:2]
+    transcript, *recorded = chain.hear(given, language=language)
     figures = metrics.describe(
         wave,
         text=text,
@@ -127,34 +124,25 @@ def measure(
         embed=lambda sound: chain.timbre(torch.as_tensor(sound))[:-1].numpy(),
         language=language,
     )
-    codes = chain.encode(torch.as_tensor(wave))
+    codes = chain.encode(given[0])
     figures["entropy"] = metrics.window_entropy(codes, score.ENTROPY_WINDOW)
     figures["repetition"] = metrics.repetition_rate(codes)
     repeats = metrics.where_repeats(codes)
     figures["repeats_at"] = float(repeats.mean()) if len(repeats) else math.nan
-    if text is not None and recording is not None:
-        recorded = metrics.cer(text, hear(recording), language)
-        figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], recorded)
+    if text is not None and recorded:
+        misread = metrics.cer(text, recorded[0], language)
+        figures["calibrated_cer"] = metrics.calibrated_cer(figures["cer"], misread)
     figures |= instruments.figures(opened or {}, wave, text, recording, language)
     return {"sound": str(sound), "judge": chain.scorer, "heard": transcript, **files.plain(figures)}
 
 
-def _reference(path: Path) -> torch.Tensor:
-    remedy = f"give at least {SHORTEST_REFERENCE} s, better 3 s or more."
-    wave, info = audio.read(path, max_seconds=30)
-    if info.seconds < SHORTEST_REFERENCE:
-        raise LabError(
-            f"{path} lasts {info.seconds:.2f} s, too short to take a voice or a manner from: {remedy}"
-        )
+def _sound(path: Path, seconds: tuple[float, float], use: str) -> torch.Tensor:
+    """The sound `(s,)` of a file that lasts as many seconds as its use asks for, from least to most."""
+    wave, info = audio.read(path, seconds[1])
+    if len(wave) < seconds[0] * SAMPLE_RATE:
+        short = f"{path} lasts {info.seconds:.3f} s, too short {use}"
+        raise LabError(f"{short}: give at least {seconds[0]} s, better 3 s or more.")
     return torch.as_tensor(wave)
-
-
-def _measurable(path: Path) -> audio.Wave:
-    wave, info = audio.read(path, LONGEST_MEASURED)
-    if len(wave) < SHORTEST_MEASURED * SAMPLE_RATE:
-        short = f"{path} lasts {info.seconds:.3f} s, too short to be measured"
-        raise LabError(f"{short}: give at least {SHORTEST_MEASURED} s.")
-    return wave
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
