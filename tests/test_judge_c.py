@@ -128,7 +128,7 @@ def test_where_the_encoder_lies_decides_nothing_but_what_it_holds_does(
     monkeypatch.setattr(recipes, "Encoder", lambda place: FakeEncoder(place, kept[place]))
 
     def folder(place: str) -> Path:
-        stages = [*recipes.stages(preset("human")), recipes.listening(preset("human"), place)]
+        stages = [Stage("corpus.judge_b", (), print), recipes.listening(preset("human"), place)]
         return stage_folders(stages, tmp_path)["judge_c"]
 
     assert folder("here") == folder("there") != folder("another")

@@ -114,7 +114,8 @@ def measure(
     """
 
     given = [_sound(path, MEASURED, "to be measured") for path in (sound, reference) if path]
-    wave, recording = (*[each.numpy() for each in given], None)[:2]
+    wave, *recordings = [each.numpy() for each in given]
+    recording = recordings[0] if recordings else None
     transcript, *recorded = chain.hear(given, language=language)
     figures = metrics.describe(
         wave,
