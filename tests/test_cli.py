@@ -343,7 +343,7 @@ def test_a_tenth_of_a_second_is_measured_but_gives_no_voice(
     write_tenth(given)
     for option in ("--voice", "--style"):
         error = refused(capsys, "speak", "mama", option, given, "--out", tmp_path / "a.wav", *mine)
-        assert "lasts 0.10 s, too short" in error
+        assert "lasts 0.100 s, too short to take a" in error
     assert main(["measure", str(given), "--text", "mama", "--reference", str(given), *mine]) == 0
     said = capsys.readouterr().out
     assert "0.100" in said

@@ -60,7 +60,7 @@ def speak(
         timbre = chain.named_timbre(voice)
     sampling = replace(usual(chain.lm(language)), tries=tries)
     sampling = sampling if temperature is None else replace(sampling, temperature=temperature)
-    manner = chain.encode(_sound(style, REFERENCE, "to take a manner from")) if style else []
+    manner = chain.encode(_sound(style, REFERENCE, "to take a voice from")) if style else []
     n = len(texts)
     return chain.say(texts, language, timbre.expand(n, -1), sampling, [manner] * n, [seed] * n)
 
