@@ -163,17 +163,15 @@ def from_plain(cls: type[C], values: Any, source: str, lenient: bool = False) ->
     if not isinstance(values, dict):
         raise LabError(f"{source} holds {values!r} in place of the fields of {cls.__name__}; make it again.")
     given = set(values)
-    spared = [f.name for f in fields if "later" in f.metadata or (lenient and not _required(f))]
+    spared = [
+        f.name for f in fields if "later" in f.metadata or (lenient and f.default is not f.default_factory)
+    ]
     names = {field.name for field in fields} - (set(spared) - given)
     if given != names:
         unlike = ", ".join(sorted(given ^ names))
         raise LabError(f"{source} has another config than {cls.__name__} ({unlike} differ); make it again.")
     hints = typing.get_type_hints(cls)
     return cls(**{name: _typed(hints[name], item, source, lenient) for name, item in values.items()})
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _typed(hint: Any, value: Any, source: str, lenient: bool) -> Any:

@@ -7,8 +7,7 @@ Axis legend: s samples, f frames, m mel bins, d embedding.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,12 @@ class Sound:
 
     wave: audio.Wave
     """(s) at 16 kHz."""
+    mel: Any
+    """Log-mel (f m)."""
+    f0: Any
+    """F0 in Hz (f), 0 where unvoiced."""
+    energy: Any
+    """Energy (f) in dB."""
     language: str = ""
     """Of the text, whose cut into words counts."""
     text: str | None = None
@@ -34,33 +39,10 @@ class Sound:
     """What a recogniser heard in it."""
     reference: "Sound | None" = None
     """A recording of the same words."""
+    path: Any = None
+    """Frames of it and of the reference that belong together (p 2), after DTW on the mel."""
     embed: Callable[[audio.Wave], ArrayLike] | None = None
     """Gives the speaker embedding (d) of a wave."""
-
-    @cached_property
-    def features(self) -> tuple[Any, Any, Any]:
-        """Log-mel (f m), F0 in Hz (f), 0 where unvoiced, and energy (f)."""
-        return features.extract(self.wave)
-
-    @property
-    def mel(self) -> Any:
-        """Log-mel (f m)."""
-        return self.features[0]
-
-    @property
-    def f0(self) -> Any:
-        """F0 in Hz (f), 0 where unvoiced."""
-        return self.features[1]
-
-    @property
-    def energy(self) -> Any:
-        """Energy (f)."""
-        return self.features[2]
-
-    @cached_property
-    def path(self) -> Any:
-        """Frames of it and of the reference that belong together, after DTW on the mel."""
-        return prosody.align(self.mel, self.reference.mel) if self.reference else None
 
 
 @dataclass(frozen=True)
@@ -132,10 +114,11 @@ def describe(
         name → value, NaN where undefined; always the same names for the same arguments given.
     """
     audio.check(wave, "the sound")
+    sound = Sound(wave, *features.extract(wave), language, text, heard, embed=embed)
     if reference is not None:
         audio.check(reference, "the reference")
-    compared = None if reference is None else Sound(reference)
-    sound = Sound(wave, language, text, heard, compared, embed)
+        other = Sound(reference, *features.extract(reference))
+        sound = replace(sound, reference=other, path=prosody.align(sound.mel, other.mel))
     return {
         name: figure.of(sound)
         for name, figure in FIGURES.items()

@@ -7,7 +7,7 @@ Axis legend: b batch, t speech tokens, f mel frames, j digits of a code, c timbr
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from slmlab import files, metrics
 from slmlab.corpus.utterances import in_batches
+from slmlab.metrics.statistics import average
 from slmlab.models.judges import transcribe
 from slmlab.models.lm import SpeechLM, assemble, log_probs
 from slmlab.models.tokenizer import SEMITONES_UNIT
@@ -119,18 +120,12 @@ def measure(model: SpeechLM, reference: SpeechLM, jury: Jury) -> dict[str, float
         "wer": metrics.corpus_wer(texts, heard, jury.language),
         "cer": metrics.corpus_cer(texts, heard, jury.language),
         "entropy": float(entropies.mean()),
-        "repetition": _mean(map(metrics.repetition_rate, codes)),
+        "repetition": float(average([metrics.repetition_rate(row) for row in codes])),
         "length": float(np.mean([n / usual for n, usual in zip(lengths, expected, strict=True)])),
         "missed_end": metrics.missed_end(lengths, [jury.sampling.most(n) for n in expected]),
-        "f0_spread": _mean(spreads),
+        "f0_spread": float(average(spreads)),
         "drift": _drift(model, reference, jury, codes),
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Mean of the numbers that are there; NaN if none is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return float(np.mean(numbers)) if numbers else math.nan
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ The rates and steps of `tiny` were settled on dev (`slmlab settle`, seed 0).
 """
 
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -188,7 +187,7 @@ def align(run: Run) -> Path:
     parts = [f"{part}".removesuffix(SUFFIX) for part in (start, chain / "tokenizer", chain / "judge_a")]
     shas = [checkpoints.read_header(Path(part + SUFFIX))["sha256"] for part in parts]
     table = run.votes or (run.recordings and run.recordings / MANIFEST)
-    shas += [hashlib.sha256(table.read_bytes()).hexdigest()] if table else []
+    shas += [files.sha256_of(table)] if table else []
     name = f"align.{run.method}.{language}.{run.seed}"
     stage = Stage(name, (), functools.partial(_run, run), [shas, SCALES[run.preset].used_by(run.method)])
     return run_stages([stage], files.CACHE / run.preset, workers=1)[name]
@@ -326,7 +325,7 @@ def authentic(rows: pd.DataFrame) -> list[Recording]:
 def _encoder(chain: Chain, clips: Path) -> Encode:
     """What gives the speech tokens of the sound with a sha256 among the clips."""
     sounds = [file for file in sorted(clips.rglob("*")) if file.suffix.lower() in SOUNDS]
-    by_digest = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in sounds}
+    by_digest = {files.sha256_of(file): file for file in sounds}
 
     @functools.cache
     def encode(digest: str) -> Sequence[int]:

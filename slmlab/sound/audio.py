@@ -38,18 +38,13 @@ Wave = NDArray[np.float32]
 class SoundInfo:
     """What a sound file was before it became 16 kHz mono.
 
-    `encoding` is container and sample format, such as `WAV PCM_24`; `peak` the largest absolute sample: float
-    files may exceed 1 and are then scaled down to 1; `clipped` the share of samples at full scale, above
-    about 0.001 the recording was too loud; `generated` whether it carries this package's mark of generated
-    speech, in whatever tag of whatever format; `remark` what is odd about it, though it can be used, or
-    nothing.
+    `clipped` is the share of samples at full scale, above about 0.001 the recording was too loud; `generated`
+    whether it carries this package's mark of generated speech, in whatever tag of whatever format; `remark`
+    what is odd about it, though it can be used, or nothing.
     """
 
     sample_rate: int
-    channels: int
-    encoding: str
     seconds: float
-    peak: float
     clipped: float
     generated: bool
     remark: str
@@ -58,22 +53,21 @@ class SoundInfo:
 def read(path: str | Path, max_seconds: float | None = None) -> tuple[Wave, SoundInfo]:
     """Read a WAV, FLAC, MP3 or OGG file of any rate as a mono wave (s), 16 kHz, in [-1, 1]; and what it was.
 
+    Files of floats that exceed 1 are scaled down to 1.
     LabError if it is missing, empty, cut off, not a sound, longer than `max_seconds`, silent or not finite.
     """
     path, container = Path(path), containers.opened(Path(path))
     samples, file = _samples(path, container, max_seconds)
+    level = np.abs(samples)
+    mono = reduce(samples / max(float(level.max()), 1.0), "s c -> s", "mean")
+    check(mono, f"the average of the channels of {path}")
     info = SoundInfo(
         sample_rate=file.samplerate,
-        channels=file.channels,
-        encoding=f"{file.format} {file.subtype}",
         seconds=len(samples) / file.samplerate,
-        peak=float(np.abs(samples).max()),
-        clipped=float((np.abs(samples) >= CLIPPED_LEVEL).mean()),
+        clipped=float((level >= CLIPPED_LEVEL).mean()),
         generated=any(GENERATED.encode(code) in container.raw for code in CODES),
         remark=container.remark,
     )
-    mono = reduce(samples / max(info.peak, 1.0), "s c -> s", "mean")
-    check(mono, f"the average of the channels of {path}")
     return resample(mono, info.sample_rate), info
 
 

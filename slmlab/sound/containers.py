@@ -137,23 +137,18 @@ def _flac_samples(content: bytes) -> int:
 
 def _crc(content: bytes | bytearray, bits: int, polynomial: int) -> int:
     """The remainder that FLAC and Ogg check by; 0 where FLAC's checksum stands at the end and is right."""
-    table = _crc_table(bits, polynomial)
-    rest = 0
+    rest, mask = 0, (1 << bits) - 1
     for byte in content:
-        rest = (rest << 8 ^ table[rest >> bits - 8 ^ byte]) & (1 << bits) - 1
+        rest = rest << 8 & mask ^ _crc_of(rest >> bits - 8 ^ byte, bits, polynomial)
     return rest
 
 
 @cache
-def _crc_table(bits: int, polynomial: int) -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        rest = byte << bits - 8
-        for _ in range(8):
-            rest = rest << 1 ^ (polynomial if rest >> bits - 1 else 0)
-            rest &= (1 << bits) - 1
-        table.append(rest)
-    return tuple(table)
+def _crc_of(byte: int, bits: int, polynomial: int) -> int:
+    rest = byte << bits - 8
+    for _ in range(8):
+        rest = rest << 1 ^ (rest >> bits - 1) * (1 << bits | polynomial)
+    return rest
 
 
 def _behind_tag(content: bytes) -> int:
