@@ -592,6 +592,9 @@ def _doctor(asked: Namespace) -> str:
     networks = "no checkpoints are shipped: the first use trains"
     if (files.SHIPPED / "tiny" / VOICES).exists():
         networks = "checkpoints of tiny are shipped"
+    gpu = "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none"
+    if torch.backends.mps.is_available():
+        gpu = "Apple's GPU (MPS) is here and stays unused, for nobody has tried it yet: the CPU does all"
     free = shutil.disk_usage(files.nearest(files.HOME)).free / 2**30
     checks = {
         machine(): True,
@@ -599,7 +602,7 @@ def _doctor(asked: Namespace) -> str:
         networks: True,
         f"what is made goes into {files.HOME} (SLMLAB_HOME moves it)": True,
         f"{free:.0f} GiB of disk free (2 needed)": free >= 2,
-        "a GPU is here" if torch.cuda.is_available() else "no GPU: the tiny preset needs none": True,
+        gpu: True,
     }
     for line, good in checks.items():
         print(f"{'OK' if good else 'X '} {line}")

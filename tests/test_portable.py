@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from slmlab import places
+from slmlab.cli import main
+from slmlab.training import loop
 
 MODULES = [
     ".".join(path.relative_to(places.ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -82,6 +85,15 @@ cli.main(["fetch", "x"])
 """
     told = ended(program, PYTHONIOENCODING="cp1252")
     assert (told.stdout.split(), told.stderr.split()) == ([b"Ti?ng"], [b"slmlab:", b"said"])
+
+
+def test_a_mac_is_told_that_its_gpu_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert main(["doctor"]) == 0
+    assert "OK Apple's GPU (MPS) is here and stays unused" in capsys.readouterr().out
+    assert loop.pick_device().type != "mps"
 
 
 def of_unsaid_encoding(code: str) -> Iterator[int]:
