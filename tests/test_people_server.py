@@ -440,6 +440,15 @@ def test_the_results_state_the_rules_before_anybody_voted(tmp_path: Path) -> Non
     assert "one score in more than 95% of trials (from 12 on)" in scores
 
 
+def test_results_and_exports_that_cannot_be_made_are_a_sentence(tmp_path: Path) -> None:
+    store = make_test(tmp_path / "test", make_systems(tmp_path / "systems"))
+    (store.folder / "export").write_text("in the way")
+    assert "could not be written" in app._told(app._export, store)
+    next(store.clips.iterdir()).unlink()
+    shown = [app._told(views.listen_page, store, clip.sentence) for clip in store.test.clips]
+    assert any("does not exist" in page for page in shown)
+
+
 def test_the_command_explains_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["app", str(tmp_path / "nothing")]) == 2
     assert "holds no listening test" in capsys.readouterr().err

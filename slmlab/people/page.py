@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -375,7 +376,7 @@ def _listen(store: Store) -> None:
     view = gr.HTML()
 
     def look(sentence: str, request: gr.Request) -> str:
-        return views.listen_page(store, sentence) if is_teacher(request) and sentence else ""
+        return _told(views.listen_page, store, sentence) if is_teacher(request) and sentence else ""
 
     sentence.change(look, [sentence], [view], queue=False, api_name="listen")
 
@@ -424,12 +425,22 @@ def _results(store: Store, tab: gr.Tab) -> None:
     view = gr.HTML(elem_id="results-shown")
 
     def look(task: str, request: gr.Request) -> str:
-        return views.results_page(store, task) if is_teacher(request) and task in ANSWERS else ""
+        return _told(views.results_page, store, task) if is_teacher(request) and task in ANSWERS else ""
 
     def write(request: gr.Request) -> str:
-        if not is_teacher(request):
-            return ""
-        return views.export_page(store, export.write(store, store.folder / "export"))
+        return _told(_export, store) if is_teacher(request) else ""
 
     gr.on([tab.select, task.change, again.click], look, [task], [view], queue=False, api_name="results")
     out.click(write, None, [view], queue=False, api_name="export")
+
+
+def _export(store: Store) -> str:
+    return views.export_page(store, export.write(store, store.folder / "export"))
+
+
+def _told(make: Callable[..., str], *what: Any) -> str:
+    """A page, or the sentence that says why there is none."""
+    try:
+        return make(*what)
+    except LabError as error:
+        return views.error_page(error)

@@ -91,7 +91,7 @@ def listen_page(store: Store, sentence: str) -> str:
 @lru_cache(maxsize=512)
 def spectrogram(path: str) -> str:
     """A sound file's log-mel spectrogram with its F0 drawn over it, as a data address."""
-    mel, f0, _ = features.extract(audio.read(path)[0])
+    mel, f0, _ = map(np.asarray, features.extract(audio.read(path)[0]))
     figure = Figure(figsize=(5, 2.6), layout="constrained")
     axes = figure.subplots()
     extent = (0, len(mel) / FRAME_RATE, 0, mel.shape[1])
