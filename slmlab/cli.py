@@ -147,12 +147,13 @@ def _ears(asked: Namespace) -> tuple[Any, dict[str, Any]]:
     _option("--filter", "let judge A hear it: what the quality filter takes", bool),
 )
 def _corpus(asked: Namespace) -> str:
-    from slmlab.study import ground, scaling
+    from slmlab.study import ground
     from slmlab.training import shelf
+    from slmlab.training.presets import preset
 
     shelf.corpora(asked.preset)
     if asked.filter:
-        table = ground.filter_corpora(asked.preset, scaling.languages(asked.preset))
+        table = ground.filter_corpora(asked.preset, preset(asked.preset).languages)
         print(table.to_string(float_format="{:.3f}".format))
     return f"slmlab train all --preset {asked.preset}"
 
@@ -167,6 +168,7 @@ def _corpus(asked: Namespace) -> str:
     FRESH,
 )
 def _train(asked: Namespace) -> str:
+    from slmlab import files
     from slmlab.language import languages
     from slmlab.training import shelf
     from slmlab.training.presets import preset
@@ -179,6 +181,7 @@ def _train(asked: Namespace) -> str:
     if asked.recordings and stage == JUDGE_C:
         raise LabError(f"{JUDGE_C} learns from the preset's own recordings: leave --recordings out.")
     if asked.ship:
+        files.need_checkout("What is shipped lies")
         shelf.check_shippable(asked.preset, asked.recordings)
     taught = preset(asked.preset).languages
     network, _, language = stage.rpartition(".")
@@ -209,13 +212,14 @@ def _train(asked: Namespace) -> str:
     _option("--lm", f"{SPEAKER}; no notebook is executed", Path),
 )
 def _run(asked: Namespace) -> str:
-    from slmlab import files
+    from slmlab import files, places
     from slmlab.notebook import series
     from slmlab.study import report
     from slmlab.training import shelf
 
     name = "-".join(filter(None, (asked.preset, asked.lm and asked.lm.name)))
-    folder, books = asked.out or files.RUNS / name, [] if asked.lm else series.notebooks()
+    folder = asked.out or files.RUNS / name
+    books = series.notebooks() if places.IS_CHECKOUT and not asked.lm else []
     takes = shelf.RUN_TAKES.get(asked.preset, "") if books else ""
     print(f"run: the chain speaks and is scored, then {len(books)} notebooks", end="")
     print(f"; {takes}, with networks at hand" if takes else "", flush=True)
@@ -285,6 +289,7 @@ def _compare(asked: Namespace) -> str:
 def _bench(asked: Namespace) -> str:
     from slmlab import files
 
+    files.need_checkout("The bench is part of the tests, which are")
     sys.path.append(str(files.ROOT / "tests"))
     from bench import bars
 
@@ -392,8 +397,10 @@ def _align(asked: Namespace) -> str:
 
     chosen = ("start", "votes", "clips", "recordings", "alpha")
     if asked.method in ("core", "full"):
+        from slmlab import files
         from slmlab.study import alignment, rows
 
+        files.need_checkout("The studies keep their rows")
         if ignored := [f"--{name}" for name in chosen if getattr(asked, name) is not None]:
             raise LabError(f"the study chooses by itself what {', '.join(ignored)} would say: leave it out.")
         units = alignment.plan(asked.preset, asked.method, asked.seed, asked.language, asked.only)
@@ -536,8 +543,10 @@ def _measure(asked: Namespace) -> str | None:
     _option("--workers", WORKERS, _within(0, 1024), default=0),
 )
 def _sweep(asked: Namespace) -> str:
+    from slmlab import files
     from slmlab.study import rows, scaling
 
+    files.need_checkout("The studies keep their rows")
     study = scaling.study_of(asked.preset)
     cells = scaling.plan(study, asked.arms, asked.seeds, asked.alphas)
     made = rows.run(scaling.CELLS, study, cells, asked.workers)

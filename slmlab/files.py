@@ -28,6 +28,15 @@ SHIPPED = DATA / "checkpoints"
 RECORDINGS = HOME / "data" / "recordings"
 
 
+def need_checkout(what: str) -> None:
+    """Raise a LabError where the lab was installed without its checkout, in which `what` has its place."""
+    if not places.IS_CHECKOUT:
+        raise LabError(
+            f"{what} in a clone of the lab's repository, and here is an installed package: clone it, run "
+            "`pip install --editable .` there, and give this command again."
+        )
+
+
 def replace_text(file: Path, text: str) -> None:
     """Write a small UTF-8 file, whole or not at all; what `read_text` found broken comes back as it was."""
     with whole(file) as part:

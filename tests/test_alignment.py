@@ -72,7 +72,7 @@ def test_from_starts_to_rows_and_never_twice(
     assert runs.loc[("vi", "sft", ""), "h_draws"].shape == (scaling.DRAWS,)
     assert runs.loc[("sw", "tdsc", ""), "tuning_seconds"] > 0
     assert runs.loc[("sw", "tdsc", "1"), "tuning_seconds"] == 0
-    assert alignment.seconds(found, "smoke", "core") > sum(found.seconds.values())
+    assert studies.seconds(found, "smoke", "core") > sum(found.seconds.values())
     assert audio.read(out / "smoke-aligned-sw-tdsc.flac")[1].generated
     c1 = next(row for row in claims.ledger(None, found) if row["id"] == "C1")
     assert (c1["seeds"], c1["n"], c1["verdict"]) == ([0], 4, "inconclusive")

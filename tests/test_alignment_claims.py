@@ -108,12 +108,22 @@ def sets(truth: float, draw: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(language="sw", method="tdsc", part=CANDIDATES, alpha=1.0)
 
 
-def ledger(truth: float, results: Aligned | None = None) -> dict[str, dict]:
-    return {row["id"]: row for row in claims.ledger(None, results or world(truth))}
+def ledger(results: Aligned) -> dict[str, dict]:
+    return {row["id"]: row for row in claims.ledger(None, results)}
+
+
+@cache
+def judged(truth: float) -> dict[str, dict]:
+    return ledger(world(truth))
+
+
+@cache
+def sections() -> list[tables.Section]:
+    return tables.alignment_sections(world(1.0), [])
 
 
 def test_where_the_paper_is_right_it_is_reproduced() -> None:
-    found = ledger(1.0)
+    found = judged(1.0)
     verdicts = {name: row["verdict"] for name, row in found.items() if name[0] in "DTC"}
     assert len(verdicts) == 31
     assert {name for name, verdict in verdicts.items() if verdict != "reproduced"} == set()
@@ -124,27 +134,27 @@ def test_where_the_paper_is_right_it_is_reproduced() -> None:
 
 
 def test_where_nothing_moves_what_should_stay_stays() -> None:
-    found = ledger(0.0)
+    found = judged(0.0)
     assert found["C2"]["verdict"] == "reproduced"
     moved = [n for n, row in found.items() if n[0] in "DTC" and row["verdict"] in ("reproduced", "refuted")]
     assert set(moved) <= {"C2", "D1"}
 
 
 def test_in_the_opposite_world_it_is_refuted() -> None:
-    found = ledger(-1.0)
+    found = judged(-1.0)
     for name in ("D2", "D3", "D4", "D5", "D7", "D12", "T1", "T3", "T6", "T14", "C1", "C3"):
         assert found[name]["verdict"] == "refuted", name
 
 
 def test_word_errors_are_told_in_points() -> None:
-    assert ledger(1.0)["T1"]["estimate"] == pytest.approx(-12, abs=5)
+    assert judged(1.0)["T1"]["estimate"] == pytest.approx(-12, abs=5)
 
 
 def test_claims_whose_rows_are_missing_are_not_run() -> None:
     whole = world(1.0)
     kept = [table[~table["method"].str.contains(".", regex=False)] for table in (whole.rows, whole.runs)]
     core = Aligned(*kept, whole.candidates, whole.sets, whole.recordings, whole.seconds)
-    found = ledger(1.0, core)
+    found = ledger(core)
     missing = {name for name, row in found.items() if name[0] in "DTC" and row["verdict"] == "not run"}
     assert missing == {"D8", "D9", "D10", "D11", "T9", "T10", "T11", "T12", "T13"}
     assert "seeds" not in found["D8"]
@@ -153,12 +163,12 @@ def test_claims_whose_rows_are_missing_are_not_run() -> None:
 def test_the_ledger_says_how_many_seeds_are_lacking() -> None:
     whole = world(1.0)
     early = [table[table["seed"] < 2] for table in (whole.rows, whole.runs, whole.candidates, whole.sets)]
-    found = ledger(1.0, Aligned(*early, whole.recordings, whole.seconds))
+    found = ledger(Aligned(*early, whole.recordings, whole.seconds))
     verdicts = {line[0]: line[5] for line in tables.ledger(found.values()).lines}
     assert verdicts["D1"] == "inconclusive (2 of 3 seeds)"
     assert verdicts["D4"] == "inconclusive (2 of 3 seeds; needs listeners)"
     assert verdicts["S1"] == "not run"
-    assert {line[5] for line in tables.ledger(ledger(1.0).values()).lines if line[0] == "D1"} == {
+    assert {line[5] for line in tables.ledger(judged(1.0).values()).lines if line[0] == "D1"} == {
         "reproduced"
     }
 
@@ -171,23 +181,20 @@ def test_more_seeds_of_some_systems_count_for_their_claims_alone() -> None:
         return pd.concat([table, table[own].assign(seed=table["seed"] + len(SEEDS))], ignore_index=True)
 
     grown = replace(whole, rows=more(whole.rows), runs=more(whole.runs))
-    three = [
-        next(part for part in tables.alignment_sections(of, []) if "Table 3)" in part.title)
-        for of in (whole, grown)
-    ]
+    three = [tables.methods(of, "table3") for of in (whole, grown)]
     assert ["more seeds than others" in part.text for part in three] == [False, True]
-    found = ledger(1.0, grown)
+    found = ledger(grown)
     assert {name: len(found[name]["seeds"]) for name in ("D1", "D4", "D5", "D12", "D13", "C1", "C2")} == {
         **{"D1": 6, "D4": 6, "D5": 3, "D12": 3, "D13": 6, "C1": 3, "C2": 6}
     }
     verdicts = {line[0]: line[5] for line in tables.ledger(found.values()).lines}
     assert verdicts["D4"] == "reproduced (6 seeds; needs listeners)"
     assert verdicts["D5"] == "reproduced"
-    assert found["D4"]["estimate"] == pytest.approx(ledger(1.0)["D4"]["estimate"])
+    assert found["D4"]["estimate"] == pytest.approx(judged(1.0)["D4"]["estimate"])
 
 
 def test_every_table_of_the_paper_has_its_section() -> None:
-    parts = {part.title: part for part in tables.alignment_sections(world(1.0), [])}
+    parts = {part.title: part for part in sections()}
     for number in (3, 4, 6, 7, 8, 9):
         part = next(part for title, part in parts.items() if f"Table {number})" in title)
         assert all(len(line) == len(part.head) for line in part.lines)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from slmlab import files
+from slmlab import files, places
 from slmlab.cli import main
 from slmlab.corpus.build import Corpus
 from slmlab.corpus.collections import Clip
@@ -152,6 +152,26 @@ def test_a_report_makes_the_run_that_it_lacks(
     monkeypatch.setattr(report, "run", lambda preset, folder: asked.append(preset))
     assert "there is no run" in refused(capsys, "report"), "this one left nothing"
     assert asked == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    "asked", ["sweep", "align core", "align full", "bench", "train all --ship", "train judge_c --ship"]
+)
+def test_what_has_its_place_in_a_checkout_says_so_without_one(
+    asked: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "IS_CHECKOUT", False)
+    assert "in a clone of the lab's repository" in refused(capsys, *asked.split())
+
+
+def test_a_run_without_a_checkout_executes_no_notebook(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(places, "IS_CHECKOUT", False)
+    monkeypatch.setattr(report, "run", lambda *_: None)
+    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html")
+    assert main(["run", "--preset", "smoke", "--out", str(tmp_path)]) == 0
+    assert "then 0 notebooks" in capsys.readouterr().out
 
 
 def test_a_report_writes_the_ledger_alone(

@@ -1,5 +1,6 @@
 """Two runs side by side: worked numbers, and what is left out or refused."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from test_report import make_run, row
 
 from slmlab.cli import main
 from slmlab.errors import LabError
+from slmlab.speech.sampling import SamplingConfig
 from slmlab.study import compare
 
 TEXTS = [f"{word} mbili" for word in ("mama", "baba", "dada", "kaka", "bibi", "babu", "binti", "mwana")]
@@ -66,12 +68,32 @@ def test_two_runs_on_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     told = capsys.readouterr().out
     assert f"A is {a}, B is {b}: 7 sentences that both said." in told
     assert "Their settings differ in: lm – → tuned/model; commit abc → def." in told
+    assert f"How {a} drew its tokens was not kept." in told
     assert f"1 sentences of {a} are not in the other run and are left out." in told
     assert "Swahili" in told
     assert "-0.5 [-0.5, -0.5]" in told
     page = (b / "compared.html").read_text(encoding="utf-8")
     assert page.count("<audio controls") == 14, "both sounds of seven sentences"
     assert page.index("“mama mbili”") < page.index("A (CER 0.10)") < page.index("B (CER 0.10)")
+
+
+def test_how_both_drew_their_tokens_is_named_where_it_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, guided = SamplingConfig(), SamplingConfig(temperature=0.8, guidance=1.5, tries=4)
+    a, b = (
+        make_run(tmp_path / name, rows([0.5] * 8), sampling={"sw": asdict(sw), "vi": asdict(plain)})
+        for name, sw in (("a", plain), ("b", guided))
+    )
+    assert main(["compare", str(a), str(b)]) == 0
+    told = capsys.readouterr().out
+    changes = "temperature 0.5 → 0.8; sampling sw guidance 0.0 → 1.5; sampling sw tries 1 → 4"
+    assert f"Their settings differ in: sampling sw {changes}." in told
+    one = make_run(tmp_path / "c", rows([0.5] * 8), sampling={"sw": asdict(guided)})
+    assert main(["compare", str(b), str(one)]) == 0
+    told = capsys.readouterr().out
+    assert "Their settings are the same." in told
+    assert "was not kept" not in told
 
 
 def test_what_cannot_be_compared_is_said_in_one_sentence(

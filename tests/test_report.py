@@ -106,7 +106,11 @@ def test_a_word_is_explained_with_the_words_of_its_meaning_and_no_second_time() 
     assert explained("baz, T1, wer/WER", set()) == ""
 
 
-def test_what_somebody_said_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
+def test_what_somebody_said_is_text_whatever_it_looks_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for study in (scaling, alignment):
+        monkeypatch.setattr(study, "read_results", lambda preset: None)
     told = "[mama](http://a.example) `b` <i>c</i> https://d.example"
     notebook = {"notebook.03_tokens": {"seconds": 1.0, "metrics": {}}}
     speak = {"speak.sw": {"seconds": 1.0, "metrics": {"cer": 0.1, "wer": 0.25, "sim": 0.9}}}
@@ -169,8 +173,7 @@ def test_the_conclusion_on_tuning_changes_with_the_rows() -> None:
 
 def test_no_label_of_an_axis_is_cut() -> None:
     results = test_claims.world(1.0)
-    parts = tables.scaling_sections(results, [], [])
-    parts += tables.alignment_sections(test_alignment_claims.world(1.0), [])
+    parts = [*tables.scaling_sections(results, [], []), *test_alignment_claims.sections()]
     figures = [part.picture.figure for part in parts if part.picture]
     assert len(figures) >= 4
     for figure in figures:
@@ -213,18 +216,17 @@ def test_a_run_keeps_every_figure_and_the_first_sounds(
         report.run("smoke", tmp_path / "a", lm=tmp_path / "nothing")
     assert not (tmp_path / "cache").exists(), "asked before anything is made"
     sounds = tmp_path / "a" / "sounds"
-    for name in ("sw-9.wav", "somebody's.wav"):
-        audio.write(sounds / name, 0.3 * np.sin(np.arange(8000) * 0.1))
-    report.run("smoke", tmp_path / "a")
-    before = json.loads((tmp_path / "a" / "rows.json").read_text())
-    files.write_json(tmp_path / "a" / "rows.json", [before[0] | {"sound": "sw-9.wav"}, *before[1:]])
+    make_run(tmp_path / "a", [row(0, sound="sw-9.wav"), row(1)])
+    audio.write(sounds / "somebody's.wav", 0.3 * np.sin(np.arange(8000) * 0.1))
     report.run("smoke", tmp_path / "a")
     rows = json.loads((tmp_path / "a" / "rows.json").read_text())
     assert [row.get("sound") for row in rows if row["language"] == "sw"][:3] == ["sw-1.wav", "sw-2.wav", None]
     left = {path.name for path in sounds.iterdir()} - {row.get("sound") for row in rows}
     assert left == {"somebody's.wav"}, "the sounds of an earlier run are gone, and nothing else is"
     assert {"cer", "wer", "repetition", "sim", "energy_std", "f0_spread"} <= set().union(*rows)
-    assert json.loads((tmp_path / "a" / "report.json").read_text())["lm"] == ""
+    summary = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert summary["lm"] == ""
+    assert {(row["temperature"], row["tries"]) for row in summary["sampling"].values()} == {(0.5, 1)}
 
 
 def heard(whisper: float, **changes: Any) -> dict[str, Any]:

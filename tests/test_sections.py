@@ -9,7 +9,7 @@ from conftest import words_of
 from test_claims import judged, world
 
 from slmlab.errors import LabError
-from slmlab.study import claims, report, scaling, tables
+from slmlab.study import alignment, claims, report, scaling, tables
 from slmlab.study.tables import Section
 
 
@@ -67,6 +67,8 @@ def test_a_band_holds_the_mean_over_seeds() -> None:
 
 def test_the_report_holds_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "read_results", lambda preset: world(1.0))
+    monkeypatch.setattr(alignment, "read_results", lambda preset: None)
+    monkeypatch.setattr(claims, "ledger", lambda *_: judged(1.0))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     facts = {"machine": "", "commit": "", "fresh": False, "seconds": 1.0, "stages": {}}
     summary = {"preset": "tiny", "seeds": [0]} | facts

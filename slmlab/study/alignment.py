@@ -15,7 +15,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,12 @@ from slmlab.study.rows import (
     small_draws,
     write_rows,
 )
-from slmlab.study.scaling import Cell, Manner, Study, has_recordings, language_with, one_thread
+from slmlab.study.scaling import Cell, Manner, Study, language_with, one_thread
 from slmlab.training import checkpoints, shelf
 from slmlab.training.cache import DONE, Stage, read_done, run_stages, stage_folders
 from slmlab.training.checkpoints import Card
 from slmlab.training.loop import STATE
+from slmlab.training.presets import preset
 
 FORMAT = 2
 """Counts up when the same settings begin to give other rows."""
@@ -72,8 +73,6 @@ PUBLISHED = [
 ]
 """Columns of a sentence that are published."""
 SECONDS = ["training_seconds", "tuning_seconds", "speaking_seconds"]
-SYSTEM = ["method", "part", "alpha"]
-"""Columns that say which system a row is of."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +124,6 @@ class Aligned:
     seconds: dict[str, float]
     """What speech and tokens took, by language, before any unit."""
 
-    @cached_property
-    def rows_of(self) -> dict[Any, pd.DataFrame]:
-        """The rows by method, part and α."""
-        return dict(list(self.rows.groupby(SYSTEM)))
-
-    @cached_property
-    def runs_of(self) -> dict[Any, pd.DataFrame]:
-        """The runs by method, part and α."""
-        return dict(list(self.runs.groupby(SYSTEM)))
-
 
 def plan(
     preset_name: str, extent: str, seeds: Sequence[int], language: str = "", only: Sequence[str] = ()
@@ -144,9 +133,7 @@ def plan(
     Each seed is a start trained anew, and all that follows from it. `language` and `only` (methods, `sft` is
     the start) choose among them: some claims need more seeds than others.
     """
-    if preset_name not in scaling.PRESETS:
-        known = " or ".join(scaling.PRESETS)
-        raise LabError(f"The alignment study runs at {known}, not at preset {preset_name!r}.")
+    scaling.check_preset(preset_name)
     recorded, alone = (language_with(recordings, preset_name) for recordings in (True, False))
     allowed = extent in ("core", "full") and language in ("", recorded, alone)
     if not allowed or not seeds or min(seeds) < 0:
@@ -184,7 +171,7 @@ def study_of(preset_name: str, language: str, folder: Path | None = None) -> Stu
 
 def start_of(study: Study, unit: Unit) -> Cell:
     """The cell that a unit begins from."""
-    if has_recordings(study):
+    if study.has_recordings:
         return Cell("authentic", unit.alpha, unit.seed)
     return Cell(scaling.SYNTHETIC, MINUTES[study.preset], unit.seed)
 
@@ -309,7 +296,7 @@ def try_method(
         material = Material(
             pairs=simulated_votes.simulated(model, jury, texts[: scale.prompts], unit.seed, folder / "votes")
         )
-    elif has_recordings(study):  # all methods learn from the same recordings, or from their texts
+    elif study.has_recordings:  # all methods learn from the same recordings, or from their texts
         table = pd.read_parquet(inputs["study.codes"] / "codes.parquet")
         real = methods.authentic(table.iloc[scaling.mixture(study, start, table)])
         material = Material([recording.text for recording in real], real)
@@ -333,7 +320,7 @@ def say(study: Study, unit: Unit, folder: Path, inputs: Folders) -> dict[str, An
         if unit.part == STYLE:
             styles = score.other_styles(chain, prompts.recordings, len(timbres))
         elif unit.part == FOREIGN:
-            other = language_with(not has_recordings(study), study.preset)
+            other = language_with(not study.has_recordings, study.preset)
             foreign = score.held_out(inputs["corpus.held_out"], "test", other)
             timbres = score.reference_timbres(chain, foreign, min(study.n_many, len(foreign)))
             prompts = replace(prompts, timbres=timbres, speakers=list(foreign.rows["voice"])[: len(timbres)])
@@ -395,14 +382,6 @@ def read_results(preset_name: str, folder: Path = RESULTS) -> Aligned | None:
     return Aligned(rows, runs, tries, sets, recordings, spent)
 
 
-def seconds(results: Aligned, preset_name: str, extent: str) -> float:
-    """Seconds of one core that the units of `core` or `full` took, speech and tokens before them included."""
-    seeds = sorted(map(int, results.runs["seed"].unique()))
-    units = pd.DataFrame(plan(preset_name, extent, seeds))
-    spent = results.runs.merge(units)[SECONDS]
-    return float(spent.to_numpy().sum()) + sum(results.seconds.values())
-
-
 def model_of(preset_name: str, unit: Unit) -> Path | None:
     """The folder in the cache of a unit's model, if it is there: for notebooks, at any preset."""
     if preset_name not in scaling.PRESETS:
@@ -415,8 +394,13 @@ def model_of(preset_name: str, unit: Unit) -> Path | None:
 def unit_of(preset_name: str, method: str, language: str = "", seed: int = 0) -> Unit:
     """A method's plain unit, in the language that it plays in unless another is given."""
     language = language or language_with(method in dgsa.VARIANTS, preset_name)
-    recorded = scaling.languages(preset_name).get(language, False)
-    return Unit(language, method, "", ALPHA if recorded else ALONE, seed)
+    return Unit(language, method, "", ALPHA if language in _recorded(preset_name) else ALONE, seed)
+
+
+def _recorded(preset_name: str) -> list[str]:
+    """The languages of a preset that have recordings to learn from."""
+    chain = preset(preset_name)
+    return [language for language in chain.languages if chain.has_recordings(language)]
 
 
 def settle(
@@ -434,13 +418,11 @@ def settle(
     are DGSA's, or DPO's in a round, `rounds` TDSC's. Of what is empty or 0 the preset's is taken. Trials lie
     in the cache; asked again they are read.
     """
-    if unit.method not in methods.METHODS or preset_name not in scaling.PRESETS:
-        raise LabError(
-            f"there is no method {unit.method!r} at preset {preset_name!r}: methods are "
-            f"{', '.join(methods.METHODS)}, presets {', '.join(scaling.PRESETS)}."
-        )
+    scaling.check_preset(preset_name)
+    if unit.method not in methods.METHODS:
+        raise LabError(f"there is no method {unit.method!r}: methods are {', '.join(methods.METHODS)}.")
     real = unit.method in dgsa.VARIANTS
-    spoken = [name for name, recorded in scaling.languages(preset_name).items() if recorded or not real]
+    spoken = _recorded(preset_name) if real else preset(preset_name).languages
     if unit.language not in spoken:
         raise LabError(
             f"the study has nothing of {unit.language!r} for {unit.method} to learn from: it has "
@@ -451,25 +433,26 @@ def settle(
     if min(steps, rounds) < 0:
         raise LabError(f"steps={steps} and rounds={rounds}: expected none below 0.")
     study, usual = study_of(preset_name, unit.language), SCALES[preset_name]
-    usual = replace(usual, rounds=rounds or usual.rounds)
     field = "dgsa" if real else "dpo"
     dpo: PreferenceConfig = getattr(usual, field)
-    inputs = (f"train.{start_of(study, unit).name}", "study.codes")
-    rates, trials = [], []
-    for lr, sft_lr, weight in itertools.product(
-        lrs or [dpo.train.lr], sft_lrs or [usual.sft.lr], sft_weights or [dpo.sft]
-    ):
+    choices = {
+        "sft lr": sft_lrs or [usual.sft.lr],
+        "dpo lr": lrs or [dpo.train.lr],
+        "sft weight": sft_weights or [dpo.sft],
+    }
+    rates = list(itertools.product(*choices.values()))
+    inputs, trials = (f"train.{start_of(study, unit).name}", "study.codes"), []
+    for sft_lr, lr, weight in rates:
         train = replace(dpo.train, lr=lr, steps=steps or dpo.train.steps)
         how: dict[str, Any] = {field: replace(dpo, sft=weight, train=train)}
-        scale = replace(usual, sft=replace(usual.sft, lr=sft_lr), **how)
+        sft = replace(usual.sft, lr=sft_lr)
+        scale = replace(usual, rounds=rounds or usual.rounds, sft=sft, **how)
         name = f"trial.{unit.tuned}.{digest(scale)[:6]}"
         trials.append(Stage(name, inputs, partial(_trial, study, unit, scale), scale))
-        rates.append({"sft lr": sft_lr, "dpo lr": lr, "sft weight": weight})
-    needed = [*stages_before(study, unit), *trials]
-    folders = run_stages(needed, files.CACHE / preset_name)
+    folders = run_stages([*stages_before(study, unit), *trials], files.CACHE / preset_name)
     done = [read_done(folders[trial.name]) for trial in trials]
     figures = [one["metrics"] | {"seconds": one["seconds"]} for one in done]
-    return pd.concat([pd.DataFrame(rates), pd.DataFrame(figures)], axis=1)
+    return pd.concat([pd.DataFrame(rates, columns=list(choices)), pd.DataFrame(figures)], axis=1)
 
 
 def stages_before(study: Study, unit: Unit) -> list[Stage]:

@@ -130,8 +130,7 @@ class Part:
     @cached_property
     def estimate(self) -> Estimate:
         """The number with its draws."""
-        n_draws = min(len(m.draws) for m in self.measured)
-        draws = self.of(*(m.draws[:n_draws] for m in self.measured))
+        draws = self.of(*(m.draws for m in self.measured))
         moved = self.limits == CORRELATION or any(m.lacking for m in self.measured)
         return estimated(float(self.of(*(m.value for m in self.measured))), draws, moved, self.limits)
 
@@ -180,19 +179,13 @@ class Arm:
         Raises:
             NoRows: there is no such seed, or too few recordings to standardise expressivity on.
         """
-
-        none = pd.DataFrame({"seed": []})
-        seeds = set.intersection(*(set(results.runs_of.get(system, none)["seed"]) for system in systems))
-        if not seeds:
+        points = pd.DataFrame(list(systems)).assign(point=np.arange(float(len(systems))))
+        runs = results.runs.merge(points)
+        has = runs.groupby("seed")["point"].nunique()
+        seeds = has.index[has == len(systems)]
+        if not len(seeds):
             raise NoRows(f"No seed has rows of all of {', '.join(system.method for system in systems)}.")
-
-        def marked(table: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
-            rows = pd.concat(
-                [table[system].assign(point=float(point)) for point, system in enumerate(systems)]
-            )
-            return rows[rows["seed"].isin(seeds)]
-
-        rows, runs = marked(results.rows_of), marked(results.runs_of)
+        runs, rows = (table[table["seed"].isin(seeds)] for table in (runs, results.rows.merge(points)))
         recordings = results.recordings[results.recordings["language"] == runs["language"].iloc[0]]
         try:
             return cls(rows, runs, recordings)
@@ -342,11 +335,12 @@ def half_fall(points: Floats, curve: Floats) -> float:
     points, curve = (x[np.isfinite(curve)] for x in (points, curve))
     best = int(curve.argmax())
     middle = (curve[best] + curve[-1]) / 2
-    for i in range(best, len(curve) - 1):
-        if curve[i] > middle >= curve[i + 1]:
-            step = (curve[i] - middle) / (curve[i] - curve[i + 1])
-            return float(points[i] + step * (points[i + 1] - points[i]))
-    return float(points[-1])
+    falls = best + np.flatnonzero((curve[best:-1] > middle) & (middle >= curve[best + 1 :]))
+    if not len(falls):
+        return float(points[-1])
+    i = falls[0]
+    step = (curve[i] - middle) / (curve[i] - curve[i + 1])
+    return float(points[i] + step * (points[i + 1] - points[i]))
 
 
 def mixture_entropies(
@@ -411,9 +405,6 @@ def erosion_parts(results: Results, name: str) -> dict[str, list[Part]]:
     best = grid[1 + int(curve[1:-1].argmax())]
     other = mixture_entropies(results.mixture, REAL[name], [0, best, 1], 1)
 
-    def theory(x: Floats) -> Floats:
-        return np.interp(arm.by_seed("alpha")[:, : x.shape[-1]], grid, curve)
-
     def falls(x: Floats, y: Floats) -> Any:
         x, y = (np.apply_along_axis(partial(half_fall, points), -1, average(side, -1)) for side in (x, y))
         return x - y
@@ -422,7 +413,7 @@ def erosion_parts(results: Results, name: str) -> dict[str, list[Part]]:
         return ranks_agree(np.repeat(points, x.shape[-1]), flat(x))
 
     def follows(x: Floats) -> Any:
-        return correlation(flat(x), flat(theory(x)))
+        return correlation(flat(x), flat(np.interp(arm.by_seed("alpha")[:, : x.shape[-1]], grid, curve)))
 
     def often(x: Floats) -> Any:
         return mean(x[..., points >= 0.8, :]) - average(x[..., half, :], -1)
@@ -579,6 +570,13 @@ def by_text(candidates: pd.DataFrame, above: str, below: str, group: str = "") -
     return summed(candidates, above, below, int(candidates["place"].max()) + 1, "place", group)
 
 
+def by_temperature(results: Aligned) -> list[Measured]:
+    """WER, repetition and pass rate of the last round's candidates, temperatures ascending (k s)."""
+    last = candidates_of(results, last=True)
+    shares = (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
+    return [by_text(last, *share, "temperature") for share in shares]
+
+
 def set_entropies(results: Aligned) -> tuple[list[str], Measured]:
     """Sets of the last round's candidates, temperatures ascending, then `accepted`; their H_p (k s)."""
     table = results.sets[results.sets["method"] == "tdsc"]
@@ -594,12 +592,7 @@ def _pass_rate(results: Aligned, claim: Claim) -> list[Part]:
 
 
 def _with_temperature(results: Aligned, claim: Claim) -> list[Part]:
-    last = candidates_of(results, last=True)
-    wer, loops, passed = (
-        by_text(last, above, below, "temperature")
-        for above, below in (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
-    )
-    h = set_entropies(results)[1]
+    (wer, loops, passed), h = by_temperature(results), set_entropies(results)[1]
     by_heat = replace(h, value=h.value[:-1], draws=h.draws[:, :-1])
 
     def rises(x: Floats) -> Any:
@@ -616,7 +609,7 @@ def _accepted(results: Aligned, claim: Claim) -> list[Part]:
     names, h = set_entropies(results)
     h = replace(h, n=int(last["place"].max()) + 1)
     one, accepted = names.index("1"), names.index("accepted")
-    wer = by_text(last, "errors", "words", "temperature")
+    wer, *_ = by_temperature(results)
     good = by_text(last, "passed_errors", "passed_words")
 
     def nearer(x: Floats, y: Floats) -> Any:
@@ -688,24 +681,25 @@ def ledger(results: Results | None, aligned: Aligned | None = None) -> list[dict
 
     S claims are judged in the authentic arm; `arms` says what they come to in each arm there is.
     """
-    claims, scaling, alignment = declared(), dict[str, Family](), dict[str, Family]()
+    families = dict[str, Family]()
     if results:
-        scaling = {arm: family(erosion_parts(results, arm)) for arm in REAL if complete(results, arm)}
+        families = {arm: family(erosion_parts(results, arm)) for arm in REAL if complete(results, arm)}
         if ENTROPY in set(results.rows["arm"]):
-            scaling[ENTROPY] = family(entropy_parts(results))
+            families[ENTROPY] = family(entropy_parts(results))
+    arms = list(families)
     for letter in "DTC" if aligned else "":
         tests = {}
-        for claim in claims:
+        for claim in declared():
             with suppress(NoRows):
                 if aligned and claim.id[0] == letter:
                     tests[claim.id] = alignment_parts(aligned, claim)
-        alignment[letter] = family(tests)
+        families[letter] = family(tests)
     table = []
-    for claim in claims:
+    for claim in declared():
         letter = claim.id[0]
-        own = alignment.get(letter) or scaling.get(ENTROPY if letter == "E" else "authentic", {})
+        own = families.get({"S": "authentic", "E": ENTROPY}.get(letter, letter), {})
         row = {"verdict": "not run"} | own.get(claim.id, {})
-        verdicts = {arm: rows[claim.id]["verdict"] for arm, rows in scaling.items() if claim.id in rows}
+        verdicts = {arm: families[arm][claim.id]["verdict"] for arm in arms if claim.id in families[arm]}
         table.append(asdict(claim) | {"family": letter, "arms": verdicts} | row)
         del table[-1]["compares"], table[-1]["measures"]
     return table

@@ -24,7 +24,7 @@ from slmlab.study.page import page
 from slmlab.study.tables import Section, section
 
 SETTINGS = ("preset", "seeds", "lm", "commit", "fresh", "machine")
-"""What a run says of itself, and may differ in."""
+"""What a run says of itself, and may differ in, besides how it drew the tokens of a language."""
 COUNTED = {
     "wer": lambda language, text: len(language.cut(text)),
     "cer": lambda language, text: len(language.counted_letters(text)),
@@ -105,21 +105,24 @@ def _change(values: Any, weights: Any) -> tuple[Any, Estimate]:
 
 
 def _line(name: str, n: int, means: Any, estimate: Estimate, p: float) -> list[str]:
-    first, second = (f"{value:.3g}" for value in means)
-    low, high = estimate.interval()
-    change = f"{estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]"
+    change = tables.bracketed(estimate.value, *estimate.interval(), "+.3g")
     told = "–" if p >= LEVEL else "higher" if estimate.value > 0 else "lower"
-    return [name, UNITS[name], f"{n}", first, second, change, f"{p:.3f}", told]
+    return [name, UNITS[name], f"{n}", *(f"{mean:.3g}" for mean in means), change, f"{p:.3f}", told]
 
 
 def _remarks(places: tuple[Path, Path], told: tuple[Any, Any], counts: tuple[int, int, int]) -> list[str]:
     """Who is compared, what sets the runs apart, and what was left out."""
     ours, theirs, both = counts
-    unlike = [
-        f"{name} {first.get(name) or '–'} → {second.get(name) or '–'}"
-        for first, second in [told]
-        for name in SETTINGS
-        if first.get(name) != second.get(name)
+    drawn = [one.get("sampling") or {} for one in told]
+    settings = [
+        {name: one.get(name) or "–" for name in SETTINGS}
+        | {"sampling": {code: own[code] for code in drawn[0] if code in drawn[1]}}
+        for one, own in zip(told, drawn, strict=True)
+    ]
+    first, second = pd.json_normalize(settings, sep=" ").fillna("–").to_dict("records")
+    unlike = [f"{name} {first[name]} → {second[name]}" for name in first if first[name] != second[name]]
+    unknown = [
+        f"How {place} drew its tokens was not kept." for place, n in zip(places, drawn, strict=True) if not n
     ]
     left = [
         f"{n - both} sentences of {place} are not in the other run and are left out."
@@ -129,6 +132,7 @@ def _remarks(places: tuple[Path, Path], told: tuple[Any, Any], counts: tuple[int
     return [
         f"A is {places[0]}, B is {places[1]}: {both} sentences that both said.",
         f"Their settings differ in: {'; '.join(unlike)}." if unlike else "Their settings are the same.",
+        *unknown,
         *left,
         "Intervals are over sentences, given one training each: another seed may differ by more.",
     ]

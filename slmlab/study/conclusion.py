@@ -5,6 +5,7 @@ Each is computed from rows. A change counts when its 95 % interval over sentence
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from slmlab.errors import LabError
 from slmlab.metrics.statistics import average
 from slmlab.study import claims, scaling
 from slmlab.study.alignment import ALONE, ALPHA, Aligned
-from slmlab.study.claims import Arm, Measured, NoRows, Part, System
+from slmlab.study.claims import Arm, NoRows, Part, System
 
 UNSURE = "as far as these rows can tell"
 
@@ -72,16 +73,13 @@ def of_alignment(results: Aligned | None) -> str:
 def _tuned(both: Arm) -> str:
     """What changes from the first system to the second."""
     wer, h = both.measure("wer"), both.entropy()
-    before, after = (float(average(wer.value[k])) for k in (0, 1))
-    _, words = told(_change(wer), "fewer", "more")
-    bits, variety = told(_change(h), "less varied", "more varied")
+    before, after = average(wer.value, 1)
+    change = partial(Part, claims.point_change(1, 0), direction="above")
+    _, words = told(change(measured=(wer,)), "fewer", "more")
+    bits, variety = told(change(measured=(h,)), "less varied", "more varied")
     clear = f"leaves {words} words misread" if words else f"misreads as many words as before, {UNSURE}"
     varied = f"makes speech {variety}" if variety else f"keeps its variety, {UNSURE}"
     return f"{clear} ({before:.1f} → {after:.1f} %) and {varied} (token entropy {bits:+.2f} bits)"
-
-
-def _change(measured: Measured) -> Part:
-    return Part(claims.point_change(1, 0), (measured,), "above")
 
 
 def told(part: Part, lower: str, higher: str) -> tuple[float, str]:

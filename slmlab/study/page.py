@@ -5,14 +5,14 @@ What is not shown at once is folded, and unfolds by itself for print.
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 
 from matplotlib.text import Text
 
-from slmlab.study.tables import WORDS, Link, Section
+from slmlab.study.tables import WORDS, Section
 
 STYLE = """
 body { font: 17px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem;
@@ -85,17 +85,13 @@ def explained(text: str, known: set[str]) -> str:
     new = list[str]()
     waiting = [text]
     while waiting:
-        found = [name for name in words_in(waiting.pop(0)) if name not in known]
+        said = waiting.pop(0)
+        found = [name for name in WORDS["words"] if name not in known and _pattern(name).search(said)]
         known.update(found)
         new += found
         waiting += [WORDS["words"][name] for name in found]
     lines = "; ".join(f"<b>{escape(name)}</b>: {escape(WORDS['words'][name])}" for name in new)
     return f"<p class='words'>{lines}.</p>" if new else ""
-
-
-def words_in(text: str) -> Iterator[str]:
-    """The entries of the glossary that a text has, each once, in the glossary's order."""
-    return (name for name in WORDS["words"] if _pattern(name).search(text))
 
 
 @cache
@@ -123,7 +119,8 @@ def _section(part: Section, place: str, known: set[str]) -> str:
         inner.append(f"<img alt='{escape(part.picture.alt)}' src='{data('image/png', part.picture.png())}'>")
     if part.lines:
         top = "".join(f"<th>{escape(cell)}</th>" for cell in part.head)
-        rows = "".join(f"<tr>{''.join(map(_cell, part.head, line))}</tr>" for line in part.lines)
+        cells = ("".join(map(partial(_cell, part.links), part.head, line)) for line in part.lines)
+        rows = "".join(f"<tr>{line}</tr>" for line in cells)
         inner.append(f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>")
     if part.sounds:
         inner.append(f"<div class='sounds'>{''.join(_player(*sound) for sound in part.sounds)}</div>")
@@ -133,8 +130,8 @@ def _section(part: Section, place: str, known: set[str]) -> str:
     return f"<details><summary>{title}</summary><div id='{place}'>{body}</div></details>"
 
 
-def _cell(head: str, cell: str) -> str:
-    text = f"<a href='{escape(cell.address)}'>{escape(cell)}</a>" if isinstance(cell, Link) else escape(cell)
+def _cell(links: Mapping[str, str], head: str, cell: str) -> str:
+    text = f"<a href='{escape(links[cell])}'>{escape(cell)}</a>" if cell in links else escape(cell)
     return f"<td data-head='{escape(head)}'><span>{text}</span></td>"
 
 

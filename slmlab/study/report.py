@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from slmlab.notebook import plots
 from slmlab.sound import audio
 from slmlab.speech import score
 from slmlab.speech.chain import Chain
+from slmlab.speech.sampling import usual
 from slmlab.study import alignment, claims, conclusion, scaling, tables
 from slmlab.study.page import page
 from slmlab.study.tables import Section, section
@@ -57,19 +59,18 @@ def write(folder: Path) -> Path:
     premises = claims.premises(results) if results else []
     whole = plain(summary | {"claims": ledger, "premises": premises})
     replace_text(folder / "report.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    sounds = {study: tables.sounds_of(summary["preset"], study) for study in ("authentic.", "aligned-")}
+    mixed, tuned = (tables.sounds_of(summary["preset"], study) for study in ("authentic.", "aligned-"))
     groups = {
         "This run": _of_the_run(folder, summary, rows),
-        "More and more synthetic speech": tables.scaling_sections(results, premises, sounds["authentic."])
+        "More and more synthetic speech": tables.scaling_sections(results, premises, mixed)
         if results
-        else [_not_run(summary["preset"], "sweep")],
-        "Tuning by preferences": tables.alignment_sections(aligned, sounds["aligned-"])
+        else _not_run(summary["preset"], "sweep"),
+        "Tuning by preferences": tables.alignment_sections(aligned, tuned)
         if aligned
-        else [_not_run(summary["preset"], "align core --seed 0 1 2")],
+        else _not_run(summary["preset"], "align core --seed 0 1 2"),
     }
-    groups |= (
-        {"The paper's claims": [tables.verdicts(ledger), tables.ledger(ledger)]} if results or aligned else {}
-    )
+    if results or aligned:
+        groups["The paper's claims"] = [tables.verdicts(ledger), tables.ledger(ledger)]
     first = _conclusion(summary, (results, aligned, ledger)) + _origin(summary)
     replace_text(folder / "report.html", page("What a small spoken language model says", first, groups))
     return folder / "report.html"
@@ -103,12 +104,12 @@ def _origin(summary: dict[str, Any]) -> str:
     )
 
 
-def _not_run(preset_name: str, command: str) -> Section:
+def _not_run(preset_name: str, command: str) -> list[Section]:
     """What stands in place of a study without rows."""
     makes = f"`slmlab {command} --preset {preset_name}` runs it."
     elsewhere = f"It is made for {' and '.join(scaling.PRESETS)}: see `slmlab report --preset tiny`."
     remedy = makes if preset_name in scaling.PRESETS else elsewhere
-    return Section("Not run yet", f"This study has no rows at preset {preset_name}. {remedy}", shown=True)
+    return [section("not_run", preset=preset_name, remedy=remedy)]
 
 
 def judged(
@@ -176,36 +177,23 @@ def _of_the_run(folder: Path, summary: dict[str, Any], rows: list[dict[str, Any]
         n = sum(row["language"] == code for row in rows)
         percents = [f"{100 * rate:.1f} %" for rate in (cer, wer)]
         rates.append([tables.spoken(code), f"{n}", *percents, "–" if sim is None else f"{sim:.2f}"])
-    worst = [
-        [row["text"], languages.meaning(row["text"], row["language"]) or "–", row["heard"], _percent(row)]
-        for row in sorted(rows, key=lambda row: -row["cer"])[:WORST]
-    ]
+    worst = []
+    for row in sorted(rows, key=lambda row: -row["cer"])[:WORST]:
+        meaning = languages.meaning(row["text"], row["language"]) or "–"
+        worst.append([row["text"], meaning, row["heard"], f"{100 * row['cer']:.0f} %"])
     heard = folder / HEARD_OUTSIDE
-    executed = [
-        [tables.Link(name, f"notebooks/{name}.html"), f"{stage['seconds']:.0f}"]
-        for name, stage in _stages(summary, "notebook.").items()
-    ]
-    trained = _stages(summary, "train.").items()
+    books, trained = (_stages(summary, kind) for kind in ("notebook.", "train."))
+    executed = [[name, f"{stage['seconds']:.0f}"] for name, stage in books.items()]
+    links = {name: f"notebooks/{name}.html" for name in books}
+    lacking = partial(section, text="absent", preset=summary["preset"])
     return [
         section("rates", rates, judge=judge),
         *_sounds(folder, rows, judge),
-        *(outside(read_json(heard)) if heard.exists() else [_lacking("instruments", summary["preset"])]),
+        *(outside(read_json(heard)) if heard.exists() else [lacking("instruments")]),
         section("worst", worst, judge=judge),
-        section("notebooks", executed) if executed else _lacking("notebooks", summary["preset"]),
-        section("networks", [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in trained]),
+        section("notebooks", executed, links=links) if executed else lacking("notebooks"),
+        section("networks", [[name, f"{stage['seconds'] / 60:.1f}"] for name, stage in trained.items()]),
     ]
-
-
-def _percent(row: dict[str, Any]) -> str:
-    return f"{100 * row['cer']:.0f} %"
-
-
-def _lacking(name: str, preset_name: str) -> Section:
-    """A section that says how to get what it would show."""
-    words = tables.WORDS[name]
-    return Section(
-        words["title"], words["absent"].format(preset=preset_name), shown=words.get("shown", False)
-    )
 
 
 def _sounds(folder: Path, rows: list[dict[str, Any]], judge: str) -> list[Section]:
@@ -218,12 +206,9 @@ def _sounds(folder: Path, rows: list[dict[str, Any]], judge: str) -> list[Sectio
             said = tables.sentence(row["text"], row["language"])
             played.append((f"{tables.spoken(row['language'])}: {said}\nheard: {row['heard']}", path))
     if not played:
-        return [_lacking("listen", "")]
-    drawn = plots.speech(audio.read(played[0][1])[0])
-    alt = f"waveform, mel spectrogram and F0 of {played[0][0]}"
-    look = Section(
-        tables.WORDS["look"]["title"], tables.WORDS["look"]["text"], picture=plots.Picture(drawn, alt)
-    )
+        return [section("listen", text="absent")]
+    said, path = played[0]
+    look = section("look", figure=plots.speech(audio.read(path)[0]), said=said)
     return [section("listen", sounds=played, judge=judge), look]
 
 
@@ -260,8 +245,8 @@ def _interval(rows: list[dict[str, Any]], name: str) -> str:
     values = np.array([row[name] for row in rows if row.get(name) is not None], dtype=np.float64)
     if len(values) < 2:
         return "–"
-    low, high = estimated(values.mean(), values[draws_of(len(values))].mean(1)).interval()
-    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+    mean = estimated(values.mean(), values[draws_of(len(values))].mean(1))
+    return tables.bracketed(mean.value, *mean.interval(), ".2f")
 
 
 def ask_instruments(folder: Path, opened: Opened) -> None:
@@ -309,7 +294,7 @@ def run(
     chain = Chain(networks, lm, shelf.adopted_folder(preset_name) if encoder else None, encoder)
     recordings = shelf.make(preset_name, "corpus.held_out")
     before = read_run(folder)[1] if has_run(folder) else []
-    stages, rows = {}, []
+    stages, rows, drawn = {}, [], {}
     for language in spoken:
         began = time.monotonic()
         test = score.held_out(recordings, "test", language)
@@ -322,6 +307,7 @@ def run(
                 audio.write(folder / "sounds" / rows[-1]["sound"], wave.numpy())
         rates = score.corpus_rates(said) | {"sim": float(average([row.sim for row in said]))}
         stages[f"speak.{language}"] = {"seconds": time.monotonic() - began, "metrics": rates}
+        drawn[language] = asdict(usual(chain.lm(language)))
     for name, card in checkpoints.list_checkpoints(chain.folder).items():
         stages[f"train.{name}"] = {"seconds": card.seconds, "metrics": dict(card.metrics)}
     write_json(folder / "rows.json", rows)
@@ -335,6 +321,7 @@ def run(
         "commit": commit(),
         "fresh": fresh,
         "lm": str(lm or ""),
+        "sampling": drawn,
         "seconds": time.monotonic() - started,
         "peak_memory_gib": memory_mib() / 2**10,
         "stages": stages,
@@ -353,9 +340,8 @@ def _figures(wave: audio.Wave, row: score.Row) -> dict[str, float]:
 
 def _taught(preset_name: str, lm: Path | None) -> list[str]:
     """The languages of a preset that are said: all, or those that a given language model was tuned to."""
-    own = list(scaling.languages(preset_name))
     facts = checkpoints.read_header(lm.with_name(lm.name + checkpoints.SUFFIX))["facts"] if lm else {}
-    return [facts["language"]] if "language" in facts else own
+    return [facts["language"]] if "language" in facts else list(preset(preset_name).languages)
 
 
 def add_stages(folder: Path, seconds: dict[str, float]) -> None:

@@ -64,10 +64,7 @@ def run(kind: Kind, study: Any, wanted: Sequence[Any], workers: int = 0, target:
     Raises:
         LabError: some jobs failed.
     """
-    published = set[str]()
-    for table in {job.table for job in wanted}:
-        path = target / f"{study.preset}-{table}-{kind.last}.parquet"
-        published |= set(read_frame(path, ["key"])["key"]) if path.exists() else set()
+    published = set(read_rows(study.preset, f"*-{kind.last}", target).get("key", ()))
     missing = [job for job in wanted if kind.key(study, job) not in published]
     if missing:
         stages, cache = kind.stages(study, missing), files.CACHE / study.preset
@@ -131,10 +128,10 @@ def small_draws(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
     return columns
 
 
-def read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A table of rows, all its columns or some; LabError where the file is damaged."""
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table of rows; LabError where the file is damaged."""
     try:
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise LabError(f"{path} is no readable table ({error}): delete it and make it again.") from None
 

@@ -104,6 +104,11 @@ class Study:
     n_many: int = 100
     """Test sentences of `entropy`, each said many times."""
 
+    @property
+    def has_recordings(self) -> bool:
+        """Whether models of its language have recordings to learn from."""
+        return preset(self.preset).has_recordings(self.language)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -164,27 +169,23 @@ class Results:
     """Figures of the premises by name."""
 
 
-def languages(preset_name: str) -> dict[str, bool]:
-    """The languages of a preset's fine-tuned models, and whether each has recordings to learn from."""
-    chain = preset(preset_name)
-    return {language: chain.has_recordings(language) for language in chain.languages}
-
-
 def language_with(recordings: bool, preset_name: str) -> str:
     """The language of a preset that has recordings, or the one that has none.
 
     Raises:
         LabError: the preset has no such language.
     """
-    for language, recorded in languages(preset_name).items():
-        if recorded == recordings:
+    chain = preset(preset_name)
+    for language in chain.languages:
+        if chain.has_recordings(language) == recordings:
             return language
     raise LabError(f"Preset {preset_name} has no language {'with' if recordings else 'without'} recordings.")
 
 
-def has_recordings(study: Study) -> bool:
-    """Whether models of the study's language have recordings to learn from."""
-    return languages(study.preset)[study.language]
+def check_preset(preset_name: str) -> None:
+    """Raise a LabError unless the studies were made for a preset."""
+    if preset_name not in PRESETS:
+        raise LabError(f"The studies run at {' or '.join(PRESETS)}, not at preset {preset_name!r}.")
 
 
 def study_of(preset_name: str, folder: Path | None = None) -> Study:
@@ -193,13 +194,12 @@ def study_of(preset_name: str, folder: Path | None = None) -> Study:
     Raises:
         LabError: the study was not made for that preset.
     """
-    if preset_name not in PRESETS:
-        raise LabError(f"The studies run at {' or '.join(PRESETS)}, not at preset {preset_name!r}.")
-    checkpoint_folder = folder or shelf.checkpoint_folder(preset_name)
-    study = Study(preset_name, str(checkpoint_folder), language_with(True, preset_name))
+    check_preset(preset_name)
+    networks = str(folder or shelf.checkpoint_folder(preset_name))
+    study = Study(preset_name, networks, language_with(True, preset_name))
     if preset_name == "smoke":
-        study = replace(study, steps=3, minutes=(0.1, 0.2), authentic_minutes=0.2, helping_minutes=0.8)
-        study = replace(study, n_test=8, n_dev=8, n_many=3)
+        few: dict[str, Any] = {"steps": 3, "n_test": 8, "n_dev": 8, "n_many": 3}
+        study = replace(study, minutes=(0.1, 0.2), authentic_minutes=0.2, helping_minutes=0.8, **few)
     return study
 
 
@@ -222,7 +222,7 @@ def key(study: Study, cell: Cell) -> str:
     chain, numbers = preset(study.preset), files.plain(study)
     settings = {name: numbers[name] for name in numbers.keys() - {"checkpoints", "alphas", "minutes"}}
     corpora = [*chain.corpora[study.language], *chain.corpora["held_out"]]
-    corpora += [lively_corpus(study)] if has_recordings(study) else []
+    corpora += [lively_corpus(study)] if study.has_recordings else []
     speech = [spec.digest() if isinstance(spec, CorpusSpec) else digest(spec) for spec in corpora]
     manners = MANY if cell.arm == ENTROPY else PLAIN
     how = [chain.lm, SamplingConfig(temperature=1.0), manners, study.alphas[-2], speech]
@@ -239,7 +239,7 @@ def stages(study: Study, cells: Sequence[Cell]) -> list[Stage]:
     def add(name: str, inputs: Sequence[str], run: Callable[..., Any], *what: Any, how: Any = parts) -> None:
         needed.append(Stage(name, tuple(inputs), partial(run, study, *what), how))
 
-    if has_recordings(study):
+    if study.has_recordings:
         add("study.lively", [corpus], speak_lively, how=lively_corpus(study).digest())
         add("study.premises", [held_out], measure_premises)
         learned.append("study.lively")

@@ -8,9 +8,9 @@ Axis legend: k points of an arm (or systems), s seeds, d draws.
 """
 
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,6 @@ COLUMNS = WORDS["columns"]
 """Measures by what they are called, in the order of the tables."""
 
 
-class Link(str):
-    """A cell that leads somewhere."""
-
-    address: str
-
-    def __new__(cls, name: str, address: str) -> "Link":
-        """What is read, and where it leads, seen from the page."""
-        link = super().__new__(cls, name)
-        link.address = address
-        return link
-
-
 @dataclass(frozen=True)
 class Section:
     """One part of the report."""
@@ -66,6 +54,8 @@ class Section:
     """Names of a table's columns."""
     lines: Sequence[Sequence[str]] = ()
     """Its cells."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Where cells lead, seen from the page, by what is read in them."""
     picture: plots.Picture | None = None
     """A figure."""
     sounds: Sequence[tuple[str, Path]] = ()
@@ -80,14 +70,20 @@ def section(
     head: Sequence[str] = (),
     figure: Figure | None = None,
     sounds: Sequence[tuple[str, Path]] = (),
+    links: Mapping[str, str] | None = None,
+    text: str = "text",
     **values: Any,
 ) -> Section:
-    """A part with the words of `sections.toml`, `{values}` filled in; its head goes before the one given."""
-    title, text, alt = (WORDS[name].get(key, "").format(**values) for key in ("title", "text", "alt"))
+    """A part with the words of `sections.toml`, `{values}` filled in; its head goes before the one given.
+
+    What the words call `text`, or what is `absent` where there is nothing to show, stands above the rest.
+    """
+    words = WORDS[name]
+    title, above, alt = (words.get(key, "").format(**values) for key in ("title", text, "alt"))
     picture = plots.Picture(figure, alt) if figure else None
-    heads = [cell.format(**values) for cell in WORDS[name].get("head", ())]
-    shown = WORDS[name].get("shown", False)
-    return Section(title, text, [*heads, *head], lines, picture, sounds, shown)
+    heads = [cell.format(**values) for cell in words.get("head", ())]
+    shown = words.get("shown", False)
+    return Section(title, above, [*heads, *head], lines, links or {}, picture, sounds, shown)
 
 
 def sentence(text: str, language: str) -> str:
@@ -97,8 +93,8 @@ def sentence(text: str, language: str) -> str:
 
 
 def first_sentence(language: str) -> str:
-    """The test sentence of which both studies keep the sound."""
-    return sentence(sentences(language, "test", 1, TEST_SEED)[0], language)
+    """The test sentence of which both studies keep the sound, with its meaning, in one line."""
+    return sentence(sentences(language, "test", 1, TEST_SEED)[0], language).replace("\n", " ")
 
 
 def scaling_sections(
@@ -166,15 +162,14 @@ def measures(arms: Sequence[Arm], results: Results) -> Section:
 
 def numbers(arm: Arm) -> Section:
     """Table 1 of one arm, the paper's numbers beside ours."""
-    table = pd.read_csv(PAPER / "table1.csv", comment="#").set_index("alpha")
+    table = pd.read_csv(PAPER / "table1.csv", comment="#", index_col="alpha")
     columns = {label: name for label, name in COLUMNS.items() if name != "repetition_spoken"}
-    measured = [arm.measure(name) for name in columns.values()]
     lines = []
-    for k, alpha in enumerate(arm.points):
+    for alpha, *ours in zip(arm.points, *(shown(arm.measure(n)) for n in columns.values()), strict=True):
         percent, paper = round(100 * float(alpha)), "–"
         if percent in table.index:
             paper = "{wer:.1f} · {entropy:.2f} · {repetition:.1f}".format(**table.loc[percent])
-        lines.append([f"{percent}", *(shown(m, place=k) for m in measured), paper])
+        lines.append([f"{percent}", *ours, paper])
     head = ["α %", *columns, "paper: WER · H_p · repetition"]
     return section("numbers", lines, head, arm=arm.name, n=arm.n, seeds=_listed(arm.seeds))
 
@@ -189,7 +184,7 @@ def over_alpha(sounds: Sequence[Path]) -> Section:
     labelled = sorted((float(path.stem.split(".", 1)[1].rsplit(".", 1)[0]), path) for path in sounds)
     said = first_sentence(language_with(True, sounds[0].name.partition("-")[0])) if sounds else ""
     named = [(f"α = {100 * alpha:.0f} %", path) for alpha, path in labelled]
-    return section("over_alpha", sounds=named, said=said.replace("\n", " "))
+    return section("over_alpha", sounds=named, said=said)
 
 
 def prosody(results: Results) -> Section:
@@ -227,7 +222,7 @@ def minutes(results: Results) -> Section:
         if name in set(results.rows["arm"]):
             arm = Arm.of(results, name)
             _curve(ax, arm.points, arm.measure("wer"), colour, name)
-            cells = {point: shown(arm.measure("wer"), k, 1) for k, point in enumerate(arm.points)}
+            cells = dict(zip(arm.points, shown(arm.measure("wer"), 1), strict=True))
             lines.append([name, *(cells.get(point, "–") for point in points), _listed(arm.seeds)])
     ax.set(xlabel="minutes of authentic speech", ylabel="WER in %", xscale="log")
     ax.set_xticks(points, [f"{point:g}" for point in points], minor=False)
@@ -251,15 +246,13 @@ def ledger(rows: Iterable[dict[str, Any]]) -> Section:
     """Every claim, its verdict, and the paper's numbers."""
     lines = []
     for row in rows:
-        has_estimate = "estimate" in row
-        ours = "{estimate:.3g} [{low:.3g}, {high:.3g}]".format(**row) if has_estimate else "–"
-        p = f"{row['p_adjusted']:.3f}" if has_estimate else "–"
-        others = [
-            f"{arm}: {verdict}" for arm, verdict in row["arms"].items() if arm not in ("authentic", ENTROPY)
-        ]
-        seeds = len(row["seeds"]) if has_estimate and row["id"] not in SEEDLESS else FEWEST_SEEDS
-        few, more = seeds < FEWEST_SEEDS, seeds > FEWEST_SEEDS
-        count = f"{seeds} of {FEWEST_SEEDS} seeds" if few else f"{seeds} seeds" if more else ""
+        ours, p, count = "–", "–", ""
+        if "estimate" in row:
+            ours = bracketed(*(row[name] for name in ("estimate", "low", "high")), ".3g")
+            p, seeds = f"{row['p_adjusted']:.3f}", len(row["seeds"])
+            if seeds != FEWEST_SEEDS and row["id"] not in SEEDLESS:
+                count = f"{seeds} of {FEWEST_SEEDS} seeds" if seeds < FEWEST_SEEDS else f"{seeds} seeds"
+        others = [f"{arm}: {told}" for arm, told in row["arms"].items() if arm not in ("authentic", ENTROPY)]
         remarks = "; ".join(filter(None, (count, row["note"])))
         verdict = row["verdict"] + (f" ({remarks})" if remarks else "")
         defined = [value for value in row.get("by_seed", ()) if np.isfinite(value)]
@@ -319,8 +312,8 @@ def methods(results: Aligned, table: str, *others: str) -> Section:
         raise NoRows(f"There is nothing to compare in {table}.")
     lines = []
     for name, arm in arms.items():
-        measured = [shown(arm.measure(column)) for column in COLUMNS.values()]
-        lines.append([NAMES[name], *measured, str(len(arm.seeds)), paper[name]])
+        (ours,) = zip(*(shown(arm.measure(column)) for column in COLUMNS.values()), strict=True)
+        lines.append([NAMES[name], *ours, str(len(arm.seeds)), paper[name]])
     head = ["System", *COLUMNS, "Seeds", "paper: WER · H_p · repetition"]
     unlike = len({len(arm.seeds) for arm in arms.values()}) > 1
     remarks = WORDS["methods"]["stand_ins"] + (WORDS["methods"]["unlike_seeds"] if unlike else "")
@@ -332,9 +325,8 @@ def by_alpha(results: Aligned) -> Section:
     pairs = {alpha: [System("dgsa", alpha=alpha), System("sft", alpha=alpha)] for alpha in ALPHAS}
     lines = []
     for alpha, both in claims.arms(results, pairs).items():
-        h, changes = both.entropy(), [both.difference(name) for name in ("h", "wer", "z")]
-        measured = [shown(h, place=1), shown(h), *map(shown, changes)]
-        lines.append([f"{100 * alpha:.0f} %", *measured, str(len(both.seeds))])
+        changes = [shown(both.difference(name))[0] for name in ("h", "wer", "z")]
+        lines.append([f"{100 * alpha:.0f} %", *shown(both.entropy())[::-1], *changes, str(len(both.seeds))])
     if len(lines) < 2:
         raise NoRows("DGSA was not run at several α.")
     return section("by_alpha", lines, language=spoken(both.language))
@@ -367,13 +359,10 @@ def cloning(results: Aligned) -> Section:
     systems |= {System("tdsc", "", ALONE): "29.8 · 0.81", System("tdsc", FOREIGN, ALONE): "–"}
     lines = []
     for system, own in claims.arms(results, {system: [system] for system in systems}).items():
-        who = [
-            spoken(own.language),
-            NAMES[system.method],
-            f"{'the other' if system.part else 'this'} language",
-        ]
-        measured = [shown(own.measure(name)) for name in ("wer", "sim", "sim_strangers")]
-        lines.append([*who, *measured, str(own.n), systems[system]])
+        heard = f"{'the other' if system.part else 'this'} language"
+        ours = [shown(own.measure(name))[0] for name in ("wer", "sim", "sim_strangers")]
+        who = [spoken(own.language), NAMES[system.method], heard]
+        lines.append([*who, *ours, str(own.n), systems[system]])
     if not lines:
         raise NoRows("No system of Table 6 was run.")
     return section("cloning", lines)
@@ -382,17 +371,15 @@ def cloning(results: Aligned) -> Section:
 def temperatures(results: Aligned) -> Section:
     """Table 9: the last round's candidates by temperature."""
     last = claims.candidates_of(results, last=True)
-    pairs = (("errors", "words"), ("repetition", "tried"), ("passed", "tried"))
-    wer, loops, passed = (by_text(last, *pair, "temperature").times(100) for pair in pairs)
-    h = claims.set_entropies(results)[1]
+    rates, h = claims.by_temperature(results), shown(claims.set_entropies(results)[1])
     shares = last.groupby("temperature")["passed"].sum() / max(1, last["passed"].sum())
+    ours = zip(shares.items(), *(shown(rate.times(100)) for rate in rates), strict=True)
     lines = []
-    for k, (heat, share) in enumerate(shares.items()):
-        measured = [shown(x, place=k) for x in (wer, h, loops, passed)]
+    for k, ((heat, share), misread, repeated, taken) in enumerate(ours):
         paper = WORDS["temperatures"]["paper"].get(str(k), "–")
-        lines.append([f"{heat:g}", *measured, f"{100 * share:.0f}", paper])
+        lines.append([f"{heat:g}", misread, h[k], repeated, taken, f"{100 * share:.0f}", paper])
     good = by_text(last, "passed_errors", "passed_words").times(100)
-    lines.append(["accepted", shown(good), shown(h, place=-1), "–", "100", "100", "–"])
+    lines.append(["accepted", *shown(good), h[-1], "–", "100", "100", "–"])
     return section("temperatures", lines, round=int(last["round"].max()) + 1)
 
 
@@ -416,8 +403,7 @@ def votes(results: Aligned) -> Section:
     both = Arm.of_systems(results, [System(PEOPLE), System("sft")])
     lines = []
     for label, name in {"F0 spread, semitones": "f0_spread", "WER %": "wer", "H_p bits": "h"}.items():
-        x = both.measure(name)
-        lines.append([label, shown(x, place=1), shown(x), shown(both.difference(name))])
+        lines.append([label, *shown(both.measure(name))[::-1], *shown(both.difference(name))])
     return section("votes", lines)
 
 
@@ -435,7 +421,7 @@ def agreement(results: Aligned) -> Section:
 def sounds(paths: Sequence[Path]) -> Section:
     """One sentence of each language as the systems of the first seed say it."""
     who = [path.stem.split("-", 3)[2:] for path in paths]
-    said = {spoken(language): first_sentence(language).replace("\n", " ") for language, _ in who}
+    said = {spoken(language): first_sentence(language) for language, _ in who}
     labels = [f"{spoken(language)}, {NAMES[method]}" for language, method in who]
     sentences_said = " ".join(f"{name}: {text}" for name, text in said.items())
     return section("sounds", sounds=list(zip(labels, paths, strict=True)), said=sentences_said)
@@ -466,11 +452,15 @@ def band(measured: Measured) -> tuple[Any, Any, Any]:
     return value, low, high
 
 
-def shown(measured: Measured, place: int = 0, digits: int = 2) -> str:
-    """Mean over seeds of a point with its interval, or a dash where it is not defined."""
-    value, *ends = (float(part[place]) for part in band(measured))
-    low, high = (f"{end:.{digits}f}" for end in ends)
-    return f"{value:.{digits}f} [{low}, {high}]" if np.isfinite(value) else "–"
+def shown(measured: Measured, digits: int = 2) -> list[str]:
+    """Mean over seeds of each point (k) with its interval, or a dash where it is not defined."""
+    bands = zip(*band(measured), strict=True)
+    return [bracketed(*ends, f".{digits}f") if np.isfinite(ends[0]) else "–" for ends in bands]
+
+
+def bracketed(value: float, low: float, high: float, form: str) -> str:
+    """A number and its interval, written in a format such as `.2f`."""
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _curve(ax: Axes, x: Any, measured: Measured, colour: str, label: str = "") -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import bisect
 
 from slmlab.errors import LabError
 
@@ -81,11 +82,7 @@ def peak(real: ArrayLike, synthetic: ArrayLike) -> Peak:
     if first <= FLAT or last >= -FLAT:
         alpha = float(first > FLAT)
     else:
-        low, high = 0.0, 1.0
-        while high - low > 1e-9:
-            alpha = (low + high) / 2
-            low, high = (alpha, high) if slope(real, synthetic, alpha)[0] > 0 else (low, alpha)
-        alpha = (low + high) / 2
+        alpha = bisect(lambda a: slope(real, synthetic, a)[0], 0, 1, xtol=1e-9)
     bits = float(entropy(real, synthetic, alpha)[0])
     return Peak(alpha, bits, bits - float(ends.max()))
 

@@ -215,9 +215,16 @@ def _claims(found: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     ]
 
 
+def seconds(results: Aligned, preset_name: str, extent: str) -> float:
+    """Seconds of one core that the units of `core` or `full` took, speech and tokens before them included."""
+    units = alignment.plan(preset_name, extent, sorted(map(int, results.runs["seed"].unique())))
+    spent = results.runs.merge(pd.DataFrame(units))[alignment.SECONDS]
+    return float(spent.to_numpy().sum()) + sum(results.seconds.values())
+
+
 def _hours(results: Aligned, preset_name: str) -> list[Row]:
     """Hours of two cores that every row takes, added up from what each took."""
-    core, full = (alignment.seconds(results, preset_name, extent) / 7200 for extent in ("core", "full"))
+    core, full = (seconds(results, preset_name, extent) / 7200 for extent in ("core", "full"))
     other = scaling.read_results(preset_name)
     if other is not None:
         spent = other.cells[["training_seconds", "speaking_seconds"]]
