@@ -248,7 +248,7 @@ def ledger(rows: Iterable[dict[str, Any]]) -> Section:
     for row in rows:
         ours, p, count = "–", "–", ""
         if "estimate" in row:
-            ours = bracketed(*(row[name] for name in ("estimate", "low", "high")), ".3g")
+            ours = bracketed(row["estimate"], row["low"], row["high"], ".3g")
             p, seeds = f"{row['p_adjusted']:.3f}", len(row["seeds"])
             if seeds != FEWEST_SEEDS and row["id"] not in SEEDLESS:
                 count = f"{seeds} of {FEWEST_SEEDS} seeds" if seeds < FEWEST_SEEDS else f"{seeds} seeds"
