@@ -49,7 +49,7 @@ run: $(VENV)/.installed  ## set up, then the chain, the notebooks and the report
 lab: $(VENV)/.installed  ## set up, then JupyterLab on the notebooks (LAB_ARGS="--no-browser --port 8899")
 	@echo "== JupyterLab on notebooks/00_tour.ipynb; if no browser opens: put /tree/00_tour.ipynb behind the /lab of the address below (Ctrl-C twice ends it)"
 	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true  # it asks in every notebook
-	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(LAB_ARGS) notebooks/00_tour.ipynb
+	@PRESET=$(PRESET) $(BIN)/python -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) notebooks/00_tour.ipynb
 
 notebooks: $(VENV)/.installed  ## execute the series at PRESET=tiny in place, without sounds: before a commit (ONLY=03 for one)
 	@$(BIN)/python -m slmlab.notebook.series $(PRESET) $(ONLY)

@@ -313,11 +313,13 @@ def _fetch(asked: Namespace) -> str:
     return f"slmlab import {folder} --language {source.language}"
 
 
-@_command(
-    "make a corpus of recordings; what cannot be used is listed",
-    _option("folder", "where the recordings lie, and stay", Path),
-    _option("--form", "plain (a .txt a sound), ljspeech, common_voice, spontaneous (plain)", default="plain"),
-    _option("--language", "what is spoken, such as sw or vi", required=True),
+IMPORTED = (
+    _option(
+        "--form",
+        "plain (a .txt a sound), table (a .csv or .tsv of sounds and texts), ljspeech (metadata.csv, wavs/), "
+        "common_voice, spontaneous, source (what `fetch` brought) (what the folder looks like)",
+        default="",
+    ),
     _option(
         "--consent", "a licence, or who agreed to what (the Record tab's sounds bring theirs)", default=""
     ),
@@ -325,8 +327,17 @@ def _fetch(asked: Namespace) -> str:
     _option("--out", "where the corpus goes (cache/imported/<name>)", Path),
     _option("--replace", "a corpus that is there already is made anew", bool),
 )
+
+
+@_command(
+    "make a corpus of recordings; what cannot be used is listed",
+    _option("folder", "where the recordings lie, and stay", Path),
+    _option("--language", "what is spoken, such as sw or vi", required=True),
+    *IMPORTED,
+)
 def _import(asked: Namespace) -> str:
     from slmlab import files
+    from slmlab.corpus import fitness
     from slmlab.corpus.build import SETTINGS
     from slmlab.corpus.collections import read
     from slmlab.corpus.imports import ImportSpec, bring_in
@@ -343,8 +354,40 @@ def _import(asked: Namespace) -> str:
     for kind in ("skipped", "remarks"):
         for note in settings[kind]:
             print(f"{kind}: {note['file']}: {note['reason']}")
+    for what, found, look in fitness.card(corpus).itertuples(index=False):
+        print(f"{what}: {found}{look and f' ({look})'}")
     print(f"imported: {len(corpus)} recordings, {60 * corpus.hours:.1f} min, into {target}")
     return f"slmlab train {asked.language} --recordings {target}"
+
+
+@_command(
+    "make the folder of a new language from recordings and their texts, and import them",
+    _option("action", "new", choices=["new"]),
+    _option("language", "its code, two or three letters of ISO 639"),
+    _option("--called", "what people call the language (its code)", default=""),
+    _option("--recordings", "where the recordings lie, and stay", Path, dest="folder", required=True),
+    _option("--texts", "a UTF-8 file of more sentences, one a line, for a synthesiser to read", Path),
+    *IMPORTED,
+)
+def _language(asked: Namespace) -> str:
+    from slmlab.corpus.collections import read
+    from slmlab.corpus.engines import espeak
+    from slmlab.language import draft
+
+    clips = [clip for clip in read(asked.folder, asked.form) if clip.text and not clip.fault]
+    texts = asked.texts and asked.texts.resolve()
+    folder, decided = draft.found(
+        asked.language,
+        asked.called,
+        [clip.text for clip in clips],
+        texts,
+        asked.consent,
+        asked.language if espeak().has(asked.language) else "",
+    )
+    for sentence in decided:
+        print(sentence)
+    print(f"language: {folder}; mend what was decided amiss in its file, before you train", flush=True)
+    return _import(asked)
 
 
 @_command(
@@ -359,12 +402,12 @@ def _cut(asked: Namespace) -> str:
     import torch
 
     from slmlab.corpus import cutting
-    from slmlab.language.texts import read_text
+    from slmlab.language.texts import lines_of, read_text
     from slmlab.sound import audio
     from slmlab.speech.chain import open_chain
 
     folder = asked.out or asked.sound.with_suffix("")
-    texts = [line for line in read_text(asked.text).splitlines() if line.strip()]
+    texts = [line for line in lines_of(read_text(asked.text)) if line.strip()]
     judge = open_chain(asked.preset).judge("b", asked.language)
     wave, info = audio.read(asked.sound, cutting.LONGEST)
     sound = torch.as_tensor(wave)

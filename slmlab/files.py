@@ -109,10 +109,10 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def weights(place: str, patterns: Sequence[str]) -> Path:
+def weights(place: str, patterns: Sequence[str], revision: str = "") -> Path:
     """Somebody's published weights: a file or folder here, or a hub id `OWNER/NAME`, fetched once.
 
-    Of a hub's repository only the files that match `patterns` are taken.
+    Of a hub's repository, as of a revision if one is given, only files that match `patterns` are taken.
     """
     if Path(place).exists():
         return Path(place)
@@ -120,7 +120,7 @@ def weights(place: str, patterns: Sequence[str]) -> Path:
         raise LabError(f"{place} does not exist: give a folder of weights, or a hub id OWNER/NAME.")
     hub = import_extra("huggingface_hub", f"{place} is no folder here, and a hub id")
     try:
-        return Path(hub.snapshot_download(place, allow_patterns=list(patterns)))
+        return Path(hub.snapshot_download(place, revision=revision or None, allow_patterns=[*patterns]))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise LabError(

@@ -133,13 +133,17 @@ def test_the_folder_that_has_the_table_is_named(tmp_path: Path):
             read(given_folder, "common_voice")
 
 
-def test_a_plain_import_of_another_form_says_which(tmp_path: Path):
+def test_a_form_is_recognised_and_a_plain_import_of_another_says_which(tmp_path: Path):
     collection(tmp_path, "ss-corpus-sw.tsv", ["client_id\taudio_file\ttranscription", "f0\tx.mp3\tMoja."])
     (tmp_path / "audios").mkdir()
     (tmp_path / "audios" / "x.mp3").write_bytes(b"x")
     with pytest.raises(LabError, match="with --form spontaneous"):
+        read(tmp_path, "plain")
+    assert (
         read(tmp_path)
-    assert read(tmp_path, "spontaneous") == [Clip(tmp_path / "audios" / "x.mp3", "Moja.", "cv-f0")]
+        == read(tmp_path, "spontaneous")
+        == [Clip(tmp_path / "audios" / "x.mp3", "Moja.", "cv-f0")]
+    )
     (tmp_path / "waxal").mkdir()
     (tmp_path / "waxal" / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(LabError, match=r"holds Parquet tables.*docs/commands\.md"):
@@ -309,3 +313,41 @@ def test_quoted_cells_come_back_as_a_spreadsheet_wrote_them(rows: list[list[str]
             csv.writer(file).writerows([["x", "y", "z"], *rows])
         made = [list(cells.values()) for _, cells in tables.with_names(path, ("x",), ",", quoted=True)]
         assert made == [cells for row in rows if any(cells := [cell.strip() for cell in row])]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "text", "speaker"),
+    [
+        (
+            "list.csv",
+            ["file,transcript", 'a.wav,"Mama, anapika."', "b.wav,Baba."],
+            "Mama, anapika.",
+            "reader",
+        ),
+        ("list.csv", ["1;Mama anapika.;a.wav;juma", "2;Baba yake.;b.wav;asha"], "Mama anapika.", "juma"),
+        (
+            "t.tsv",
+            ["path\tspeaker\tsentence", "a\tjuma\tMama anapika.", "b\tasha\tBaba yake."],
+            "Mama anapika.",
+            "juma",
+        ),
+    ],
+)
+def test_a_table_beside_sounds_is_read_whatever_its_columns(
+    tmp_path: Path, name: str, lines: list[str], text: str, speaker: str
+):
+    for sound in ("a.wav", "b.wav"):
+        (tmp_path / sound).write_bytes(b"x")
+    (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    first, second = read(tmp_path)
+    assert (first.path, first.text, first.speaker, first.fault) == (tmp_path / "a.wav", text, speaker, "")
+    assert second.path == tmp_path / "b.wav"
+
+
+def test_texts_beside_sounds_come_before_a_table_of_something_else(tmp_path: Path):
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "a.txt").write_text("Mama.", encoding="utf-8")
+    (tmp_path / "notes.csv").write_text("day,weather\n1,rain\n", encoding="utf-8")
+    first, *others = read(tmp_path)
+    assert (first.text, first.fault) == ("Mama.", "")
+    assert ["notes.csv" in other.fault for other in others] == [True]

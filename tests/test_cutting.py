@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slmlab import cli
 from slmlab.corpus import cutting
-from slmlab.corpus.collections import FORMS
+from slmlab.corpus.collections import read
 from slmlab.corpus.cutting import best_path, cut
 from slmlab.corpus.engines import speak
 from slmlab.corpus.prosody import of_kind
@@ -97,7 +97,7 @@ def test_the_command_writes_what_import_reads(reading, tmp_path: Path, capsys: p
     assert wrong[5] in list(doubtful["text"])
     assert f"cut: 12 utterances into {tmp_path / 'chapter'}, {len(doubtful)} of them doubtful" in said
     assert f"next: slmlab import {tmp_path / 'chapter'} --language sw" in said
-    clips = FORMS["plain"](tmp_path / "chapter")
+    clips = read(tmp_path / "chapter")
     good = [clip for clip in clips if not clip.fault]
     assert len(good) == 12 - len(doubtful)
     assert {clip.text for clip in good} < set(wrong)

@@ -16,7 +16,7 @@ from slmlab.corpus import tables
 from slmlab.corpus.sources import TABLE, recordings
 from slmlab.corpus.tables import Row
 from slmlab.errors import LabError
-from slmlab.language.texts import BROKEN, read_text
+from slmlab.language.texts import BROKEN, lines_of, read_text
 from slmlab.sound.audio import SOUNDS
 
 FOREIGN = (".m4a", ".mp4", ".webm", ".aac", ".amr", ".3gp", ".wma", ".mka", ".aif", ".aiff", ".caf", ".au")
@@ -27,8 +27,11 @@ TABLES = {
     "common_voice": ("validated.tsv", "clips", ("path", "sentence", "client_id")),
     "spontaneous": ("ss-corpus-*.tsv", "audios", ("audio_file", "transcription", "client_id")),
     "ljspeech": ("metadata.csv", "wavs", COLUMNS),
+    "table": ("*.[ct]sv", "", COLUMNS),
 }
 """The table that a form is known by, where its sounds lie, and its columns of file, words and speaker."""
+GUESSED = ("ljspeech", "table")
+"""Forms whose columns are guessed."""
 FORMS = (*TABLES, "source")
 """Kinds of collection, by the name that people type."""
 HEADS = re.compile("id|file|file_?name|(audio|wav)(_file)?|(audio_)?path", re.IGNORECASE)
@@ -55,8 +58,10 @@ class Clip:
     fault: str = ""
 
 
-def read(folder: str | Path, form: str = "plain") -> list[Clip]:
+def read(folder: str | Path, form: str = "") -> list[Clip]:
     """The recordings of a folder, of one of FORMS; LabError where its table, or the folder, is not there.
+
+    Without a form its table tells it, which is printed.
 
     `plain`: every sound with the text of the `.txt` file of the same name; a subfolder is a speaker, files at
     the top belong to one. What the Record tab of a listening test keeps, and what `slmlab fetch` brings, has
@@ -64,6 +69,12 @@ def read(folder: str | Path, form: str = "plain") -> list[Clip]:
     and printed. `source`: what `slmlab fetch` brought, every one verified.
     """
     folder = Path(folder)
+    if not form:
+        known = (form for form, (table, *_) in TABLES.items() if any(folder.glob(table)))
+        form = next(known, "plain")
+        if form == "table" and any(path.suffix.lower() == ".txt" for path in folder.rglob("*")):
+            form = "plain"
+        print(f"{folder} is read as {form}; if it is another form, say --form")
     if form not in FORMS:
         raise LabError(f"there is no form {form!r}: choose one of {', '.join(FORMS)}.")
     if form == "source":
@@ -139,7 +150,7 @@ def _from_table(folder: Path, form: str) -> list[Clip]:
     """
     name, sounds, columns = TABLES[form]
     table, (file, words, speaker) = _table(folder, name), columns
-    rows = _guessed(table) if form == "ljspeech" else tables.with_names(table, columns)
+    rows = _guessed(table, folder, form) if form in GUESSED else tables.with_names(table, columns)
     clips, first = list[Clip](), dict[Path, tuple[int, str]]()
     for row, cells in rows:
         fault, path = row.fault, _sound(folder, sounds, cells[file]) if cells.get(file) else table
@@ -167,17 +178,30 @@ def _from_table(folder: Path, form: str) -> list[Clip]:
     return clips
 
 
-def _guessed(table: Path) -> Iterator[tuple[Row, dict[str, str]]]:
-    """Rows of a table between bars, by COLUMNS: which are words and speaker is guessed, and printed."""
-    rows = list(tables.read(table, "|"))
+def _guessed(table: Path, folder: Path, form: str) -> Iterator[tuple[Row, dict[str, str]]]:
+    """Rows of a table, by COLUMNS: which are sound, words and speaker is guessed, and printed.
+
+    Of `ljspeech` the first cell names a sound; of another table, the column that names most of them.
+    """
+    if form == "ljspeech":
+        rows = list(tables.read(table, "|"))
+    else:
+        first = next(iter(lines_of(read_text(table, broken=True))), "")
+        delimiter = max("\t,;|", key=first.count)
+        rows = list(tables.read(table, delimiter, quoted=delimiter in ",;"))
+        named = (i for row in rows for i, cell in enumerate(row.cells) if _is_there(folder, cell))
+        file = max((there := Counter(named)), key=there.__getitem__, default=0)
+        order = [file, *(i for i in range(max(len(row.cells) for row in rows)) if i != file)]
+        rows = [replace(row, cells=tuple(row.cells[i] for i in order if i < len(row.cells))) for row in rows]
+        print(f"{table}: sounds are taken from column {file + 1}, which then counts as the first")
+        if there and rows[0].cells and not _is_there(folder, rows[0].cells[0]):
+            rows = rows[1:]
     if rows and rows[0].cells and HEADS.fullmatch(rows[0].cells[0]):
         rows = rows[1:]
     good = [row.cells for row in rows if not row.fault]
     width = max(Counter(map(len, good)).items(), key=lambda item: item[::-1], default=(2, 0))[0]
     if width < 2:
-        raise LabError(
-            f"{rows[0].place}: found 1 cell, expected id|text or id|text|text in words, with bars between."
-        )
+        raise LabError(f"{table}: found 1 cell in a row, expected a sound's name and its text, as id|text.")
     words, speaker = _guess([cells for cells in good if len(cells) == width])
     said = " or, where it is empty, ".join(str(i + 1) for i in words)
     who = f"speakers in column {speaker + 1}" if speaker else "one reader"
@@ -207,7 +231,15 @@ def _guess(rows: Sequence[Sequence[str]]) -> tuple[list[int], int]:
     ]
     filled = [i for i in range(1, len(columns)) if columns[i]]
     words = [i for i in reversed(filled) if lengths[i] >= max(lengths[1:]) / 2]
-    others = [i for i in filled if i not in words and not all(map(LANGUAGE_OR_NUMBER.fullmatch, columns[i]))]
+    others = [
+        i
+        for i in filled
+        if i not in words
+        and not all(map(LANGUAGE_OR_NUMBER.fullmatch, columns[i]))
+        and not (
+            all(map(str.isdecimal, columns[i])) and len({*columns[i]}) == len(columns[i])
+        )  # rows counted
+    ]
     return words or [len(columns) - 1], next(iter(others), 0)
 
 
@@ -217,6 +249,10 @@ def _sound(folder: Path, sounds: str, name: str) -> Path:
     endings = ("", *SOUNDS) if name.lower().endswith((*SOUNDS, *FOREIGN)) else (*SOUNDS, "")
     places = [folder / start / (name + ending) for start in (sounds, "", "wav") for ending in endings]
     return next((place for place in places if os.path.isfile(place)), places[0])
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return bool(name) and _sound(folder, "", name).is_file()
 
 
 def _table(folder: Path, pattern: str) -> Path:

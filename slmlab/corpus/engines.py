@@ -155,6 +155,10 @@ class Espeak:
                 clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), 0x1, 0x2).decode())
         return " ".join(clauses)
 
+    def has(self, voice: str) -> bool:
+        """Whether there is a voice of that name."""
+        return any(path.is_file() for path in (self._data / "lang").rglob(voice))
+
     def _choose(self, library: ctypes.CDLL, language: str, voice: Voice) -> None:
         """Make the library speak in a voice of a language."""
         file = Path(self._scratch.name) / "voice"

@@ -138,7 +138,7 @@ def bring_in(clips: list[Clip], spec: ImportSpec, folder: str | Path) -> Corpus:
             notes["skipped"].append({"file": str(clip.path), "reason": str(error)})
     if not rows:
         first = f"; the first: {notes['skipped'][0]['reason']}" if notes["skipped"] else ""
-        raise LabError(f"Import '{spec.name}': none of {len(clips)} recordings can be used{first}")
+        raise LabError(f"Import '{spec.name}': no recording can be used{first}")
     return save(Path(folder), rows, sounds, spec.keep_wave, {"spec": asdict(spec), **notes})
 
 
