@@ -124,7 +124,7 @@ def test_one_sentence_is_on_one_side_whoever_reads_it(tmp_path: Path):
         (lambda root: read(root, "ljspeech"), r"metadata\.csv does not exist"),
         (lambda root: read(root, "common_voice"), r"validated\.tsv does not exist"),
         (lambda root: read(root / "nowhere"), "nowhere is no folder"),
-        (lambda root: bring_in([], SPEC, root / "c"), "none of 0 recordings"),
+        (lambda root: bring_in([], SPEC, root / "c"), "no recording can be used"),
         (lambda root: bring_in([Clip(root / "x.wav", "habari", "a")], SPEC, root / "c"), r"x\.wav"),
         (lambda root: bring_in([], ImportSpec("m", "sw", consent=" "), root / "c"), "consent"),
         (lambda root: bring_in([], ImportSpec("m", "xx", consent="CC0"), root / "c"), "xx"),
