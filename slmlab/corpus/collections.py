@@ -201,7 +201,8 @@ def _guessed(table: Path, folder: Path, form: str) -> Iterator[tuple[Row, dict[s
     good = [row.cells for row in rows if not row.fault]
     width = max(Counter(map(len, good)).items(), key=lambda item: item[::-1], default=(2, 0))[0]
     if width < 2:
-        raise LabError(f"{table}: found 1 cell in a row, expected a sound's name and its text, as id|text.")
+        place = rows[0].place if rows else table
+        raise LabError(f"{place}: found 1 cell, expected a sound's name and its text, as id|text.")
     words, speaker = _guess([cells for cells in good if len(cells) == width])
     said = " or, where it is empty, ".join(str(i + 1) for i in words)
     who = f"speakers in column {speaker + 1}" if speaker else "one reader"
