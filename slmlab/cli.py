@@ -369,7 +369,7 @@ def _import(asked: Namespace) -> str:
     _option("--texts", "a UTF-8 file of more sentences, one a line, for a synthesiser to read", Path),
     *IMPORTED,
 )
-def _language(asked: Namespace) -> str:
+def _language(asked: Namespace) -> str | None:
     from slmlab.corpus.collections import read
     from slmlab.corpus.engines import espeak
     from slmlab.language import draft
