@@ -157,7 +157,7 @@ def human() -> Preset:
         judge_b=Part(ConvolutionalConfig(letters), _train(4000), 1600),
         speaker=replace(full.speaker, config=replace(full.speaker.config, n_speakers=n_speakers)),
         tokenizer=replace(full.tokenizer, config=tokenizer),
-        decoder=Part(replace(full.decoder.config, width=256, sharpen=1.0), _train(2400, ema=0.995), 1600),
+        decoder=Part(replace(full.decoder.config, width=256, sharpen=1.0), _train(5000, ema=0.995), 1600),
         refine=Part(None, _train(3000, lr=2e-3, muon_lr=0.0), 192),
         backbone=Part(lm, _train(800), 3000),
         lm=Part(replace(lm, drop=0.15), _train(400, lr=2e-3, muon_lr=0.015), 3000),
