@@ -369,7 +369,7 @@ def _import(asked: Namespace) -> str:
     _option("--texts", "a UTF-8 file of more sentences, one a line, for a synthesiser to read", Path),
     *IMPORTED,
 )
-def _language(asked: Namespace) -> str | None:
+def _language(asked: Namespace) -> str:
     from slmlab.corpus.collections import read
     from slmlab.corpus.engines import espeak
     from slmlab.language import draft
@@ -387,7 +387,7 @@ def _language(asked: Namespace) -> str | None:
     for sentence in decided:
         print(sentence)
     print(f"language: {folder}; mend what was decided amiss in its file, before you train", flush=True)
-    return _import(asked)
+    return f"{_import(asked)} --preset human"
 
 
 @_command(

@@ -576,7 +576,7 @@ def test_recordings_come_in_by_one_command_and_what_is_broken_is_listed(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"--form": "kaldi"}, "plain, common_voice, spontaneous, ljspeech, source"),
+        ({"--form": "kaldi"}, "plain, common_voice, spontaneous, ljspeech, table, source"),
         ({"--language": "xx"}, "'xx' is unknown"),
         ({"--consent": " "}, "consent"),
         ({"--form": "ljspeech"}, "metadata.csv does not exist"),

@@ -158,8 +158,8 @@ def test_without_onnxruntime_one_command_is_named(monkeypatch: pytest.MonkeyPatc
 def test_weights_lie_in_a_folder_or_at_a_hub_id_or_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     asked = []
 
-    def fetch(name: str, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
+    def fetch(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
         if name == "gone/model":
             raise FileNotFoundError("ConnectError: no route\nmore")
         return str(tmp_path)
@@ -168,7 +168,8 @@ def test_weights_lie_in_a_folder_or_at_a_hub_id_or_are_named(monkeypatch: pytest
     assert files.weights(str(tmp_path), ["*.bin"]) == tmp_path
     assert asked == []
     assert files.weights("some/model", ["*.bin"]) == tmp_path
-    assert asked == [("some/model", ["*.bin"])]
+    assert files.weights("some/model", ["*.bin"], "v1") == tmp_path
+    assert asked == [("some/model", None, ["*.bin"]), ("some/model", "v1", ["*.bin"])]
     with pytest.raises(
         LabError, match=r"gone/model .* did not give it \(ConnectError: no route\): go online"
     ):
