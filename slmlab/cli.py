@@ -262,6 +262,7 @@ def _report(asked: Namespace) -> str | None:
         return None
     folder, opened = asked.out or files.RUNS / asked.preset, _ears(asked)[1]
     if not report.has_run(folder):
+        print(f"{folder} holds no run yet: one is made first, some minutes on two quiet cores", flush=True)
         report.run(asked.preset, folder)
     if opened:
         report.ask_instruments(folder, opened)

@@ -42,9 +42,9 @@ def compare(a: Path, b: Path) -> tuple[str, Path]:
         LabError: a folder holds no run, both are the same, different judges read them, or no sentence is in
             both.
     """
+    (first, ours), (second, theirs) = (report.read_run(run.resolve()) for run in (a, b))
     if a.resolve() == b.resolve():
         raise LabError(f"{a} and {b} are one run: give the folders of two.")
-    (first, ours), (second, theirs) = report.read_run(a), report.read_run(b)
     both = paired(ours, theirs)
     if both.empty:
         raise LabError(f"{a} and {b} have no sentence in common: nothing can be compared.")
