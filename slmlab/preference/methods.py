@@ -202,6 +202,7 @@ def _run(run: Run, folder: Path, inputs: dict[str, Path]) -> Mapping[str, float]
         material = Material(recordings=_recordings(chain, corpus, run.language))
     elif run.votes:
         material = Material(pairs=_votes(chain, start, run.votes, run.language, run.clips))
+        print(_how_sure(len(material.pairs)), flush=True)
     else:
         material = Material(texts=sentences(run.language, "lm", scale.texts, TEXT_SEED))
     jury = jury_of(chain, run.language, scale.watched(run.method))
