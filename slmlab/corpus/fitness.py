@@ -40,18 +40,20 @@ def card(corpus: Corpus) -> pd.DataFrame:
     rows, language = corpus.rows, languages.find(str(corpus.rows["language"].iloc[0]))
     names = [name.rpartition("/")[2] for name in rows["file"].str.replace("\\", "/")]
     texts = [language.for_scoring(text) for text in rows["text"]]
-    originals = [audio.read(file) for file in bar(rows["file"], "listened to")]
-    levels = [mel.energy(torch.tensor(wave)[None])[0].numpy() for wave, _ in originals]
-    clipped = [info.clipped for _, info in originals]
+    levels, lasting, clipped = list[NDArray[np.float32]](), list[float](), list[float]()
+    for file in bar(rows["file"], "listened to"):  # one at a time: a collection may not fit into memory
+        wave, info = audio.read(file)
+        levels.append(mel.energy(torch.tensor(wave)[None])[0].numpy())
+        lasting.append(len(wave) / SAMPLE_RATE)
+        clipped.append(info.clipped)
     seconds = rows["seconds"].to_numpy()
     speakers = rows.groupby("voice")["seconds"].sum().sort_values(ascending=False) / 60
     loud, pauses = (np.array([np.quantile(level, share) for level in levels]) for share in (0.95, 0.05))
     silent = np.array([_silence(level) for level in levels])
-    sounding = np.array([len(wave) / SAMPLE_RATE for wave, _ in originals]) - silent.sum(1)
+    sounding = np.array(lasting) - silent.sum(1)
     pace = np.array([len(text) for text in texts]) / np.maximum(sounding, 0.1)
     strange = np.abs(np.log(pace / np.median(pace)))
-    heard = [corpus.mel(i).numpy().tobytes() for i in range(len(corpus))]
-    sounds = Counter(heard)
+    sounds = Counter(rows["sha256"])
     said = Counter(texts)
     spoken = ", ".join(f"{name} {minutes:.1f}" for name, minutes in speakers.head(SHOWN).items())
     spoken += f" and {len(speakers) - SHOWN} more" if len(speakers) > SHOWN else ""
@@ -66,7 +68,7 @@ def card(corpus: Corpus) -> pd.DataFrame:
             ("sentences", f"{len(said)} different, {sum(map(len, texts))} letters", ""),
             *_letters(texts, names),
             ("said again", *_beyond([said[text] for text in texts], 2, names)),
-            ("equal sounds", *_beyond([sounds[sound] for sound in heard], 2, names)),
+            ("equal sounds", *_beyond([sounds[sha256] for sha256 in rows["sha256"]], 2, names)),
             ("loudness, dB", f"{np.median(loud):.0f}, from {loud.min():.0f} to {loud.max():.0f}", ""),
             ("clipped", *_beyond(clipped, CLIPPED, names)),
             (f"pauses less than {QUIET:.0f} dB below speech", *_beyond(pauses - loud, -QUIET, names)),
