@@ -402,12 +402,14 @@ def _language(asked: Namespace) -> str:
 def _cut(asked: Namespace) -> str:
     import torch
 
+    from slmlab import files
     from slmlab.corpus import cutting
     from slmlab.language.texts import lines_of, read_text
     from slmlab.sound import audio
     from slmlab.speech.chain import open_chain
 
     folder = asked.out or asked.sound.with_suffix("")
+    files.need_empty(folder)
     texts = [line for line in lines_of(read_text(asked.text)) if line.strip()]
     judge = open_chain(asked.preset).judge("b", asked.language)
     wave, info = audio.read(asked.sound, cutting.LONGEST)

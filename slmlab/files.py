@@ -128,6 +128,12 @@ def weights(place: str, patterns: Sequence[str], revision: str = "") -> Path:
         ) from error
 
 
+def need_empty(folder: Path) -> None:
+    """LabError where a folder holds something: what is written there must be alone."""
+    if folder.exists() and any(folder.iterdir()):
+        raise LabError(f"{folder} holds something already: give another folder.")
+
+
 def nearest(path: Path) -> Path:
     """A path itself, or the nearest of its parents that exists: on its disk the path would lie."""
     return next(place for place in (path, *path.parents) if place.exists())

@@ -132,8 +132,7 @@ def save(folder: Path, wave: Tensor, cuts: Sequence[Cut], generated: bool, speak
     The doubtful ones, whose number is returned, stand in a table of their own, `doubtful.tsv`: whoever has
     heard them moves the good rows, mended, to the other. LabError when the folder holds something.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise LabError(f"{folder} holds something already: give another folder.")
+    files.need_empty(folder)
     head = ("file", "text", "speaker", "start", "end", "confidence")
     tables: dict[str, list[tuple[str, ...]]] = {TABLE: [head], "doubtful.tsv": [head]}
     for i, each in enumerate(cuts, start=1):

@@ -28,8 +28,7 @@ def save_pretrained(chain: Chain, folder: Path, languages: Sequence[str], figure
     `figures` is what was measured, in Markdown, for that page. LabError: the folder holds something already,
     or a language has no model.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise LabError(f"{folder} holds something already: give another folder.")
+    files.need_empty(folder)
     for language in languages:
         chain.lm(language)
     names = [*SPEAKS, *(f"lm.{language}" for language in languages)]
